@@ -1,0 +1,1 @@
+"""The device-model server: hosts device models for virtual machines that run elsewhere."""

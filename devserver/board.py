@@ -1,0 +1,38 @@
+"""The wiring of a machine: which device sits at which ports, on which interrupt lines. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceWiring:
+    """One device in a machine.
+
+    ``bases`` maps the model's region names to addresses, ``lines`` its outputs to interrupt lines
+    (ISA interrupt numbers, which are KVM's GSIs 0 to 15), ``options`` goes to the model.
+    """
+
+    name: str
+    kind: str
+    bases: Mapping[str, int] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+#: A PC's classic devices where every PC has them. Sources: IBM PC/AT Technical Reference (system
+#: board I/O map); the debug console, debug exit and test device as QEMU and Bochs place them.
+PC_BOARD: tuple[DeviceWiring, ...] = (
+    DeviceWiring(name="pit", kind="pit8254", bases={"counters": 0x40, "portb": 0x61},
+                 lines={"irq": 0}),
+    DeviceWiring(name="rtc", kind="mc146818", bases={"io": 0x70}, lines={"irq": 8}),
+    DeviceWiring(name="post", kind="postcode", bases={"io": 0x80}),
+    DeviceWiring(name="testdev", kind="testdev", bases={"latch": 0xE0, "lines": 0x2000},
+                 lines={f"irq{n}": n for n in range(24)}),
+    DeviceWiring(name="debugcon", kind="debugcon", bases={"io": 0xE9, "bochs": 0x402}),
+    DeviceWiring(name="exit", kind="debugexit", bases={"io": 0xF4}),
+    DeviceWiring(name="com1", kind="uart16550", bases={"io": 0x3F8}, lines={"irq": 4}),
+)
+
+BOARDS: Mapping[str, tuple[DeviceWiring, ...]] = {"pc": PC_BOARD, "none": ()}

@@ -1,0 +1,65 @@
+"""Finds device models by kind: the bundled ones, and those of the ``devserver.models`` entry point.
+
+Bundled models are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib import import_module, metadata
+
+from devserver.models.device import Device
+
+ENTRY_POINT_GROUP = "devserver.models"
+
+#: kind -> "module:class"
+BUNDLED: dict[str, str] = {
+    "uart16550": "devserver.models.uart16550:Uart16550",
+    "pit8254": "devserver.models.pit8254:Pit8254",
+    "mc146818": "devserver.models.mc146818:Mc146818",
+    "postcode": "devserver.models.postcode:PostCode",
+    "debugcon": "devserver.models.debugcon:DebugConsole",
+    "debugexit": "devserver.models.debugexit:DebugExit",
+    "testdev": "devserver.models.testdev:TestDevice",
+}
+
+_registered: dict[str, type[Device]] = {}
+
+
+class UnknownModel(LookupError):
+    """No model of that kind is known here."""
+
+
+def register(model: type[Device]) -> type[Device]:
+    """Makes a model known in this process under its kind; usable as a decorator."""
+    if not model.kind:
+        raise ValueError(f"{model.__name__} declares no kind")
+    _registered[model.kind] = model
+    return model
+
+
+def kinds() -> list[str]:
+    """Every kind that can be asked for here, sorted."""
+    return sorted({*BUNDLED, *_registered, *_entry_points()})
+
+
+def find(kind: str) -> type[Device]:
+    """The model class of a kind; raises :class:`UnknownModel` naming the nearest known one."""
+    if kind in _registered:
+        return _registered[kind]
+    target = BUNDLED.get(kind)
+    if target is not None:
+        module, _, name = target.partition(":")
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+    entry = _entry_points().get(kind)
+    if entry is not None:
+        return entry.load()  # type: ignore[no-any-return]
+    near = difflib.get_close_matches(kind, kinds(), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(kinds())})"
+    raise UnknownModel(f"no device model of kind '{kind}'{hint}")
+
+
+@cache
+def _entry_points() -> dict[str, metadata.EntryPoint]:
+    return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}

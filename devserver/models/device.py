@@ -1,0 +1,308 @@
+"""What a device model is: a class that declares its registers and reacts to reads and writes.
+
+A model is synchronous, has one owner, never blocks and never asks for the time: it is handed the
+**VM time**, in nanoseconds since its virtual machine started. The same class runs in a server, in
+the client platform, or in a unit test with no guest at all::
+
+    ROLL = Register(offset=0, name="ROLL", access=Access.RO)
+
+    class Dice(Device):
+        '''Rolls a die on each read.'''
+
+        kind = "dice"
+        regions = (Region(name="io", size=1, registers=(ROLL,)),)
+
+        @dataclass
+        class State:
+            seed: int = 1
+
+        def read_roll(self, now_ns: int) -> int:
+            self.state.seed = self.state.seed * 1103515245 + 12345 & 0x7FFFFFFF
+            return self.state.seed % 6 + 1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, Protocol
+
+from devserver.models.registers import Access, Policy, Region, Register, Space
+from devserver.models.state import StateError, from_plain, to_plain
+
+__all__ = [
+    "Access",
+    "Bus",
+    "Context",
+    "Device",
+    "OptionError",
+    "Policy",
+    "Region",
+    "Register",
+    "Signal",
+    "Space",
+    "StateError",
+]
+
+Reader = Callable[[int], int]
+Writer = Callable[[int, int], None]
+
+
+class Signal(IntEnum):
+    """What a device can ask of the machine as a whole."""
+
+    EXIT = 1  # end the VM; the value is the guest's exit status
+    RESET = 2  # reset the whole VM
+
+
+class Bus(Protocol):
+    """What a device can do to the world outside it; its owner supplies it."""
+
+    def set_line(self, output: str, level: bool) -> None:
+        """Drives the interrupt line wired to ``output`` to ``level``."""
+
+    def emit(self, channel: str, data: bytes) -> None:
+        """Sends bytes out of the machine through ``channel`` (a serial line's text, say)."""
+
+    def signal(self, signal: Signal, value: int) -> None:
+        """Asks something of the whole machine."""
+
+
+class NullBus:
+    """A bus with nothing on it."""
+
+    def set_line(self, output: str, level: bool) -> None:
+        pass
+
+    def emit(self, channel: str, data: bytes) -> None:
+        pass
+
+    def signal(self, signal: Signal, value: int) -> None:
+        pass
+
+
+class OptionError(ValueError):
+    """A model was given an option that it does not have, or of a wrong type."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model is built with.
+
+    ``epoch_ns`` is the wall-clock time (UTC, nanoseconds since 1970) at VM time 0; ``options`` are
+    the keys of the device's table in the machine file that the model itself understands.
+    """
+
+    bus: Bus = field(default_factory=NullBus)
+    epoch_ns: int = 0
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+class Device:
+    """Base of every device model.
+
+    Subclasses declare ``kind``, ``version``, ``regions``, ``outputs`` (names of interrupt lines),
+    ``feeds`` and ``emits`` (names of byte channels from and to the world), one ``State``
+    dataclass, and an ``Options`` dataclass if they take options. For a register ``FOO`` they
+    define ``read_foo(now_ns) -> int`` and ``write_foo(value, now_ns)``, unless the register
+    names a ``storage`` field of the state. Values are unsigned and fit the register's width.
+    """
+
+    kind: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    regions: ClassVar[tuple[Region, ...]] = ()
+    outputs: ClassVar[tuple[str, ...]] = ()
+    feeds: ClassVar[tuple[str, ...]] = ()
+    emits: ClassVar[tuple[str, ...]] = ()
+
+    @dataclass
+    class State:
+        """A model with no state of its own."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """A model with no options."""
+
+    state: Any
+    options: Any
+
+    def __init__(self, context: Context | None = None) -> None:
+        self.context = context or Context()
+        self.options = self._parse_options(self.context.options)
+        self.state = self.State()
+        self._readers: dict[str, dict[str, list[tuple[Register, Reader] | None]]] = {}
+        self._writers: dict[str, dict[str, list[tuple[Register, Writer] | None]]] = {}
+        for region in self.regions:
+            self._bind(region)
+        self.started()
+
+    # -- what a model may override ----------------------------------------------------------
+
+    def started(self) -> None:
+        """Called when the device has a fresh state: at power-on and after a reset."""
+
+    def bank(self) -> str:
+        """The register bank that is selected now; only models with banks need this."""
+        return ""
+
+    def deadline_ns(self) -> int | None:
+        """The VM time at which :meth:`advance` is next to be called, or None for never."""
+        return None
+
+    def advance(self, now_ns: int) -> None:
+        """Brings the device to VM time ``now_ns``. Called at deadlines and before each access."""
+
+    def feed(self, channel: str, data: bytes, now_ns: int) -> int:
+        """Takes bytes from the world; returns how many. The rest is offered again later."""
+        return len(data)
+
+    def feed_end(self, channel: str, now_ns: int) -> None:
+        """The world will send no more bytes on ``channel`` (end of input)."""
+
+    # -- what a model uses --------------------------------------------------------------------
+
+    def set_line(self, output: str, level: bool) -> None:
+        """Drives an interrupt output; setting the level it already has costs nothing."""
+        self.context.bus.set_line(output, level)
+
+    def emit(self, channel: str, data: bytes) -> None:
+        """Sends bytes to the world."""
+        self.context.bus.emit(channel, data)
+
+    def signal(self, signal: Signal, value: int = 0) -> None:
+        """Asks something of the whole machine: its end or its reset."""
+        self.context.bus.signal(signal, value)
+
+    # -- what the owner calls -----------------------------------------------------------------
+
+    def read(self, region: str, offset: int, size: int, now_ns: int) -> int:
+        """Reads ``size`` bytes (1, 2, 4, 8) at ``offset``, little-endian.
+
+        A read wider than the register is made of successive narrower ones, as an ISA bus does;
+        a read inside a wider register takes its byte lanes. Where no register answers, all-ones.
+        """
+        table = self._readers[region]
+        done = 0
+        value = 0
+        while done < size:
+            row = table.get(self.bank()) or table[""]
+            at = offset + done
+            entry = row[at] if at < len(row) else None
+            if entry is None:
+                value |= 0xFF << (8 * done)
+                done += 1
+                continue
+            register, reader = entry
+            lane = at - register.offset
+            part = (reader(now_ns) & ((1 << (8 * register.width)) - 1)) >> (8 * lane)
+            value |= part << (8 * done)
+            done += register.width - lane
+        return value & ((1 << (8 * size)) - 1)
+
+    def write(self, region: str, offset: int, size: int, value: int, now_ns: int) -> None:
+        """Writes ``size`` bytes (1, 2, 4, 8) at ``offset``, little-endian.
+
+        Split like a read. A write to some byte lanes of a wider register keeps its other lanes
+        if the register has storage, and writes zeros to them if it has not.
+        """
+        done = 0
+        table = self._writers[region]
+        while done < size:
+            row = table.get(self.bank()) or table[""]
+            at = offset + done
+            entry = row[at] if at < len(row) else None
+            if entry is None:
+                done += 1
+                continue
+            register, writer = entry
+            lane = at - register.offset
+            take = min(register.width - lane, size - done)
+            part = value >> (8 * done) & ((1 << (8 * take)) - 1)
+            if take != register.width:
+                kept = getattr(self.state, register.storage) if register.storage else 0
+                part = kept & ~(((1 << (8 * take)) - 1) << (8 * lane)) | part << (8 * lane)
+            writer(part, now_ns)
+            done += take
+
+    def reset(self) -> None:
+        """Power-on reset: a fresh state, lines low."""
+        self.state = self.State()
+        for output in self.outputs:
+            self.set_line(output, False)
+        self.started()
+
+    def save(self) -> dict[str, Any]:
+        """The state as a plain map with kind and version; fit for msgpack."""
+        return {"kind": self.kind, "version": self.version, "state": to_plain(self.state)}
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        """Restores what :meth:`save` gave. Moves no line and emits nothing.
+
+        Raises :class:`StateError` if the snapshot is of another kind, a newer version or damaged.
+        """
+        if snapshot.get("kind") != self.kind:
+            raise StateError(f"snapshot is of kind {snapshot.get('kind')!r}, not {self.kind!r}")
+        if snapshot.get("version") != self.version:
+            raise StateError(
+                f"snapshot of {self.kind} has version {snapshot.get('version')!r}; "
+                f"this model reads version {self.version}"
+            )
+        self.state = from_plain(self.State, snapshot.get("state"), self.kind)
+
+    # -- inner workings -----------------------------------------------------------------------
+
+    def _parse_options(self, given: Mapping[str, object]) -> Any:
+        known = {f.name: f for f in dataclasses.fields(self.Options)}
+        for key in given:
+            if key not in known:
+                raise OptionError(
+                    f"device kind '{self.kind}' has no option '{key}' "
+                    f"(it has: {', '.join(known) or 'none'})"
+                )
+        try:
+            defaults = to_plain(self.Options())
+            return from_plain(self.Options, {**defaults, **given}, self.kind)
+        except StateError as error:
+            raise OptionError(str(error)) from None
+
+    def _bind(self, region: Region) -> None:
+        """Builds the region's dispatch rows: for each bank, the register at every offset."""
+        banks = {register.bank for register in region.registers} | {""}
+        self._readers[region.name] = {bank: [None] * region.size for bank in banks}
+        self._writers[region.name] = {bank: [None] * region.size for bank in banks}
+        ordered = sorted(region.registers, key=lambda register: register.bank != "")
+        for register in ordered:  # those of every bank first, so that a bank's own replace them
+            for bank in banks if register.bank == "" else {register.bank}:
+                for offset in range(register.offset, register.offset + register.width):
+                    if register.access.readable:
+                        entry = (register, self._reader(register))
+                        self._readers[region.name][bank][offset] = entry
+                    if register.access.writable:
+                        self._writers[region.name][bank][offset] = (
+                            register,
+                            self._writer(register),
+                        )
+
+    def _reader(self, register: Register) -> Reader:
+        handler = getattr(self, f"read_{register.name.lower()}", None)
+        if handler is not None:
+            return handler  # type: ignore[no-any-return]
+        storage = self._storage(register, "read")
+        return lambda now_ns: getattr(self.state, storage)  # type: ignore[no-any-return]
+
+    def _writer(self, register: Register) -> Writer:
+        handler = getattr(self, f"write_{register.name.lower()}", None)
+        if handler is not None:
+            return handler  # type: ignore[no-any-return]
+        storage = self._storage(register, "write")
+        return lambda value, now_ns: setattr(self.state, storage, value)
+
+    def _storage(self, register: Register, verb: str) -> str:
+        if register.storage is None:
+            raise TypeError(
+                f"model '{self.kind}': register {register.name} needs a method "
+                f"{verb}_{register.name.lower()} or a storage field"
+            )
+        return register.storage

@@ -152,7 +152,11 @@ class Device:
         return None
 
     def advance(self, now_ns: int) -> None:
-        """Brings the device to VM time ``now_ns``. Called at deadlines and before each access."""
+        """Brings the device to VM time ``now_ns``; called when its deadline has come.
+
+        It must leave :meth:`deadline_ns` later than it was. An access may come later than the
+        deadline that precedes it was due, never before ``advance`` has handled that deadline.
+        """
 
     def feed(self, channel: str, data: bytes, now_ns: int) -> int:
         """Takes bytes from the world; returns how many. The rest is offered again later."""

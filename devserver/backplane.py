@@ -262,9 +262,7 @@ class Backplane:
             return
         slot = mapped.slot
         try:
-            slot.device.write(
-                mapped.region.name, address - mapped.base, size, value, self.now_ns
-            )
+            slot.device.write(mapped.region.name, address - mapped.base, size, value, self.now_ns)
             self._after(slot)
         except Exception as error:
             raise self._fault(slot, error) from error
@@ -404,5 +402,3 @@ class Backplane:
         if isinstance(error, DeviceFault):
             return error
         return DeviceFault(slot.wiring.name, slot.wiring.kind, error)
-
-

@@ -1,4 +1,4 @@
-"""The wiring of a machine: which device sits at which ports, on which interrupt lines. Data only."""
+"""The wiring of a machine, as data: which device sits at which ports, on which interrupt lines."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ class DeviceWiring:
 #: A PC's classic devices where every PC has them. Sources: IBM PC/AT Technical Reference (system
 #: board I/O map); the debug console, debug exit and test device as QEMU and Bochs place them.
 PC_BOARD: tuple[DeviceWiring, ...] = (
-    DeviceWiring(name="pit", kind="pit8254", bases={"counters": 0x40, "portb": 0x61},
-                 lines={"irq": 0}),
+    DeviceWiring(
+        name="pit", kind="pit8254", bases={"counters": 0x40, "portb": 0x61}, lines={"irq": 0}
+    ),
     DeviceWiring(name="rtc", kind="mc146818", bases={"io": 0x70}, lines={"irq": 8}),
     DeviceWiring(name="post", kind="postcode", bases={"io": 0x80}),
-    DeviceWiring(name="testdev", kind="testdev", bases={"latch": 0xE0, "lines": 0x2000},
-                 lines={f"irq{n}": n for n in range(24)}),
+    DeviceWiring(
+        name="testdev",
+        kind="testdev",
+        bases={"latch": 0xE0, "lines": 0x2000},
+        lines={f"irq{n}": n for n in range(24)},
+    ),
     DeviceWiring(name="debugcon", kind="debugcon", bases={"io": 0xE9, "bochs": 0x402}),
     DeviceWiring(name="exit", kind="debugexit", bases={"io": 0xF4}),
     DeviceWiring(name="com1", kind="uart16550", bases={"io": 0x3F8}, lines={"irq": 4}),

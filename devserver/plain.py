@@ -54,8 +54,7 @@ def from_plain(wanted: Any, value: Any, where: str = "state", *, lenient: bool =
         _expect(isinstance(value, (list, tuple)), where, "a list", value)
         item = typing.get_args(wanted)[0]
         return origin(
-            from_plain(item, part, f"{where}[{i}]", lenient=lenient)
-            for i, part in enumerate(value)
+            from_plain(item, part, f"{where}[{i}]", lenient=lenient) for i, part in enumerate(value)
         )
     if origin is dict:
         _expect(isinstance(value, dict), where, "a map", value)
@@ -98,8 +97,7 @@ def _from_map(cls: type, value: Any, where: str, lenient: bool) -> Any:
         optional = {
             f.name
             for f in fields
-            if f.default is not dataclasses.MISSING
-            or f.default_factory is not dataclasses.MISSING
+            if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
         }
         names = [name for name in names if name in value or name not in optional]
         value = {name: value[name] for name in names if name in value}

@@ -1,4 +1,4 @@
-"""How a model declares its registers: one declaration feeds dispatch, reset, policy and the docs."""
+"""How a model declares its registers: once, for dispatch, reset, policy and documentation."""
 
 from __future__ import annotations
 

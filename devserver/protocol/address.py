@@ -1,0 +1,60 @@
+"""Addresses of servers as people write them: ``tcp://HOST:PORT`` and ``unix:PATH``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AddressError(ValueError):
+    """Text that is not a server's address."""
+
+
+@dataclass(frozen=True)
+class TcpAddress:
+    """A TCP address; ``host`` is a name or an IPv4 or IPv6 address without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class UnixAddress:
+    """A Unix stream socket's path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Address = TcpAddress | UnixAddress
+
+#: Longest path that fits ``sun_path`` with its final zero (unix(7)).
+_MAX_UNIX_PATH_BYTES = 107
+
+
+def parse_address(text: str) -> Address:
+    """The address in ``text``; raises :class:`AddressError` saying what is wrong with it."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path:
+            raise AddressError(f"address '{text}' has no path; write unix:/path/to/socket")
+        if len(path.encode()) > _MAX_UNIX_PATH_BYTES:
+            raise AddressError(
+                f"address '{text}': a Unix socket's path has at most "
+                f"{_MAX_UNIX_PATH_BYTES} bytes, this one has {len(path.encode())}"
+            )
+        return UnixAddress(path)
+    if text.startswith("tcp://"):
+        host, colon, port = text.removeprefix("tcp://").rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not (port.isascii() and port.isdigit()):
+            raise AddressError(f"address '{text}' is not of the form tcp://HOST:PORT")
+        if int(port) > 0xFFFF:
+            raise AddressError(f"address '{text}': port {port} is above 65535")
+        return TcpAddress(host, int(port))
+    raise AddressError(f"address '{text}' is neither tcp://HOST:PORT nor unix:PATH")

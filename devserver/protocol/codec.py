@@ -1,0 +1,216 @@
+"""Messages to bytes and back. No state, no I/O; every length is checked before it is believed.
+
+A fixed-width message is packed by one :class:`struct.Struct` laid over its fields' *values*; the
+msgpack tags between them are constants that are ORed in on the way out and compared on the way
+in, so that a wrong tag anywhere is found by one comparison.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import Any
+
+import msgpack
+
+from devserver.plain import PlainError, from_plain
+from devserver.protocol import limits
+from devserver.protocol.errors import ErrorCode, RemoteProtocolError
+from devserver.protocol.messages import (
+    FIELDS,
+    FIXED_CLASSES,
+    SESSION_CLASSES,
+    TAIL_LIMITS,
+    TYPE_OF,
+    WRITE_FIELDS,
+    FieldKind,
+    Message,
+    MessageType,
+    Write,
+)
+
+_FRAME = struct.Struct(">I")
+_BITS = {"B": 8, "I": 32, "Q": 64}
+
+
+class Layout:
+    """The bytes of a run of fixed-width fields behind an array header (and a type)."""
+
+    def __init__(self, head: bytes, fields: dict[str, FieldKind]) -> None:
+        letters = "".join(f"x{kind.letter}" for kind in fields.values())
+        self.values = struct.Struct(f">{len(head)}x{letters}")
+        self.size = self.values.size
+        tags, mask = bytearray(head), bytearray(b"\xff" * len(head))
+        self.offsets: dict[str, int] = {}
+        for name, kind in fields.items():
+            tags.append(kind.tag)
+            mask.append(0xFF)
+            self.offsets[name] = len(tags)
+            width = _BITS[kind.letter] // 8
+            tags += bytes(width)
+            mask += bytes(width)
+        self.tags = int.from_bytes(tags)
+        self.mask = int.from_bytes(mask)
+
+    def pack(self, *values: int) -> bytes:
+        return (int.from_bytes(self.values.pack(*values)) | self.tags).to_bytes(self.size)
+
+    def matches(self, data: bytes, at: int) -> bool:
+        return int.from_bytes(data[at : at + self.size]) & self.mask == self.tags
+
+
+def _head(kind: MessageType, fields: dict[str, FieldKind]) -> bytes:
+    return bytes([0x90 | (len(fields) + 1), kind])
+
+
+LAYOUTS: dict[MessageType, Layout] = {
+    kind: Layout(_head(kind, fields), fields) for kind, fields in FIELDS.items()
+}
+_TAILS: dict[MessageType, FieldKind | None] = {
+    kind: last if (last := list(fields.values())[-1]).is_tail else None
+    for kind, fields in FIELDS.items()
+}
+WRITE_LAYOUT = Layout(bytes([0x90 | len(WRITE_FIELDS)]), WRITE_FIELDS)
+
+
+def encode(message: Message) -> bytes:
+    """One message as msgpack. Raises ``struct.error`` if a number does not fit its field."""
+    kind = TYPE_OF[type(message)]
+    layout = LAYOUTS.get(kind)
+    if layout is None:
+        fields = dataclasses.asdict(message)  # type: ignore[arg-type]
+        return msgpack.packb([int(kind), fields])  # type: ignore[no-any-return]
+    values: tuple[Any, ...] = message  # type: ignore[assignment]
+    tail = _TAILS[kind]
+    if tail is None:
+        return layout.pack(*values)
+    last = values[-1]
+    if tail is FieldKind.WRITES:
+        body = b"".join([WRITE_LAYOUT.pack(*write) for write in last])
+    else:
+        body = last.encode() if tail is FieldKind.STR else last
+    length = len(last) if tail is FieldKind.WRITES else len(body)
+    return layout.pack(*values[:-1], length) + body
+
+
+def frame(payload: bytes) -> bytes:
+    """Puts the length in front of a frame's payload (one or more encoded messages)."""
+    return _FRAME.pack(len(payload)) + payload
+
+
+def decode(payload: bytes) -> list[Message]:
+    """Every message of a frame's payload. Raises :class:`RemoteProtocolError` (malformed)."""
+    messages: list[Message] = []
+    at = 0
+    while at < len(payload):
+        message, at = decode_one(payload, at)
+        messages.append(message)
+    if not messages:
+        raise _malformed("an empty frame")
+    return messages
+
+
+def decode_one(payload: bytes, at: int) -> tuple[Message, int]:
+    """The message at offset ``at`` of a payload, and the offset behind it."""
+    code = payload[at + 1] if at + 1 < len(payload) else 0
+    if code not in LAYOUTS:
+        return _decode_session(payload, at)
+    kind = MessageType(code)
+    layout = LAYOUTS[kind]
+    end = at + layout.size
+    if end > len(payload):
+        raise _malformed(f"{kind.name} cut short: {len(payload) - at} of {layout.size} bytes")
+    if not layout.matches(payload, at):
+        raise _malformed(f"{kind.name} whose fields do not have their fixed widths")
+    values = layout.values.unpack_from(payload, at)
+    if _TAILS[kind] is None:
+        return FIXED_CLASSES[kind]._make(values), end
+    tail, end = _decode_tail(kind, values[-1], payload, end)
+    return FIXED_CLASSES[kind]._make((*values[:-1], tail)), end
+
+
+def _decode_tail(kind: MessageType, length: int, payload: bytes, at: int) -> tuple[Any, int]:
+    if length > TAIL_LIMITS[kind]:
+        raise _malformed(f"{kind.name} with a tail of {length}; at most {TAIL_LIMITS[kind]}")
+    tail = _TAILS[kind]
+    item_bytes = WRITE_LAYOUT.size if tail is FieldKind.WRITES else 1
+    end = at + length * item_bytes
+    if end > len(payload):
+        raise _malformed(f"{kind.name} cut short: its tail needs {end - len(payload)} bytes more")
+    if tail is FieldKind.WRITES:
+        return _decode_writes(payload, at, end), end
+    body = payload[at:end]
+    if tail is FieldKind.BIN:
+        return body, end
+    try:
+        return body.decode(), end
+    except UnicodeDecodeError:
+        raise _malformed(f"{kind.name} with text that is not UTF-8") from None
+
+
+def _decode_writes(payload: bytes, at: int, end: int) -> tuple[Write, ...]:
+    size = WRITE_LAYOUT.size
+    if not all(WRITE_LAYOUT.matches(payload, i) for i in range(at, end, size)):
+        raise _malformed("BATCH with a write whose fields do not have their fixed widths")
+    return tuple(map(Write._make, WRITE_LAYOUT.values.iter_unpack(payload[at:end])))
+
+
+def _decode_session(payload: bytes, at: int) -> tuple[Message, int]:
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=limits.MAX_FRAME_BYTES, max_ext_len=0, strict_map_key=True
+    )
+    unpacker.feed(payload[at:])
+    try:
+        parts = unpacker.unpack()
+    except msgpack.OutOfData:
+        raise _malformed("a message cut short") from None
+    except Exception as error:  # msgpack raises a dozen kinds for bytes that are not msgpack
+        raise _malformed(f"not msgpack: {type(error).__name__}") from None
+    if not (isinstance(parts, list) and parts and isinstance(parts[0], int)):
+        raise _malformed("a message that is not an array with a type")
+    cls = SESSION_CLASSES.get(parts[0])  # type: ignore[arg-type]
+    if cls is None:
+        raise _malformed(f"unknown message type {parts[0]}")
+    if len(parts) != 2:
+        raise _malformed(f"{cls.__name__.upper()} with {len(parts)} elements instead of 2")
+    try:
+        message = from_plain(cls, parts[1], cls.__name__.upper(), lenient=True)
+    except (PlainError, RecursionError) as error:
+        raise _malformed(str(error)) from None
+    return message, at + unpacker.tell()
+
+
+def _malformed(what: str) -> RemoteProtocolError:
+    return RemoteProtocolError(ErrorCode.MALFORMED, what)
+
+
+class FrameReader:
+    """Cuts a byte stream into frame payloads; never holds more than one frame's bound."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Takes bytes from the stream; returns the payloads that are complete now."""
+        buffer = self._buffer
+        buffer += data
+        payloads: list[bytes] = []
+        at = 0
+        while len(buffer) - at >= limits.FRAME_HEADER_BYTES:
+            (length,) = _FRAME.unpack_from(buffer, at)
+            if length > limits.MAX_FRAME_BYTES:
+                raise _malformed(
+                    f"a frame of {length} bytes; at most {limits.MAX_FRAME_BYTES} are allowed"
+                )
+            end = at + limits.FRAME_HEADER_BYTES + length
+            if end > len(buffer):
+                break
+            payloads.append(bytes(buffer[at + limits.FRAME_HEADER_BYTES : end]))
+            at = end
+        if at:
+            del buffer[:at]
+        return payloads
+
+    def rest(self) -> bytes:
+        """Bytes of a frame that is not complete yet."""
+        return bytes(self._buffer)

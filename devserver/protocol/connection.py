@@ -1,0 +1,256 @@
+"""The rules of a conversation, for either end, with no I/O.
+
+The conversation is one state machine that both ends watch: whoever sends a message and whoever
+receives it make the same step. A step that the table does not have is a mistake of the sender::
+
+            HELLO >            < WELCOME           ATTACH >          < ATTACHED
+    OPENING ------> GREETING ------------> READY ----------> ATTACHING ------> ATTACHED
+                                                                               |    ^ | numbered
+    ERROR (either way) and < BUSY lead from anywhere to CLOSED       DETACH >  |    '-' messages
+                                                                               v
+                                                                            DETACHED
+
+PING, PONG and ACK may pass from READY on and change nothing.
+
+An end calls :meth:`Connection.send` for the bytes to write, and :meth:`Connection.receive` with
+the bytes it read. Numbered messages are numbered and acknowledged here; their identifiers are
+checked against those that the handshake settled.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from devserver.protocol import codec, limits
+from devserver.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from devserver.protocol.messages import (
+    FIELDS,
+    TYPE_OF,
+    Ack,
+    Attach,
+    Attached,
+    Busy,
+    Error,
+    Hello,
+    Message,
+    MessageType,
+    Pong,
+    Welcome,
+)
+
+
+class Role(Enum):
+    """Which end of a connection this is."""
+
+    CLIENT = auto()
+    SERVER = auto()
+
+
+class State(Enum):
+    """Where a conversation stands."""
+
+    OPENING = auto()
+    GREETING = auto()
+    READY = auto()
+    ATTACHING = auto()
+    ATTACHED = auto()
+    DETACHED = auto()
+    CLOSED = auto()
+
+
+_NUMBERED = {
+    Role.CLIENT: {kind for kind, fields in FIELDS.items() if "server_id" in fields},
+    Role.SERVER: {kind for kind, fields in FIELDS.items() if "applied" in fields},
+}
+_ALIVE = (State.READY, State.ATTACHING, State.ATTACHED, State.DETACHED)
+
+
+def _steps(sender: Role) -> dict[tuple[State, MessageType], State]:
+    """Every step that a message of ``sender`` can make."""
+    table = {(state, MessageType.ERROR): State.CLOSED for state in State}
+    for kind in (MessageType.PING, MessageType.PONG, MessageType.ACK):
+        table |= {(state, kind): state for state in _ALIVE}
+    table |= {(State.ATTACHED, kind): State.ATTACHED for kind in _NUMBERED[sender]}
+    if sender is Role.CLIENT:
+        table[State.OPENING, MessageType.HELLO] = State.GREETING
+        table[State.READY, MessageType.ATTACH] = State.ATTACHING
+        table[State.ATTACHED, MessageType.DETACH] = State.DETACHED
+    else:
+        # what was under way when the client detached
+        table |= {(State.DETACHED, kind): State.DETACHED for kind in _NUMBERED[sender]}
+        table |= {(state, MessageType.BUSY): State.CLOSED for state in State}
+        table[State.GREETING, MessageType.WELCOME] = State.READY
+        table[State.ATTACHING, MessageType.ATTACHED] = State.ATTACHED
+    return table
+
+
+_STEPS = {role: _steps(role) for role in Role}
+_SESSION_STEPS = frozenset(
+    {
+        MessageType.HELLO,
+        MessageType.WELCOME,
+        MessageType.ATTACH,
+        MessageType.ATTACHED,
+        MessageType.ERROR,
+        MessageType.BUSY,
+    }
+)
+
+M = TypeVar("M", bound=Any)
+
+
+class Connection:
+    """One end of a conversation.
+
+    ``sent`` and ``received`` are the last sequence numbers in each direction; ``acknowledged`` is
+    the highest number of one's own that the peer has confirmed.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+        self.state = State.OPENING
+        self.sent = 0
+        self.received = 0
+        self.acknowledged = 0
+        self.server_id = 0
+        self.client_id = 0
+        self.vm_id = 0
+        self.hypervisor = 0
+        self._frames = codec.FrameReader()
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def send(self, *messages: Message) -> bytes:
+        """The frame that carries ``messages``.
+
+        Numbered messages are stamped with their sequence number, the acknowledgement and the
+        identifiers (whatever these fields held). Raises :class:`LocalProtocolError`.
+        """
+        return codec.frame(b"".join([codec.encode(self.stamp(message)) for message in messages]))
+
+    def stamp(self, message: M) -> M:
+        """Makes the step that sending ``message`` is, and numbers it if it is numbered."""
+        kind = TYPE_OF[type(message)]
+        following = _STEPS[self.role].get((self.state, kind))
+        if following is None:
+            raise LocalProtocolError(
+                ErrorCode.STATE, f"{kind.name} can't be sent while {self.state.name}"
+            )
+        if kind in _NUMBERED[self.role]:
+            self.sent += 1
+            message = message._replace(seq=self.sent, **self._identity())
+        elif kind in _SESSION_STEPS:
+            self._learn(message)
+        self.state = following
+        return message
+
+    def acknowledgement(self) -> Ack:
+        """An ACK of everything received so far."""
+        return Ack(self.received)
+
+    def pong(self, token: int) -> Pong:
+        """The answer to a PING."""
+        return Pong(token, self.received)
+
+    # -- receiving ----------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Message]:
+        """The messages that ``data`` completes.
+
+        Raises :class:`RemoteProtocolError` at the first mistake of the peer, and closes.
+        """
+        messages: list[Message] = []
+        try:
+            for payload in self._frames.feed(data):
+                for message in codec.decode(payload):
+                    self._accept(message)
+                    messages.append(message)
+        except RemoteProtocolError:
+            self.state = State.CLOSED
+            raise
+        return messages
+
+    def rest(self) -> bytes:
+        """Bytes received that do not make a whole frame yet."""
+        return self._frames.rest()
+
+    # -- inner workings -----------------------------------------------------------------------
+
+    def _accept(self, message: Any) -> None:
+        kind = TYPE_OF[type(message)]
+        following = _STEPS[self.peer].get((self.state, kind))
+        if following is None:
+            raise RemoteProtocolError(
+                ErrorCode.STATE, f"{kind.name} received while {self.state.name}"
+            )
+        if kind in _NUMBERED[self.peer]:
+            self._accept_numbered(kind, message)
+        elif kind in _SESSION_STEPS:
+            self._learn(message)
+        elif kind is not MessageType.PING:
+            self._acknowledge(message.ack)
+        self.state = following
+
+    def _accept_numbered(self, kind: MessageType, message: Any) -> None:
+        if message.seq != self.received + 1:
+            raise RemoteProtocolError(
+                ErrorCode.SEQUENCE,
+                f"{kind.name} has sequence number {message.seq}; expected {self.received + 1}",
+            )
+        for name in ("server_id", "vm_id", "hypervisor", "client_id"):
+            named = getattr(message, name, None)
+            if named is not None and named != getattr(self, name):
+                raise RemoteProtocolError(
+                    ErrorCode.IDENTITY,
+                    f"{kind.name} names {name} {named}; this stream is of {getattr(self, name)}",
+                )
+        self._acknowledge(message.ack if self.peer is Role.CLIENT else message.applied)
+        self.received = message.seq
+
+    def _acknowledge(self, number: int) -> None:
+        if number > self.sent:
+            raise RemoteProtocolError(
+                ErrorCode.SEQUENCE,
+                f"number {number} is acknowledged, but only {self.sent} were sent",
+            )
+        self.acknowledged = max(self.acknowledged, number)
+
+    def _identity(self) -> dict[str, int]:
+        stamp = {
+            "vm_id": self.vm_id,
+            "hypervisor": self.hypervisor,
+            "client_id": self.client_id,
+        }
+        if self.role is Role.CLIENT:
+            return {**stamp, "server_id": self.server_id, "ack": self.received}
+        return {**stamp, "applied": self.received}
+
+    def _learn(self, message: Hello | Welcome | Attach | Attached | Error | Busy) -> None:
+        """Takes the identities from the handshake."""
+        if isinstance(message, Hello) and message.version != limits.PROTOCOL_VERSION:
+            if self.role is Role.SERVER:
+                raise RemoteProtocolError(
+                    ErrorCode.VERSION,
+                    f"the client speaks version {message.version} of the protocol, "
+                    f"this server version {limits.PROTOCOL_VERSION}",
+                )
+        elif isinstance(message, Welcome):
+            if message.version != limits.PROTOCOL_VERSION:
+                raise RemoteProtocolError(
+                    ErrorCode.VERSION,
+                    f"the server speaks version {message.version} of the protocol, "
+                    f"this client version {limits.PROTOCOL_VERSION}",
+                )
+            self.server_id, self.client_id = message.server_id, message.client_id
+        elif isinstance(message, Attach):
+            self.hypervisor = message.hypervisor
+        elif isinstance(message, Attached):
+            self.vm_id = message.vm_id
+
+
+def blank(cls: type[M], **fields: Any) -> M:
+    """A numbered message with its own fields; :meth:`Connection.stamp` fills in the others."""
+    message: M = cls(**{**dict.fromkeys(FIELDS[TYPE_OF[cls]], 0), **fields})
+    return message

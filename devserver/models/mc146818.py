@@ -1,0 +1,424 @@
+"""MC146818 real-time clock and the PC's CMOS memory: two ports, index and data.
+
+Source: Motorola MC146818/MC146818A data sheet; where it leaves things to the board, the IBM PC/AT
+Technical Reference, "Real-time Clock/CMOS RAM Information".
+
+Everything derives from the chip's divider chain, which counts 32.768 kHz and is a function of VM
+time: the model does no work until somebody looks or an enabled interrupt is due::
+
+    chain time  ...|<------------------------- 1 s ------------------------->|...
+    UIP         ___________________________________________________|^^^^^^^^^|____
+                                                             244 us before |
+    time        === s =====================================================X= s+1
+    UF, AF      ___________________________________________________________|^^^^^
+                                                                set until C is read
+    periodic    ______|_______________|_______________|_______________|___________
+                                                       half a period before UIP
+
+The clock is taken to update in no time at the end of UIP (the chip takes 1984 us more, with the
+time registers undefined and UIP set).
+
+What the data sheet leaves open, and what this model does:
+
+- A time register that holds no legal value counts on from the nearest one when a carry reaches
+  it; registers that no carry reaches keep what was written.
+- The century (32h) takes part in the calendar, so 2100 is no leap year.
+- The PC has a 32.768 kHz crystal whatever DV says: each of the three operating time bases counts
+  it. The combinations for factory test hold the chain, as the two for divider reset do.
+- A power-on reset finds the battery flat: time from the context's epoch, other memory zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Any
+
+from devserver.models.device import (
+    Access,
+    Device,
+    OptionError,
+    Policy,
+    Region,
+    Register,
+    StateError,
+)
+from devserver.models.rtc_calendar import UNIX_EPOCH, ClockFace, Cmos, Format
+
+SIZE_BYTES = 128
+SECOND_NS = 1_000_000_000
+
+#: One tick of 32.768 kHz is 1953125/64 ns, exactly.
+_TICK_NUMERATOR_NS, _TICK_DENOMINATOR = 1_953_125, 64
+#: UIP is set for 8 ticks (244.14 us) before an update: data sheet, table "update cycle times".
+_UIP_TICKS = 8
+UIP_NS = _UIP_TICKS * _TICK_NUMERATOR_NS // _TICK_DENOMINATOR
+
+
+class RegisterA(IntFlag):
+    """Update in progress, divider and rate selection."""
+
+    UIP = 0x80
+    DV2 = 0x40
+    DV1 = 0x20
+    DV0 = 0x10
+    RS3 = 0x08
+    RS2 = 0x04
+    RS1 = 0x02
+    RS0 = 0x01
+
+
+class RegisterB(IntFlag):
+    """What is enabled, and the format of the time."""
+
+    SET = 0x80
+    PIE = 0x40
+    AIE = 0x20
+    UIE = 0x10
+    SQWE = 0x08
+    DM = 0x04
+    HOURS24 = 0x02  # the data sheet's 24/12
+    DSE = 0x01
+
+
+class RegisterC(IntFlag):
+    """Interrupt flags; each but IRQF lies where register B has its enable bit."""
+
+    IRQF = 0x80
+    PF = 0x40
+    AF = 0x20
+    UF = 0x10
+
+
+class RegisterD(IntFlag):
+    """VRT: the RAM and the time are valid (the battery has not failed)."""
+
+    VRT = 0x80
+
+
+_DIVIDER_MASK = RegisterA.DV2 | RegisterA.DV1 | RegisterA.DV0
+_DIVIDER_32KHZ = RegisterA.DV1
+_RATE_MASK = 0x0F
+#: The PC BIOS selects the 32.768 kHz divider and a 1024 Hz rate; BCD and 24 hours.
+_A_RESET = int(_DIVIDER_32KHZ | RegisterA.RS2 | RegisterA.RS1)
+_B_RESET = int(RegisterB.HOURS24)
+
+#: The bank of registers that the data port shows, where it is not "nvram".
+_BANKS: dict[int, str] = {
+    **dict.fromkeys(range(Cmos.SECONDS, Cmos.REGISTER_A), "clock"),
+    Cmos.REGISTER_A: "A",
+    Cmos.REGISTER_B: "B",
+    Cmos.REGISTER_C: "C",
+    Cmos.REGISTER_D: "D",
+    Cmos.CENTURY: "clock",
+}
+
+_SHEET = "MC146818 data sheet"
+
+
+def period_ticks(rate: int) -> int:
+    """The periodic interrupt's period in ticks of 32.768 kHz for RS3-RS0; 0 is none.
+
+    Rates 1 and 2 repeat 8 and 9 (256 and 128 Hz): data sheet, "periodic interrupt rate".
+    """
+    if rate == 0:
+        return 0
+    return 1 << (rate + 6 if rate <= 2 else rate - 1)
+
+
+class Mc146818(Device):
+    """The clock and CMOS memory of a PC.
+
+    Option ``memory_bytes``: the machine's memory below 4 GiB; when not 0, the bytes that tell a
+    BIOS its size are filled in.
+    """
+
+    kind = "mc146818"
+    outputs = ("irq",)
+    regions = (
+        Region(
+            name="io",
+            size=2,
+            registers=(
+                Register(
+                    offset=0,
+                    name="INDEX",
+                    access=Access.WO,
+                    policy=Policy.POSTED,
+                    source="PC/AT Technical Reference, port 70h",
+                ),
+                Register(
+                    offset=1,
+                    name="CLOCK",
+                    bank="clock",
+                    source=f"{_SHEET}, time, calendar and alarm locations",
+                ),
+                Register(
+                    offset=1,
+                    name="REGISTER_A",
+                    bank="A",
+                    reset=_A_RESET,
+                    source=f"{_SHEET}, register A",
+                ),
+                Register(
+                    offset=1,
+                    name="REGISTER_B",
+                    bank="B",
+                    reset=_B_RESET,
+                    source=f"{_SHEET}, register B",
+                ),
+                Register(
+                    offset=1,
+                    name="REGISTER_C",
+                    bank="C",
+                    access=Access.RO,
+                    source=f"{_SHEET}, register C",
+                ),
+                Register(
+                    offset=1,
+                    name="REGISTER_D",
+                    bank="D",
+                    access=Access.RO,
+                    reset=int(RegisterD.VRT),
+                    source=f"{_SHEET}, register D",
+                ),
+                Register(
+                    offset=1,
+                    name="NVRAM",
+                    bank="nvram",
+                    source=f"{_SHEET}, static CMOS RAM; PC/AT Technical Reference",
+                ),
+            ),
+        ),
+    )
+
+    @dataclass
+    class State:
+        """``phase_ns`` is chain time less VM time; ``chain_ns`` the chain time that the registers
+        and flags stand at. While the chain is held in reset both have no meaning."""
+
+        index: int = 0
+        register_a: int = _A_RESET
+        register_b: int = _B_RESET
+        register_c: int = 0
+        memory: bytearray = field(default_factory=lambda: bytearray(SIZE_BYTES))
+        phase_ns: int = 0
+        chain_ns: int = 0
+        fell_back: bool = False
+
+    @dataclass(frozen=True)
+    class Options:
+        """What a machine file may say of this device."""
+
+        memory_bytes: int = 0
+
+        def __post_init__(self) -> None:
+            if self.memory_bytes < 0:
+                raise OptionError(f"memory_bytes is {self.memory_bytes}; it can't be negative")
+
+    state: State
+    options: Options
+    _deadline_ns: int | None
+
+    def started(self) -> None:
+        seconds, self.state.phase_ns = divmod(self.context.epoch_ns, SECOND_NS)
+        self.state.chain_ns = self.state.phase_ns
+        self._face().show(UNIX_EPOCH.after(seconds))
+        self._describe_memory()
+        self._plan()
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        before = self.state
+        super().load(snapshot)
+        loaded = self.state
+        if len(loaded.memory) != SIZE_BYTES or not 0 <= loaded.index < SIZE_BYTES:
+            self.state = before
+            raise StateError(f"{self.kind}: memory must have {SIZE_BYTES} bytes, index below that")
+        self._plan()
+
+    def bank(self) -> str:
+        return _BANKS.get(self.state.index, "nvram")
+
+    def deadline_ns(self) -> int | None:
+        return self._deadline_ns
+
+    def advance(self, now_ns: int) -> None:
+        self._catch_up(now_ns)
+        self._plan()
+
+    # -- registers ------------------------------------------------------------------------------
+
+    def write_index(self, value: int, now_ns: int) -> None:
+        self.state.index = value & 0x7F  # bit 7 masks the NMI, which is no part of this chip
+
+    def read_nvram(self, now_ns: int) -> int:
+        return self.state.memory[self.state.index]
+
+    def write_nvram(self, value: int, now_ns: int) -> None:
+        self.state.memory[self.state.index] = value
+
+    def read_clock(self, now_ns: int) -> int:
+        self._catch_up(now_ns)
+        return self.state.memory[self.state.index]
+
+    def write_clock(self, value: int, now_ns: int) -> None:
+        self._catch_up(now_ns)
+        if self.state.index == Cmos.SECONDS:
+            value &= 0x7F  # bit 7 of the seconds is read-only
+        if self.state.index == Cmos.HOURS:
+            self.state.fell_back = False
+        self.state.memory[self.state.index] = value
+        self._plan()
+
+    def read_register_a(self, now_ns: int) -> int:
+        return self.state.register_a | (RegisterA.UIP if self._update_is_near(now_ns) else 0)
+
+    def write_register_a(self, value: int, now_ns: int) -> None:
+        self._catch_up(now_ns)
+        was_running = self._running
+        self.state.register_a = int(value & ~RegisterA.UIP)
+        if self._running and not was_running:
+            # the first update comes half a second after the divider is released
+            self.state.chain_ns = SECOND_NS // 2
+            self.state.phase_ns = self.state.chain_ns - now_ns
+        self._plan()
+
+    def read_register_b(self, now_ns: int) -> int:
+        return self.state.register_b
+
+    def write_register_b(self, value: int, now_ns: int) -> None:
+        self._catch_up(now_ns)
+        if value & RegisterB.SET:
+            value &= ~RegisterB.UIE  # SET going high clears UIE
+        self.state.register_b = int(value)
+        self._show_interrupt()
+
+    def read_register_c(self, now_ns: int) -> int:
+        self._catch_up(now_ns)
+        flags = self.state.register_c | (RegisterC.IRQF if self._interrupting else 0)
+        self.state.register_c = 0
+        self._show_interrupt()
+        return flags
+
+    def read_register_d(self, now_ns: int) -> int:
+        return int(RegisterD.VRT)
+
+    # -- the divider chain ----------------------------------------------------------------------
+
+    @property
+    def _running(self) -> bool:
+        return self.state.register_a & _DIVIDER_MASK <= _DIVIDER_32KHZ
+
+    @property
+    def _updating(self) -> bool:
+        return self._running and not self.state.register_b & RegisterB.SET
+
+    @property
+    def _interrupting(self) -> bool:
+        return bool(self.state.register_c & self.state.register_b)
+
+    def _update_is_near(self, now_ns: int) -> bool:
+        left_ns = SECOND_NS - (now_ns + self.state.phase_ns) % SECOND_NS
+        return self._updating and left_ns <= UIP_NS
+
+    def _catch_up(self, now_ns: int) -> None:
+        """Brings time and flags to ``now_ns``."""
+        state = self.state
+        chain_ns = now_ns + state.phase_ns
+        if not self._running or chain_ns <= state.chain_ns:
+            return
+        flags = 0
+        if self._periods(chain_ns) != self._periods(state.chain_ns):
+            flags |= RegisterC.PF
+        updates = chain_ns // SECOND_NS - state.chain_ns // SECOND_NS
+        state.chain_ns = chain_ns
+        if updates and self._updating:
+            flags |= RegisterC.UF
+            if self._update(updates):
+                flags |= RegisterC.AF
+        if flags & ~state.register_c:
+            state.register_c |= int(flags)
+            self._show_interrupt()
+
+    def _periods(self, chain_ns: int) -> int:
+        """How many periods of the selected rate have ended by a chain time; 0 at no rate."""
+        period = period_ticks(self.state.register_a & _RATE_MASK)
+        if not period:
+            return 0
+        ticks = chain_ns * _TICK_DENOMINATOR // _TICK_NUMERATOR_NS
+        return (ticks + _UIP_TICKS + period // 2) // period
+
+    def _next_period_ns(self) -> int | None:
+        """The chain time at which the running period ends."""
+        period = period_ticks(self.state.register_a & _RATE_MASK)
+        if not period:
+            return None
+        # A period ends half a period before UIP is set: data sheet, figure "update-ended and
+        # periodic interrupt relationships".
+        tick = (self._periods(self.state.chain_ns) + 1) * period - period // 2 - _UIP_TICKS
+        return -(-tick * _TICK_NUMERATOR_NS // _TICK_DENOMINATOR)
+
+    # -- the interrupt --------------------------------------------------------------------------
+
+    def _show_interrupt(self) -> None:
+        self.set_line("irq", self._interrupting)
+        self._plan()
+
+    def _plan(self) -> None:
+        """Works out the deadline: the next event that would raise the interrupt line."""
+        self._deadline_ns = None
+        if self._running and not self._interrupting:
+            due = [at_ns for at_ns in self._enabled_events_ns() if at_ns is not None]
+            if due:
+                self._deadline_ns = min(due) - self.state.phase_ns
+
+    def _enabled_events_ns(self) -> list[int | None]:
+        """Chain times of the next event of each enabled kind."""
+        enabled = self.state.register_b
+        events: list[int | None] = []
+        if enabled & RegisterB.PIE:
+            events.append(self._next_period_ns())
+        if self._updating and enabled & (RegisterB.UIE | RegisterB.AIE):
+            second = self.state.chain_ns // SECOND_NS
+            if enabled & RegisterB.UIE:
+                events.append((second + 1) * SECOND_NS)
+            elif (wait := self._wait_for_alarm()) is not None:
+                events.append((second + wait) * SECOND_NS)
+        return events
+
+    def _wait_for_alarm(self) -> int | None:
+        return self._face().updates_until_alarm(bool(self.state.register_b & RegisterB.DSE))
+
+    # -- time and calendar ----------------------------------------------------------------------
+
+    def _face(self) -> ClockFace:
+        enabled = self.state.register_b
+        form = Format(
+            binary=bool(enabled & RegisterB.DM), hours24=bool(enabled & RegisterB.HOURS24)
+        )
+        return ClockFace(self.state.memory, form)
+
+    def _update(self, updates: int) -> bool:
+        """Runs that many update cycles; returns whether the alarm matched after one of them."""
+        if not self.state.register_b & RegisterB.DSE:
+            return self._face().run(updates)
+        matched, self.state.fell_back = self._face().run_daylight_saving(
+            updates, self.state.fell_back
+        )
+        return matched
+
+    def _describe_memory(self) -> None:
+        """Tells a BIOS the size of memory, where the PC/AT and its successors keep it."""
+        total = self.options.memory_bytes
+        if not total:
+            return
+        kib, mib = 1 << 10, 1 << 20
+        above_1m_kib = max(0, total - mib) // kib
+        for place, amount in (
+            (Cmos.BASE_MEMORY, min(total // kib, 640)),
+            (Cmos.EXTENDED_MEMORY, above_1m_kib),
+            (Cmos.EXTENDED_MEMORY_FOUND, above_1m_kib),
+            (Cmos.MEMORY_ABOVE_16M, max(0, total - 16 * mib) // (64 * kib)),
+        ):
+            self.state.memory[place : place + 2] = min(amount, 0xFFFF).to_bytes(2, "little")

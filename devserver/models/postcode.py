@@ -1,0 +1,43 @@
+"""The POST code port: a latch on which firmware shows how far it has come.
+
+Source: IBM PC/AT Technical Reference, system board I/O map (port 80h, the manufacturing test
+port).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from devserver.models.device import Device, Policy, Region, Register
+
+
+class PostCode(Device):
+    """Every code written goes out on the channel ``code``, one byte each."""
+
+    kind = "postcode"
+    emits = ("code",)
+    regions = (
+        Region(
+            name="io",
+            size=1,
+            registers=(
+                Register(
+                    offset=0,
+                    name="CODE",
+                    storage="code",
+                    policy=Policy.POSTED,
+                    source="PC/AT Technical Reference, port 80h",
+                ),
+            ),
+        ),
+    )
+
+    @dataclass
+    class State:
+        code: int = 0
+
+    state: State
+
+    def write_code(self, value: int, now_ns: int) -> None:
+        self.state.code = value
+        self.emit("code", bytes((value,)))

@@ -194,8 +194,6 @@ class Uart16550(Device):
             # Not in the datasheet, but so the chip does and drivers rely on it: an interrupt
             # that a read of IIR has cleared comes again.
             state.thre_pending = state.tx.empty
-        elif not value & Ier.ETBEI:
-            state.thre_pending = False
         self._drive_irq()
 
     def read_iir(self, now_ns: int) -> int:

@@ -203,6 +203,7 @@ def test_character_timeout_comes_after_four_character_times(bench: Bench) -> Non
     assert bench.inb(Port.IIR) == Iir.CHARACTER_TIMEOUT | Iir.FIFOS_ENABLED
     bench.type(b"c")
     assert bench.irq
+    assert bench.backplane.next_deadline_ns() is None
     bench.inb(Port.RBR)
     assert not bench.irq
     bench.wait(4 * CHARACTER_NS)

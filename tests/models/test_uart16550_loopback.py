@@ -118,12 +118,13 @@ def test_overrun_in_fifo_mode_loses_the_newest_character(bench: Bench) -> None:
 def test_a_looped_break_is_one_zero_character_with_its_errors(
     bench: Bench, parity: int, errors: int
 ) -> None:
-    bench.setup(mcr=Mcr.LOOP | Mcr.OUT2, ier=Ier.ELSI, lcr=EIGHT_BITS | parity)
+    bench.setup(mcr=Mcr.LOOP | Mcr.OUT2, ier=Ier.ELSI, fcr=Fcr.FIFO_ENABLE, lcr=EIGHT_BITS | parity)
     bench.outb(Port.LCR, EIGHT_BITS | parity | Lcr.SB)
     assert bench.irq
-    assert bench.inb(Port.LSR) == Lsr.DR | errors | Lsr.THRE | Lsr.TEMT
+    assert bench.inb(Port.LSR) == Lsr.DR | Lsr.RCVR_FIFO_ERROR | errors | Lsr.THRE | Lsr.TEMT
     assert not bench.irq
     bench.outb(Port.THR, 0x41)  # the line is held: nothing arrives
+    bench.outb(Port.LCR, EIGHT_BITS | parity | Lcr.SB)  # and this is no new break
     assert bench.inputs() == b"\0"
 
 

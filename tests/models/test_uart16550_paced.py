@@ -49,6 +49,27 @@ def test_thre_of_a_lone_character_is_late_by_a_character_less_a_bit(paced: Bench
     assert (paced.irq, paced.inb(Port.LSR)) == (True, Lsr.THRE)
 
 
+def test_thre_after_two_characters_at_once_is_prompt_and_then_late_again(paced: Bench) -> None:
+    paced.setup(fcr=Fcr.FIFO_ENABLE)
+    for character in b"abc":
+        paced.outb(Port.THR, character)
+    paced.wait(2 * CHARACTER_NS)
+    assert paced.inb(Port.LSR) == Lsr.THRE  # 'c' has just gone to the shift register
+    paced.outb(Port.THR, 0x64)
+    paced.wait(CHARACTER_NS)
+    assert paced.inb(Port.LSR) == 0  # so has 'd', which was alone in the FIFO
+
+
+def test_enabling_the_thre_interrupt_while_a_character_waits_raises_nothing(paced: Bench) -> None:
+    paced.setup()
+    paced.outb(Port.THR, 0x61)
+    paced.outb(Port.THR, 0x62)
+    paced.outb(Port.IER, Ier.ETBEI)
+    assert not paced.irq
+    paced.wait(CHARACTER_NS)
+    assert paced.irq
+
+
 def test_overrun_of_the_transmit_fifo_overwrites_the_oldest(paced: Bench) -> None:
     paced.setup(fcr=Fcr.FIFO_ENABLE)
     for character in range(18):  # one in the shift register, 16 in the FIFO, one too many

@@ -1,0 +1,127 @@
+#include "control.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static void on_kick(int number)
+{
+    (void)number; /* its arrival is all that matters: KVM_RUN and poll return EINTR */
+}
+
+static int kick_signal(void)
+{
+    return SIGRTMIN + 1;
+}
+
+static void install_kick(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_kick; /* no SA_RESTART: the system call must end */
+    sigemptyset(&action.sa_mask);
+    sigaction(kick_signal(), &action, NULL);
+}
+
+struct control *control_new(int vm_fd)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_kick);
+    struct control *control = calloc(1, sizeof *control);
+    if (!control)
+        return NULL;
+    control->vm_fd = vm_fd;
+    control->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (control->stop_fd < 0) {
+        free(control);
+        return NULL;
+    }
+    atomic_store(&control->stopped_ns, 0);
+    pthread_mutex_init(&control->lock, NULL);
+    return control;
+}
+
+void control_free(struct control *control)
+{
+    if (!control)
+        return;
+    close(control->stop_fd);
+    pthread_mutex_destroy(&control->lock);
+    free(control);
+}
+
+uint64_t control_time_ns(struct control *control)
+{
+    int64_t stopped = atomic_load_explicit(&control->stopped_ns, memory_order_acquire);
+    if (stopped >= 0)
+        return (uint64_t)stopped;
+    return (uint64_t)(monotonic_ns() - atomic_load(&control->origin_ns));
+}
+
+void control_clock_start(struct control *control)
+{
+    int64_t stopped = atomic_load(&control->stopped_ns);
+    if (stopped < 0)
+        return;
+    atomic_store(&control->origin_ns, monotonic_ns() - stopped);
+    atomic_store(&control->stopped_ns, -1);
+}
+
+void control_clock_stop(struct control *control)
+{
+    if (atomic_load(&control->stopped_ns) < 0)
+        atomic_store(&control->stopped_ns, (int64_t)control_time_ns(control));
+}
+
+void control_raise(struct control *control, uint32_t reason)
+{
+    atomic_fetch_or(&control->pending, reason);
+    if (reason & (CONTROL_STOP | CONTROL_LINK))
+        eventfd_write(control->stop_fd, 1);
+    pthread_mutex_lock(&control->lock);
+    if (control->run) {
+        __atomic_store_n(&control->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+        if (!pthread_equal(control->thread, pthread_self()))
+            pthread_kill(control->thread, kick_signal());
+    }
+    pthread_mutex_unlock(&control->lock);
+}
+
+void control_clear(struct control *control, uint32_t reasons)
+{
+    uint32_t left = atomic_fetch_and(&control->pending, ~reasons) & ~reasons;
+    eventfd_t drained;
+    if (!(left & (CONTROL_STOP | CONTROL_LINK)))
+        eventfd_read(control->stop_fd, &drained);
+}
+
+uint32_t control_pending(struct control *control)
+{
+    return atomic_load(&control->pending);
+}
+
+void control_enter(struct control *control, struct kvm_run *run)
+{
+    pthread_mutex_lock(&control->lock);
+    control->run = run;
+    control->thread = pthread_self();
+    pthread_mutex_unlock(&control->lock);
+}
+
+void control_leave(struct control *control)
+{
+    pthread_mutex_lock(&control->lock);
+    control->run = NULL;
+    pthread_mutex_unlock(&control->lock);
+}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from devserver.board import DeviceWiring
@@ -96,6 +96,35 @@ class _Lines:
             self._drivers.setdefault(line, set()).add((device_id, output))
 
 
+def _with_names(wiring: DeviceWiring, device: Device) -> DeviceWiring:
+    """``wiring`` with its unnamed base given to the first region, its unnamed line to the output.
+
+    A machine file may leave these names out, as its reader need not know the model.
+    """
+    if "" in wiring.lines and len(device.outputs) > 1:
+        raise BoardError(
+            f"device '{wiring.name}': kind '{wiring.kind}' has several interrupt outputs "
+            f"({', '.join(device.outputs)}); say which"
+        )
+    return replace(
+        wiring,
+        bases=_named(wiring, "region", wiring.bases, [region.name for region in device.regions]),
+        lines=_named(wiring, "interrupt output", wiring.lines, device.outputs),
+    )
+
+
+def _named(
+    wiring: DeviceWiring, what: str, wired: Mapping[str, int], names: Sequence[str]
+) -> Mapping[str, int]:
+    if "" not in wired:
+        return wired
+    if not names:
+        raise BoardError(f"device '{wiring.name}': kind '{wiring.kind}' has no {what}")
+    if names[0] in wired:
+        raise BoardError(f"device '{wiring.name}': {what} '{names[0]}' is wired twice")
+    return {name or names[0]: value for name, value in wired.items()}
+
+
 class Slot:
     """One device in the backplane: its identity, its wiring and its bus."""
 
@@ -116,6 +145,7 @@ class Slot:
             raise BoardError(f"device '{wiring.name}': {error}") from None
         except Exception as error:
             raise DeviceFault(wiring.name, wiring.kind, error) from error
+        self.wiring = _with_names(wiring, self.device)
         self._check_wiring()
 
     # the bus that the device sees
@@ -242,7 +272,7 @@ class Backplane:
         Bytes that no device claims read all-ones. Raises :class:`DeviceFault` if the model fails.
         """
         self.advance(now_ns)
-        mapped = self._find(space, address)
+        mapped = self.find(space, address)
         if mapped is None or address + size > mapped.end:
             return self._read_bytewise(space, address, size)
         slot = mapped.slot
@@ -256,7 +286,7 @@ class Backplane:
     def write(self, space: Space, address: int, size: int, value: int, now_ns: int) -> None:
         """Writes ``size`` bytes (1, 2, 4 or 8); bytes that no device claims are dropped."""
         self.advance(now_ns)
-        mapped = self._find(space, address)
+        mapped = self.find(space, address)
         if mapped is None or address + size > mapped.end:
             self._write_bytewise(space, address, size, value)
             return
@@ -359,7 +389,7 @@ class Backplane:
             f"{what} {where}; move one of them"
         )
 
-    def _find(self, space: Space, address: int) -> Mapped | None:
+    def find(self, space: Space, address: int) -> Mapped | None:
         if space is Space.PORT:
             return self._ports.get(address)
         for mapped in self._maps[space]:
@@ -370,14 +400,14 @@ class Backplane:
     def _read_bytewise(self, space: Space, address: int, size: int) -> int:
         value = 0
         for i in range(size):
-            mapped = self._find(space, address + i)
+            mapped = self.find(space, address + i)
             byte = 0xFF if mapped is None else self.read(space, address + i, 1, self.now_ns)
             value |= byte << (8 * i)
         return value
 
     def _write_bytewise(self, space: Space, address: int, size: int, value: int) -> None:
         for i in range(size):
-            if self._find(space, address + i) is not None:
+            if self.find(space, address + i) is not None:
                 self.write(space, address + i, 1, value >> (8 * i) & 0xFF, self.now_ns)
 
     def _after(self, slot: Slot) -> None:

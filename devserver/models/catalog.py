@@ -6,6 +6,9 @@ Bundled models are imported when they are first asked for.
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import sys
+import traceback
 from functools import cache
 from importlib import import_module, metadata
 
@@ -37,6 +40,37 @@ def register(model: type[Device]) -> type[Device]:
         raise ValueError(f"{model.__name__} declares no kind")
     _registered[model.kind] = model
     return model
+
+
+def load_file(path: str) -> list[type[Device]]:
+    """Registers every model that a Python file defines; returns them.
+
+    Raises :class:`UnknownModel` if the file can't be run or defines none, naming the line.
+    """
+    spec = importlib.util.spec_from_file_location(f"device_models_{len(_registered)}", path)
+    if spec is None or spec.loader is None:
+        raise UnknownModel(f"model file '{path}' is not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except OSError as error:
+        raise UnknownModel(f"model file '{path}' can't be read: {error.strerror}") from None
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        line = getattr(error, "lineno", None) or line
+        raise UnknownModel(f"{path}:{line}: {type(error).__name__}: {error}") from None
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Device)
+        and value.kind
+        and value.__module__ == spec.name
+    ]
+    if not found:
+        raise UnknownModel(f"model file '{path}' defines no Device with a kind")
+    return [register(model) for model in found]
 
 
 def kinds() -> list[str]:

@@ -290,16 +290,16 @@ class Device:
                         )
 
     def _reader(self, register: Register) -> Reader:
-        handler = getattr(self, f"read_{register.name.lower()}", None)
+        handler: Reader | None = getattr(self, f"read_{register.name.lower()}", None)
         if handler is not None:
-            return handler  # type: ignore[no-any-return]
+            return handler
         storage = self._storage(register, "read")
-        return lambda now_ns: getattr(self.state, storage)  # type: ignore[no-any-return]
+        return lambda now_ns: getattr(self.state, storage)
 
     def _writer(self, register: Register) -> Writer:
-        handler = getattr(self, f"write_{register.name.lower()}", None)
+        handler: Writer | None = getattr(self, f"write_{register.name.lower()}", None)
         if handler is not None:
-            return handler  # type: ignore[no-any-return]
+            return handler
         storage = self._storage(register, "write")
         return lambda value, now_ns: setattr(self.state, storage, value)
 

@@ -168,7 +168,7 @@ def _decode_session(payload: bytes, at: int) -> tuple[Message, int]:
         raise _malformed(f"not msgpack: {type(error).__name__}") from None
     if not (isinstance(parts, list) and parts and isinstance(parts[0], int)):
         raise _malformed("a message that is not an array with a type")
-    cls = SESSION_CLASSES.get(parts[0])  # type: ignore[arg-type]
+    cls = SESSION_CLASSES.get(parts[0])  # type: ignore[call-overload]
     if cls is None:
         raise _malformed(f"unknown message type {parts[0]}")
     if len(parts) != 2:

@@ -1,0 +1,5 @@
+"""``python -m devserver``."""
+
+from devserver.cli import main
+
+raise SystemExit(main())

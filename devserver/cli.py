@@ -1,0 +1,149 @@
+"""The ``devserver`` command."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from devserver import logs
+from devserver.host import DeviceHost, Spin
+from devserver.models import catalog
+from devserver.protocol.address import AddressError, parse_address
+from devserver.session import Identity
+from devserver.transport import ListenError, bound_address, listen
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except (ListenError, AddressError, catalog.UnknownModel) as error:
+        print(f"devserver: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="devserver", description="Hosts device models for virtual machines.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve device models to client platforms")
+    where = serve.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="tcp://HOST:PORT (port 0: any) or unix:PATH; may be given several times",
+    )
+    where.add_argument("--fd", type=int, help="serve one socket that is already connected")
+    serve.add_argument("--name", default="devserver", help="what the server calls itself")
+    serve.add_argument("--server-id", type=_positive, default=1, metavar="N")
+    serve.add_argument("--max-clients", type=_positive, default=1024, metavar="N")
+    serve.add_argument(
+        "--heartbeat", type=_seconds, default=5.0, help="ask a client silent for so many seconds"
+    )
+    serve.add_argument(
+        "--deadline", type=_seconds, default=20.0, help="give it up after so many seconds"
+    )
+    serve.add_argument(
+        "--window", type=_positive, default=4096, help="posted writes a client may have under way"
+    )
+    serve.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
+    serve.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="also serve the device models that this Python file defines",
+    )
+    serve.add_argument(
+        "--log", choices=("debug", "info", "warning", "error"), default="info", help="how much"
+    )
+    serve.set_defaults(run=_serve)
+
+    models = commands.add_parser("models", help="list the device models that can be asked for")
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    logs.set_up(options.log)
+    if options.deadline <= options.heartbeat:
+        raise AddressError("--deadline must be longer than --heartbeat")
+    for path in options.model:
+        catalog.load_file(path)
+    identity = Identity(
+        server_id=options.server_id,
+        name=options.name,
+        heartbeat_ns=int(options.heartbeat * 1e9),
+        deadline_ns=int(options.deadline * 1e9),
+        window=options.window,
+    )
+    host = DeviceHost(
+        identity,
+        max_clients=options.max_clients,
+        spin=Spin(options.wait),
+        until_idle=options.fd is not None,
+    )
+    if options.fd is not None:
+        # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        host.add_client(_inherited(options.fd), "embedded")
+    else:
+        _listen(host, options.listen)
+        signal.signal(signal.SIGINT, lambda *_: host.stop())
+    signal.signal(signal.SIGTERM, lambda *_: host.stop())
+    host.run()
+    return EXIT_OK
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise ListenError(f"descriptor {descriptor} is not a socket: {error.strerror}") from error
+
+
+def _listen(host: DeviceHost, addresses: Sequence[str]) -> None:
+    sockets = [listen(parse_address(text)) for text in addresses]
+    for sock in sockets:
+        host.add_listener(sock)
+        print(f"devserver: listening on {bound_address(sock)}", flush=True)
+
+
+def _models(options: argparse.Namespace) -> int:
+    for kind in catalog.kinds():
+        model = catalog.find(kind)
+        summary = (model.__doc__ or "").strip().partition("\n")[0]
+        print(f"{kind:12} version {model.version}  {summary}")
+    return EXIT_OK
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.01 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not between 0.01 and 86400 seconds")
+    return value

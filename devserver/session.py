@@ -1,0 +1,429 @@
+"""One VM's devices on this server: bytes from its client in, bytes for it out. No sockets.
+
+The owner passes the time (``CLOCK_MONOTONIC``, ns) into every call. A session turns it into VM
+time: the client says when VM time runs and stamps its requests with it, and the highest estimate
+seen is kept, since it is the one with the least network delay in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from devserver.backplane import Backplane, BoardError, DeviceFault, Mapped
+from devserver.board import DeviceWiring
+from devserver.models.device import Signal, Space
+from devserver.models.registers import Policy, Region
+from devserver.protocol import codec, limits
+from devserver.protocol.connection import Connection, Role, State, blank
+from devserver.protocol.errors import ErrorCode, RemoteProtocolError
+from devserver.protocol.messages import (
+    AddressSpace,
+    Attach,
+    Attached,
+    AttachedDevice,
+    AttachedRegion,
+    Batch,
+    Clock,
+    Consumed,
+    Detach,
+    Direction,
+    Emit,
+    Error,
+    Event,
+    EventKind,
+    Feed,
+    Feedback,
+    Finish,
+    FromServer,
+    Hello,
+    Interrupt,
+    Message,
+    Ping,
+    PolicyRange,
+    Request,
+    Status,
+    Welcome,
+    Write,
+)
+
+log = logging.getLogger("devserver.session")
+
+_SIZES = (1, 2, 4, 8)
+_EVENTS = {Signal.EXIT: EventKind.EXIT, Signal.RESET: EventKind.RESET}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a server says of itself."""
+
+    server_id: int = 1
+    name: str = "devserver"
+    heartbeat_ns: int = limits.DEFAULT_HEARTBEAT_NS
+    deadline_ns: int = limits.DEFAULT_DEADLINE_NS
+    window: int = limits.DEFAULT_WINDOW
+
+
+class VmClock:
+    """Estimates a VM's time from what its client says; never goes back."""
+
+    def __init__(self) -> None:
+        self._running = False
+        self._offset_ns = 0
+        self._stopped_ns = 0
+
+    def set(self, time_ns: int, running: bool, monotonic_ns: int) -> None:
+        """The client says that VM time is ``time_ns``, and runs or stands."""
+        self._running = running
+        self._stopped_ns = time_ns
+        self._offset_ns = time_ns - monotonic_ns
+
+    def observe(self, time_ns: int, monotonic_ns: int) -> None:
+        """A message stamped ``time_ns`` has arrived."""
+        self._offset_ns = max(self._offset_ns, time_ns - monotonic_ns)
+
+    def now_ns(self, monotonic_ns: int) -> int:
+        """The VM time now."""
+        return monotonic_ns + self._offset_ns if self._running else self._stopped_ns
+
+    def monotonic_of(self, time_ns: int) -> int | None:
+        """When VM time will be ``time_ns``; None while it stands."""
+        return time_ns - self._offset_ns if self._running else None
+
+
+class Session:
+    """The server's end of one connection, from HELLO to the end."""
+
+    def __init__(self, identity: Identity, allot_id: Callable[[], int], peer: str) -> None:
+        self.connection = Connection(Role.SERVER)
+        self.peer = peer
+        self.finished = False
+        self._identity = identity
+        self._allot_id = allot_id
+        self._backplane = Backplane((), self)
+        self._clock = VmClock()
+        self._out: list[bytes] = []
+        self._line_numbers: dict[int, int] = {}
+        self._unacknowledged_writes = 0
+        self._fault: DeviceFault | None = None
+
+    # -- what the owner calls -----------------------------------------------------------------
+
+    def receive(self, data: bytes, monotonic_ns: int) -> bytes:
+        """Acts on bytes from the client; returns the bytes to send. See :attr:`finished`."""
+        try:
+            for message in self.connection.receive(data):
+                self._handle(message, monotonic_ns)
+        except RemoteProtocolError as error:
+            self._refuse(error.code, str(error))
+        return self._flush()
+
+    def advance(self, monotonic_ns: int) -> bytes:
+        """Lets devices do what is due; returns the bytes to send."""
+        self._advance(self._clock.now_ns(monotonic_ns))
+        return self._flush()
+
+    def next_deadline_ns(self) -> int | None:
+        """The monotonic time at which :meth:`advance` is to be called, if any."""
+        due_ns = self._backplane.next_deadline_ns()
+        if due_ns is None or self._fault:
+            return None
+        return self._clock.monotonic_of(due_ns)
+
+    def ping(self) -> bytes:
+        """A frame that asks the client for a sign of life; empty before there is a session."""
+        if self.connection.state in (State.OPENING, State.GREETING, State.CLOSED):
+            return b""
+        return self.connection.send(Ping(0))
+
+    def end(self, code: ErrorCode, why: str) -> bytes:
+        """Ends the conversation from this side; returns the last bytes to send."""
+        if not self.finished:
+            self._refuse(code, why)
+        return self._flush()
+
+    # -- what the backplane calls -------------------------------------------------------------
+
+    def line(self, line: int, level: bool) -> None:
+        number = self._line_numbers.get(line, 0) + 1
+        self._line_numbers[line] = number
+        self._send(blank(Interrupt, line=line, level=int(level), number=number))
+
+    def emit(self, device_id: int, channel: int, data: bytes) -> None:
+        for at in range(0, len(data), limits.MAX_EMIT_BYTES):
+            part = data[at : at + limits.MAX_EMIT_BYTES]
+            self._send(blank(Emit, device_id=device_id, channel=channel, data=part))
+
+    def consumed(self, device_id: int, channel: int, total: int) -> None:
+        self._send(blank(Consumed, device_id=device_id, channel=channel, total=total))
+
+    def signal(self, device_id: int, signal: Signal, value: int) -> None:
+        self._event(device_id, _EVENTS[signal], value)
+
+    # -- messages -----------------------------------------------------------------------------
+
+    def _handle(self, message: Message, monotonic_ns: int) -> None:
+        match message:
+            case Request():
+                self._clock.observe(message.time_ns, monotonic_ns)
+                self._on_request(message)
+            case Batch():
+                self._on_batch(message, monotonic_ns)
+            case Feed():
+                self._on_feed(message)
+            case Clock():
+                self._clock.set(message.time_ns, bool(message.running), monotonic_ns)
+                self._advance(message.time_ns)
+            case Ping():
+                self._out.append(codec.encode(self.connection.pong(message.token)))
+            case Hello():
+                self._on_hello(message)
+            case Attach():
+                self._on_attach(message)
+            case Detach():
+                self.finished = True
+            case Error():
+                log.warning("%s: the client gave up: %s", self.peer, message.message)
+                self.finished = True
+
+    def _on_hello(self, hello: Hello) -> None:
+        identity = self._identity
+        welcome = Welcome(
+            version=limits.PROTOCOL_VERSION,
+            server_id=identity.server_id,
+            client_id=hello.client_id or self._allot_id(),
+            epoch=self._allot_id(),
+            name=identity.name,
+            heartbeat_ns=identity.heartbeat_ns,
+            deadline_ns=identity.deadline_ns,
+        )
+        self._say(welcome)
+
+    def _on_attach(self, attach: Attach) -> None:
+        if len(attach.devices) > limits.MAX_DEVICES:
+            raise RemoteProtocolError(
+                ErrorCode.MACHINE, f"at most {limits.MAX_DEVICES} devices can be attached"
+            )
+        wirings = [
+            DeviceWiring(
+                name=wanted.name,
+                kind=wanted.kind,
+                bases=wanted.bases,
+                lines=wanted.lines,
+                options=wanted.options,
+            )
+            for wanted in attach.devices
+        ]
+        try:
+            self._backplane = Backplane(wirings, self, attach.epoch_ns)
+        except (BoardError, DeviceFault) as error:
+            raise RemoteProtocolError(ErrorCode.MACHINE, str(error)) from error
+        self._say(
+            Attached(
+                vm_id=attach.vm_id or self._allot_id(),
+                window=self._identity.window,
+                devices=describe(self._backplane),
+            )
+        )
+        for line, level in self._backplane.line_levels().items():
+            if level:  # raised while the devices were being made
+                self.line(line, level)
+        log.info("%s: VM '%s' attached %d devices", self.peer, attach.vm_name, len(wirings))
+
+    def _on_request(self, request: Request) -> None:
+        mapped = self._claimed(request)
+        status, data = Status.OK, b""
+        if request.size not in _SIZES or not self._fits(request):
+            raise RemoteProtocolError(
+                ErrorCode.MALFORMED,
+                f"REQUEST of {request.elements} elements of {request.size} bytes "
+                f"with {len(request.data)} bytes of data",
+            )
+        try:
+            if self._fault:
+                status = Status.FAULT
+            elif request.direction == Direction.IN:
+                data = self._read(mapped, request)
+            else:
+                self._write(mapped, request)
+        except DeviceFault as fault:
+            self._stop_for(fault)
+            status = Status.FAULT
+        if request.direction == Direction.IN:
+            self._send(blank(Feedback, request=request.seq, status=status, data=data))
+        else:
+            self._send(blank(Finish, request=request.seq, status=status))
+
+    def _read(self, mapped: Mapped, request: Request) -> bytes:
+        space, size = mapped.region.space, request.size
+        return b"".join(
+            [
+                self._backplane.read(space, request.address, size, request.time_ns).to_bytes(
+                    size, "little"
+                )
+                for _ in range(request.elements)
+            ]
+        )
+
+    def _write(self, mapped: Mapped, request: Request) -> None:
+        space, size, data = mapped.region.space, request.size, request.data
+        for start, end in pairwise(range(0, len(data) + 1, size)):
+            value = int.from_bytes(data[start:end], "little")
+            self._backplane.write(space, request.address, size, value, request.time_ns)
+
+    def _on_batch(self, batch: Batch, monotonic_ns: int) -> None:
+        for write in batch.writes:
+            mapped = self._claimed(write)
+            if write.size not in _SIZES:
+                raise RemoteProtocolError(
+                    ErrorCode.MALFORMED, f"BATCH with a write of {write.size} bytes"
+                )
+            self._clock.observe(write.time_ns, monotonic_ns)
+            if self._fault:
+                continue
+            value = write.value & ((1 << (8 * write.size)) - 1)
+            try:
+                self._backplane.write(
+                    mapped.region.space, write.address, write.size, value, write.time_ns
+                )
+            except DeviceFault as fault:
+                self._stop_for(fault)
+        self._unacknowledged_writes += len(batch.writes)
+        if self._unacknowledged_writes >= limits.ACK_EVERY:
+            self._unacknowledged_writes = 0
+            self._out.append(codec.encode(self.connection.acknowledgement()))
+
+    def _on_feed(self, feed: Feed) -> None:
+        slot = self._backplane.slots.get(feed.device_id)
+        if slot is None or feed.channel >= len(slot.device.feeds):
+            raise RemoteProtocolError(
+                ErrorCode.DEVICE,
+                f"FEED for device {feed.device_id}, channel {feed.channel}, which is not there",
+            )
+        if self._fault:
+            return
+        try:
+            self._backplane.feed(
+                feed.device_id, feed.channel, feed.data, feed.time_ns, end=bool(feed.end)
+            )
+        except OverflowError as error:
+            raise RemoteProtocolError(ErrorCode.MALFORMED, str(error)) from error
+        except DeviceFault as fault:
+            self._stop_for(fault)
+
+    # -- inner workings -----------------------------------------------------------------------
+
+    def _claimed(self, access: Request | Write) -> Mapped:
+        """The region that an access is for; the peer's mistake if it is not the device's."""
+        known = access.space in tuple(Space)
+        mapped = self._backplane.find(Space(access.space), access.address) if known else None
+        if (
+            mapped is None
+            or mapped.slot.device_id != access.device_id
+            or access.address + access.size > mapped.end
+        ):
+            raise RemoteProtocolError(
+                ErrorCode.DEVICE,
+                f"an access of {access.size} bytes at {access.address:#x} (space "
+                f"{access.space}) names device {access.device_id}, which does not answer there",
+            )
+        return mapped
+
+    @staticmethod
+    def _fits(request: Request) -> bool:
+        length = request.size * request.elements
+        wanted = length if request.direction == Direction.OUT else 0
+        return (
+            0 < length <= limits.MAX_DATA_BYTES
+            and len(request.data) == wanted
+            and request.direction in tuple(Direction)
+        )
+
+    def _advance(self, now_ns: int) -> None:
+        if self._fault:
+            return
+        try:
+            self._backplane.advance(now_ns)
+        except DeviceFault as fault:
+            self._stop_for(fault)
+
+    def _stop_for(self, fault: DeviceFault) -> None:
+        """A model failed: its VM stops, with the model's name; nobody else is harmed."""
+        self._fault = fault
+        log.error("%s: %s\n%s", self.peer, fault, fault.details)
+        text = f"{fault}\n{fault.details}".encode()[: limits.MAX_TEXT_BYTES]
+        self._event(0, EventKind.FAULT, 0, text.decode(errors="ignore"))
+
+    def _refuse(self, code: ErrorCode, why: str) -> None:
+        log.warning("%s: %s", self.peer, why)
+        self._say(Error(code, why))
+        self.finished = True
+
+    def _event(self, device_id: int, kind: EventKind, value: int, text: str = "") -> None:
+        self._send(blank(Event, device_id=device_id, kind=kind, value=value, text=text))
+
+    def _send(self, message: FromServer) -> None:
+        if self.connection.state is State.ATTACHED:
+            self._out.append(codec.encode(self.connection.stamp(message)))
+
+    def _say(self, message: Message) -> None:
+        self._out.append(codec.encode(self.connection.stamp(message)))
+
+    def _flush(self) -> bytes:
+        """Everything said in this turn, in as few frames as the bound allows."""
+        frames: list[bytes] = []
+        held: list[bytes] = []
+        size = 0
+        for message in self._out:
+            if size + len(message) > limits.MAX_FRAME_BYTES:
+                frames.append(codec.frame(b"".join(held)))
+                held, size = [], 0
+            held.append(message)
+            size += len(message)
+        if held:
+            frames.append(codec.frame(b"".join(held)))
+        self._out.clear()
+        return b"".join(frames)
+
+
+def describe(backplane: Backplane) -> list[AttachedDevice]:
+    """What a client needs to know of the devices that it got."""
+    regions: dict[int, list[AttachedRegion]] = {device_id: [] for device_id in backplane.slots}
+    for mapped in backplane.mapped():
+        regions[mapped.slot.device_id].append(
+            AttachedRegion(
+                name=mapped.region.name,
+                space=AddressSpace(mapped.region.space),
+                base=mapped.base,
+                size=mapped.region.size,
+                policies=posted_ranges(mapped.region),
+            )
+        )
+    return [
+        AttachedDevice(
+            device_id=device_id,
+            name=slot.wiring.name,
+            kind=slot.device.kind,
+            version=slot.device.version,
+            regions=regions[device_id],
+            feeds=list(slot.device.feeds),
+            emits=list(slot.device.emits),
+        )
+        for device_id, slot in backplane.slots.items()
+    ]
+
+
+def posted_ranges(region: Region) -> list[PolicyRange]:
+    """The parts of a region whose writes may be posted, as maximal ranges."""
+    ranges: list[PolicyRange] = []
+    for offset in sorted({r.offset + i for r in region.registers for i in range(r.width)}):
+        if region.write_policy(offset) is not Policy.POSTED:
+            continue
+        last = ranges[-1] if ranges else None
+        if last and last.offset + last.length == offset:
+            ranges[-1] = PolicyRange(last.offset, last.length + 1, last.policy)
+        else:
+            ranges.append(PolicyRange(offset, 1, Policy.POSTED.value))
+    return ranges

@@ -96,32 +96,35 @@ class _Lines:
             self._drivers.setdefault(line, set()).add((device_id, output))
 
 
-def _with_names(wiring: DeviceWiring, device: Device) -> DeviceWiring:
+class _WiringError(ValueError):
+    """A wiring that does not fit the model."""
+
+
+def _with_names(wiring: DeviceWiring, model: type[Device]) -> DeviceWiring:
     """``wiring`` with its unnamed base given to the first region, its unnamed line to the output.
 
     A machine file may leave these names out, as its reader need not know the model.
     """
-    if "" in wiring.lines and len(device.outputs) > 1:
-        raise BoardError(
-            f"device '{wiring.name}': kind '{wiring.kind}' has several interrupt outputs "
-            f"({', '.join(device.outputs)}); say which"
+    if "" in wiring.lines and len(model.outputs) > 1:
+        raise _WiringError(
+            f"kind '{model.kind}' has several interrupt outputs; "
+            f"name one of: {', '.join(model.outputs)}"
         )
+    regions = [region.name for region in model.regions]
     return replace(
         wiring,
-        bases=_named(wiring, "region", wiring.bases, [region.name for region in device.regions]),
-        lines=_named(wiring, "interrupt output", wiring.lines, device.outputs),
+        bases=_named(f"kind '{model.kind}': region", wiring.bases, regions),
+        lines=_named(f"kind '{model.kind}': interrupt output", wiring.lines, model.outputs),
     )
 
 
-def _named(
-    wiring: DeviceWiring, what: str, wired: Mapping[str, int], names: Sequence[str]
-) -> Mapping[str, int]:
+def _named(what: str, wired: Mapping[str, int], names: Sequence[str]) -> Mapping[str, int]:
     if "" not in wired:
         return wired
     if not names:
-        raise BoardError(f"device '{wiring.name}': kind '{wiring.kind}' has no {what}")
+        raise _WiringError(f"{what} wired, but the model has none")
     if names[0] in wired:
-        raise BoardError(f"device '{wiring.name}': {what} '{names[0]}' is wired twice")
+        raise _WiringError(f"{what} '{names[0]}' is wired twice")
     return {name or names[0]: value for name, value in wired.items()}
 
 
@@ -140,12 +143,12 @@ class Slot:
         self._ended: set[str] = set()
         try:
             model = catalog.find(wiring.kind)
+            self.wiring = _with_names(wiring, model)
             self.device: Device = model(Context(self, epoch_ns, wiring.options))
-        except (catalog.UnknownModel, OptionError) as error:
+        except (catalog.UnknownModel, OptionError, _WiringError) as error:
             raise BoardError(f"device '{wiring.name}': {error}") from None
         except Exception as error:
             raise DeviceFault(wiring.name, wiring.kind, error) from error
-        self.wiring = _with_names(wiring, self.device)
         self._check_wiring()
 
     # the bus that the device sees

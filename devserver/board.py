@@ -11,7 +11,8 @@ class DeviceWiring:
     """One device in a machine.
 
     ``bases`` maps the model's region names to addresses, ``lines`` its outputs to interrupt lines
-    (ISA interrupt numbers, which are KVM's GSIs 0 to 15), ``options`` goes to the model.
+    (ISA interrupt numbers, which are KVM's GSIs 0 to 15), ``options`` goes to the model. The name
+    ``""`` stands for the model's first region, and for the output of a model with only one.
     """
 
     name: str

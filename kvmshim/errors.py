@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno as errnos
+import os
+
 
 class KvmshimError(Exception):
     """Base of every error that this package raises on purpose.
@@ -15,3 +18,27 @@ class InputError(KvmshimError, ValueError):
 
     Its text is one line.
     """
+
+
+class HostError(KvmshimError, RuntimeError):
+    """The host lacks something that running guests needs."""
+
+
+class ServerError(KvmshimError, ConnectionError):
+    """A device-model server can't be reached, refuses, or speaks another version."""
+
+
+class KvmError(KvmshimError, OSError):
+    """A KVM system call failed.
+
+    ``call`` is its name (``KVM_CREATE_VM``), ``errno`` the error number; the text has the number's
+    name and meaning.
+    """
+
+    def __init__(self, call: str, number: int, what: str) -> None:
+        name = errnos.errorcode.get(number, str(number))
+        super().__init__(number, f"{call} on {what} failed: {os.strerror(number)} ({name})")
+        self.call = call
+
+    def __str__(self) -> str:
+        return str(self.strerror)

@@ -1,0 +1,42 @@
+"""Runs small x86 guests on KVM whose devices live somewhere else.
+
+>>> from kvmshim import Machine                                             # doctest: +SKIP
+>>> with Machine.from_guest("hello") as machine:                            # doctest: +SKIP
+...     result = machine.run()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
+
+if TYPE_CHECKING:
+    from kvmshim.machine import Machine
+    from kvmshim.outcome import Outcome, RunResult
+
+__all__ = [
+    "HostError",
+    "InputError",
+    "KvmError",
+    "KvmshimError",
+    "Machine",
+    "Outcome",
+    "RunResult",
+    "ServerError",
+]
+
+_LATE = {
+    "Machine": "kvmshim.machine",
+    "Outcome": "kvmshim.outcome",
+    "RunResult": "kvmshim.outcome",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the native module only when a machine is wanted: bad input is told without it."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'kvmshim' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_LATE[name]), name)

@@ -1,0 +1,352 @@
+"""The network side: connecting to a server, the handshake, and the running link in C."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from devserver.protocol import codec, limits
+from devserver.protocol.address import TcpAddress, UnixAddress, parse_address
+from devserver.protocol.connection import Connection, Role
+from devserver.protocol.errors import ProtocolError
+from devserver.protocol.messages import (
+    Attach,
+    Attached,
+    Busy,
+    Consumed,
+    Error,
+    Hello,
+    Message,
+    MessageType,
+    WantedDevice,
+    Welcome,
+)
+from kvmshim.abi import ffi, lib
+from kvmshim.errors import ServerError
+
+CONNECT_TIMEOUT_S = 10.0
+DEFAULT_SPIN_NS = 50_000
+#: A batch of posted writes waits at most so long for company.
+DEFAULT_FLUSH_NS = 100_000
+
+WAIT_MODES = {"adaptive": "LINK_ADAPTIVE", "spin": "LINK_SPIN", "block": "LINK_BLOCK"}
+
+
+@dataclass(frozen=True)
+class WaitPolicy:
+    """How a vCPU waits for an answer: ``mode`` is adaptive, spin or block."""
+
+    mode: str = "adaptive"
+    spin_ns: int = DEFAULT_SPIN_NS
+    flush_ns: int = DEFAULT_FLUSH_NS
+
+
+@dataclass
+class Attachment:
+    """A connected server that has made the VM's devices; :class:`Link` takes it over."""
+
+    sock: socket.socket
+    connection: Connection
+    welcome: Welcome
+    attached: Attached
+    server: str
+    early: list[Message] = field(default_factory=list)
+
+
+def connect(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
+    """A socket connected to the server at ``address``; raises :class:`ServerError`."""
+    where = parse_address(address)
+    try:
+        if isinstance(where, TcpAddress):
+            sock = socket.create_connection((where.host, where.port), timeout_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        return _connect_unix(where, timeout_s)
+    except OSError as error:
+        reason = error.strerror or "no answer"
+        if error.errno:
+            reason += f" ({errno.errorcode.get(error.errno, error.errno)})"
+        raise ServerError(
+            f"can't reach the device server at {where}: {reason}; "
+            f"is 'devserver serve --listen {where}' running there?"
+        ) from error
+
+
+def _connect_unix(where: UnixAddress, timeout_s: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(where.path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def attach(
+    sock: socket.socket,
+    server: str,
+    devices: Sequence[WantedDevice],
+    *,
+    vm_name: str,
+    vm_id: int,
+    hypervisor: int,
+    memory_bytes: int,
+    epoch_ns: int,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+) -> Attachment:
+    """Shakes hands on a connected socket and asks for the VM's devices.
+
+    Raises :class:`ServerError` with the server's reason if it refuses.
+    """
+    connection = Connection(Role.CLIENT)
+    greeter = _Greeter(sock, connection, server, time.monotonic() + timeout_s)
+    try:
+        hello = Hello(name=socket.gethostname()[: limits.MAX_NAME_BYTES])
+        welcome = greeter.exchange(hello, Welcome)
+        request = Attach(
+            hypervisor=hypervisor,
+            vm_id=vm_id,
+            vm_name=vm_name,
+            memory_bytes=memory_bytes,
+            epoch_ns=epoch_ns,
+            devices=list(devices),
+        )
+        attached = greeter.exchange(request, Attached)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return Attachment(sock, connection, welcome, attached, server, greeter.early)
+
+
+class _Greeter:
+    """The blocking part of a conversation: a question, its answer."""
+
+    def __init__(
+        self, sock: socket.socket, connection: Connection, server: str, deadline_s: float
+    ) -> None:
+        self._sock = sock
+        self._connection = connection
+        self._server = server
+        self._deadline_s = deadline_s
+        self.early: list[Message] = []
+
+    def exchange(self, question: Message, wanted: type[Any]) -> Any:
+        """Sends a message and waits for the wanted one."""
+        try:
+            self._sock.settimeout(max(0.01, self._deadline_s - time.monotonic()))
+            self._sock.sendall(self._connection.send(question))
+            while True:
+                answer = self._answer(self._receive(), wanted)
+                if answer is not None:
+                    return answer
+        except ProtocolError as error:
+            raise ServerError(f"the device server at {self._server}: {error}") from error
+        except TimeoutError:
+            raise ServerError(
+                f"the device server at {self._server} does not answer; "
+                f"is it a devserver, and is it not overloaded?"
+            ) from None
+        except OSError as error:
+            raise ServerError(
+                f"lost the device server at {self._server} during the handshake: {error.strerror}"
+            ) from error
+
+    def _receive(self) -> list[Message]:
+        self._sock.settimeout(max(0.01, self._deadline_s - time.monotonic()))
+        data = self._sock.recv(65536)
+        if not data:
+            raise ServerError(
+                f"the device server at {self._server} closed the connection during the handshake; "
+                f"is it a devserver? Its log may say more"
+            )
+        return self._connection.receive(data)
+
+    def _answer(self, messages: list[Message], wanted: type[Any]) -> Any:
+        answer: Any = None
+        for message in messages:
+            if isinstance(message, Error):
+                hint = "; install the same version on both" if message.code == "version" else ""
+                raise ServerError(
+                    f"the device server at {self._server} refuses: {message.message}{hint}"
+                )
+            if isinstance(message, Busy):
+                raise ServerError(f"the device server at {self._server} is busy: {message.message}")
+            if isinstance(message, wanted):
+                answer = message
+            else:
+                self.early.append(message)
+        return answer
+
+
+class Link:
+    """A VM's stream to one server, served by C code; Python takes what concerns it."""
+
+    def __init__(self, control: Any, attachment: Attachment, wait: WaitPolicy) -> None:
+        self.server = attachment.server
+        self.attached = attachment.attached
+        self._sock = attachment.sock
+        self._thread: threading.Thread | None = None
+        self._feeds: dict[tuple[int, int], _Feed] = {}
+        connection, welcome = attachment.connection, attachment.welcome
+        rest = connection.rest()
+        held = ffi.from_buffer("uint8_t[]", rest)
+        setup = ffi.new("struct link_setup *")
+        setup.fd = self._sock.fileno()
+        setup.server_id, setup.client_id = welcome.server_id, welcome.client_id
+        setup.vm_id, setup.hypervisor = attachment.attached.vm_id, connection.hypervisor
+        # Numbered messages that came with the handshake are read again, by the C side.
+        again = b"".join(codec.encode(message) for message in attachment.early)
+        setup.sent, setup.received = connection.sent, connection.received - len(attachment.early)
+        if again:
+            held = ffi.from_buffer("uint8_t[]", codec.frame(again) + rest)
+        setup.rest, setup.rest_length = held, len(held)
+        setup.window = attachment.attached.window
+        setup.wait_mode = getattr(lib, WAIT_MODES[wait.mode])
+        setup.spin_ns, setup.flush_after_ns = wait.spin_ns, wait.flush_ns
+        setup.heartbeat_ns, setup.deadline_ns = welcome.heartbeat_ns, welcome.deadline_ns
+        self.handle = lib.link_new(control, setup)
+        if self.handle == ffi.NULL:
+            raise ServerError(f"can't set up the link to {self.server}: {os.strerror(ffi.errno)}")
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the event thread."""
+        self._thread = threading.Thread(
+            target=lib.link_serve, args=(self.handle,), name=f"link {self.server}", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Flushes, ends the event thread, closes the socket."""
+        if self.handle == ffi.NULL:
+            return
+        lib.link_close(self.handle)
+        if self._thread is not None:
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        lib.link_free(self.handle)
+        self.handle = ffi.NULL
+
+    # -- what Python sends --------------------------------------------------------------------
+
+    def clock(self, time_ns: int, running: bool) -> None:
+        """Says what VM time is and whether it runs."""
+        self._send(MessageType.CLOCK, time_ns=time_ns, running=int(running))
+
+    def detach(self, time_ns: int) -> None:
+        """Says that the VM has ended."""
+        self._send(MessageType.DETACH, time_ns=time_ns)
+
+    def feed(
+        self, device_id: int, channel: int, data: bytes, time_ns: Callable[[], int], *, end: bool
+    ) -> None:
+        """Gives a device bytes from the world, as fast as it takes them."""
+        feed = self._feeds.setdefault((device_id, channel), _Feed())
+        feed.waiting += data
+        feed.end = feed.end or end
+        self._pump(device_id, channel, time_ns())
+
+    def backlog(self, device_id: int, channel: int) -> int:
+        """Bytes fed that are still here because the device has not taken earlier ones."""
+        feed = self._feeds.get((device_id, channel))
+        return len(feed.waiting) if feed else 0
+
+    def _pump(self, device_id: int, channel: int, time_ns: int) -> None:
+        feed = self._feeds[device_id, channel]
+        while not feed.ended:
+            room = limits.FEED_WINDOW_BYTES - (feed.sent - feed.taken)
+            part = bytes(feed.waiting[: min(room, limits.MAX_FEED_BYTES)])
+            del feed.waiting[: len(part)]
+            end = feed.end and not feed.waiting
+            if not part and not end:
+                return
+            feed.sent += len(part)
+            feed.ended = end
+            self._send(
+                MessageType.FEED,
+                part,
+                device_id=device_id,
+                channel=channel,
+                end=int(end),
+                time_ns=time_ns,
+            )
+
+    def _send(self, kind: MessageType, data: bytes = b"", **fields: int) -> None:
+        held = ffi.from_buffer("uint8_t[]", data)
+        message = ffi.new("struct message *", {"type": int(kind), **fields})
+        message.data, message.length = held, len(data)
+        lib.link_send(self.handle, message)
+
+    # -- what Python receives -----------------------------------------------------------------
+
+    @property
+    def inbox_fd(self) -> int:
+        """Readable when :meth:`take` has something, or the link has ended."""
+        return int(self.handle.inbox_fd)
+
+    def take(self, time_ns: int) -> list[Message]:
+        """The messages for Python that have come in; credits are dealt with here."""
+        size = lib.link_inbox_bytes(self.handle)
+        if not size:
+            lib.link_take(self.handle, ffi.NULL, 0)
+            return []
+        buffer = ffi.new("uint8_t[]", size)
+        taken = lib.link_take(self.handle, buffer, size)
+        messages = codec.decode(bytes(ffi.buffer(buffer, taken)))
+        for message in messages:
+            if isinstance(message, Consumed):
+                feed = self._feeds.get((message.device_id, message.channel))
+                if feed is not None:
+                    feed.taken = message.total
+                    self._pump(message.device_id, message.channel, time_ns)
+        return messages
+
+    def is_open(self) -> bool:
+        """Whether the link still works."""
+        return bool(self.handle.state == lib.LINK_OPEN)
+
+    def why_lost(self, last_words: Sequence[Message] = ()) -> str:
+        """One line on how the link ended; ``last_words`` are messages taken from it."""
+        for message in last_words:
+            if isinstance(message, Error | Busy):
+                return f"the device server at {self.server} ended the session: {message.message}"
+        text = ffi.string(self.handle.error).decode(errors="replace")
+        return f"lost the device server at {self.server}: {text}"
+
+    def stats(self) -> dict[str, int]:
+        """Counters of the link; see ``struct link_stats`` in native/src/link.h."""
+        names = (
+            "requests",
+            "posted",
+            "batches",
+            "interrupts",
+            "frames_in",
+            "sends",
+            "spun",
+            "slept",
+            "stalls",
+        )
+        return {name: int(getattr(self.handle.stats, name)) for name in names}
+
+
+@dataclass
+class _Feed:
+    """What is under way to one input channel of a device."""
+
+    waiting: bytearray = field(default_factory=bytearray)
+    sent: int = 0
+    taken: int = 0
+    end: bool = False
+    ended: bool = False

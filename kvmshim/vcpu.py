@@ -1,0 +1,102 @@
+"""A virtual CPU: KVM's vCPU level. Its calls belong to the thread that runs it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from kvmshim import abi
+from kvmshim.abi import ffi, lib
+from kvmshim.errors import HostError
+
+_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "rip", "rflags")
+_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
+#: Bit 1 of the flags register is always set (Intel SDM vol. 1, 3.4.3).
+FLAGS_RESERVED = 0x2
+CR0_PE = 0x1
+
+
+@dataclass(frozen=True)
+class Registers:
+    """What a person wants to see of a CPU: general registers, segments, control registers."""
+
+    general: dict[str, int]
+    selectors: dict[str, int]
+    bases: dict[str, int]
+    cr0: int
+    cr2: int
+    cr3: int
+    cr4: int
+
+    def lines(self) -> list[str]:
+        """A dump in the usual form, several registers to a line."""
+        g = self.general
+        mode = "protected" if self.cr0 & CR0_PE else "real"
+        rows = [
+            f"{mode} mode, cs:ip = {self.selectors['cs']:04x}:{g['rip']:08x} "
+            f"(linear {self.bases['cs'] + g['rip']:#x}), flags {g['rflags']:08x}",
+            " ".join(f"{name[1:]}={g[name] & 0xFFFFFFFF:08x}" for name in _REGISTERS[:4]),
+            " ".join(f"{name[1:]}={g[name] & 0xFFFFFFFF:08x}" for name in _REGISTERS[4:8]),
+            " ".join(f"{name}={self.selectors[name]:04x}" for name in _SEGMENTS),
+            f"cr0={self.cr0:08x} cr2={self.cr2:08x} cr3={self.cr3:08x} cr4={self.cr4:08x}",
+        ]
+        return rows
+
+
+class Vcpu:
+    """One vCPU and its ``kvm_run`` mapping."""
+
+    def __init__(self, fd: int, number: int, map_bytes: int) -> None:
+        self.fd = fd
+        self._what = f"vCPU {number}"
+        self._map_bytes = map_bytes
+        self.run_page = lib.kvm_map_run(fd, map_bytes)
+        if self.run_page == ffi.NULL:
+            number = ffi.errno
+            lib.kvm_close(fd)
+            raise HostError(f"can't map the kvm_run page of {self._what}: {os.strerror(number)}")
+
+    def set_cpuid(self, table: Any) -> None:
+        """KVM_SET_CPUID2."""
+        abi.call(self.fd, "KVM_SET_CPUID2", table, self._what)
+
+    def get_regs(self) -> Any:
+        """KVM_GET_REGS: a ``struct kvm_regs *``."""
+        regs = ffi.new("struct kvm_regs *")
+        abi.call(self.fd, "KVM_GET_REGS", regs, self._what)
+        return regs
+
+    def set_regs(self, regs: Any) -> None:
+        """KVM_SET_REGS."""
+        abi.call(self.fd, "KVM_SET_REGS", regs, self._what)
+
+    def get_sregs(self) -> Any:
+        """KVM_GET_SREGS: a ``struct kvm_sregs *``."""
+        sregs = ffi.new("struct kvm_sregs *")
+        abi.call(self.fd, "KVM_GET_SREGS", sregs, self._what)
+        return sregs
+
+    def set_sregs(self, sregs: Any) -> None:
+        """KVM_SET_SREGS."""
+        abi.call(self.fd, "KVM_SET_SREGS", sregs, self._what)
+
+    def registers(self) -> Registers:
+        """A readable copy of the registers. The vCPU must not be running."""
+        regs, sregs = self.get_regs(), self.get_sregs()
+        return Registers(
+            general={name: int(getattr(regs, name)) for name in _REGISTERS},
+            selectors={name: int(getattr(sregs, name).selector) for name in _SEGMENTS},
+            bases={name: int(getattr(sregs, name).base) for name in _SEGMENTS},
+            cr0=int(sregs.cr0),
+            cr2=int(sregs.cr2),
+            cr3=int(sregs.cr3),
+            cr4=int(sregs.cr4),
+        )
+
+    def close(self) -> None:
+        """Unmaps ``kvm_run`` and closes the vCPU."""
+        if self.fd >= 0:
+            lib.kvm_unmap_run(self.run_page, self._map_bytes)
+            lib.kvm_close(self.fd)
+            self.fd = -1

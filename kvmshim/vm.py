@@ -1,0 +1,84 @@
+"""A virtual machine: KVM's VM level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmshim import abi
+from kvmshim.abi import ffi, lib
+from kvmshim.memory import GuestMemory
+from kvmshim.vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from kvmshim.system import System
+
+#: Three pages for KVM's own use below the last MiB of 4 GiB, out of every guest's way
+#: (api.rst, KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR).
+_IDENTITY_MAP_ADDRESS = 0xFEFF_C000
+_TSS_ADDRESS = 0xFEFF_D000
+
+
+class Vm:
+    """One VM. Close order: vCPUs, then the VM, then its memory."""
+
+    def __init__(self, system: System, fd: int) -> None:
+        self.fd = fd
+        self._system = system
+        self._slots = 0
+        self._what = f"VM (descriptor {fd})"
+        self.vcpus: list[Vcpu] = []
+
+    def prepare_real_mode(self) -> None:
+        """Gives KVM the pages that it needs to run real mode on older Intel processors."""
+        checks = {c.name: c for c in abi.CAPABILITIES}
+        if self._system.check(checks["KVM_CAP_SET_IDENTITY_MAP_ADDR"]):
+            address = ffi.new("uint64_t *", _IDENTITY_MAP_ADDRESS)
+            abi.call(self.fd, "KVM_SET_IDENTITY_MAP_ADDR", address, self._what)
+        if self._system.check(checks["KVM_CAP_SET_TSS_ADDR"]):
+            abi.call_value(self.fd, "KVM_SET_TSS_ADDR", _TSS_ADDRESS, self._what)
+
+    def create_irqchip(self) -> None:
+        """KVM_CREATE_IRQCHIP: two 8259A, an I/O APIC and local APICs, in the kernel."""
+        abi.call_value(self.fd, "KVM_CREATE_IRQCHIP", 0, self._what)
+
+    def map_memory(
+        self,
+        address: int,
+        memory: GuestMemory,
+        offset: int = 0,
+        size: int | None = None,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        """Puts ``size`` bytes of ``memory`` at guest-physical ``address``."""
+        region = ffi.new("struct kvm_userspace_memory_region *")
+        region.slot = self._slots
+        region.flags = lib.KVM_MEM_READONLY if read_only else 0
+        region.guest_phys_addr = address
+        region.memory_size = memory.size - offset if size is None else size
+        region.userspace_addr = memory.address + offset
+        abi.call(self.fd, "KVM_SET_USER_MEMORY_REGION", region, self._what)
+        self._slots += 1
+
+    def set_line(self, line: int, level: bool) -> None:
+        """KVM_IRQ_LINE: drives an interrupt line of the in-kernel controllers."""
+        argument = ffi.new("struct kvm_irq_level *", {"irq": line, "level": int(level)})
+        abi.call(self.fd, "KVM_IRQ_LINE", argument, self._what)
+
+    def create_vcpu(self) -> Vcpu:
+        """KVM_CREATE_VCPU, with all CPUID leaves that KVM supports."""
+        number = len(self.vcpus)
+        fd = abi.call_value(self.fd, "KVM_CREATE_VCPU", number, self._what)
+        vcpu = Vcpu(fd, number, self._system.vcpu_map_bytes())
+        vcpu.set_cpuid(self._system.supported_cpuid())
+        self.vcpus.append(vcpu)
+        return vcpu
+
+    def close(self) -> None:
+        """Closes the vCPUs and the VM."""
+        for vcpu in self.vcpus:
+            vcpu.close()
+        self.vcpus = []
+        if self.fd >= 0:
+            lib.kvm_close(self.fd)
+            self.fd = -1

@@ -1,0 +1,244 @@
+"""The 8254 programmable interval timer, with the PC/AT's system control port B beside it.
+
+Counter 0 drives interrupt line 0, counter 1 paced the refresh of memory on the AT, and counter 2
+drives the speaker and can be read back through port B. The counters are in ``pit_counter``, their
+six modes in ``pit_modes``; here are the bus interface and the passing of time.
+
+Sources: Intel 8254 datasheet; IBM PC/AT Technical Reference, "System Timers" and "System Board
+I/O" (port 61h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import Any
+
+from devserver.models.device import Access, Device, Policy, Region, Register, StateError
+from devserver.models.pit_counter import PitCounter, ReadWrite
+
+#: The clock runs at 14.31818... MHz / 12 = 105/88 MHz, so that 21 pulses take exactly 17600 ns.
+PULSES = 21
+PULSES_NS = 17600
+
+#: What counter 1 would make of its usual count: port B's refresh bit toggles each 15.0857 µs.
+REFRESH_PULSES = 18
+
+
+class Select(IntEnum):
+    """The SC1, SC0 field of a control word."""
+
+    COUNTER0 = 0
+    COUNTER1 = 1
+    COUNTER2 = 2
+    READ_BACK = 3
+
+
+class ReadBack(IntFlag):
+    """The read-back command. The first two are active low: a zero latches."""
+
+    NOT_COUNT = 0x20
+    NOT_STATUS = 0x10
+    CNT2 = 0x08
+    CNT1 = 0x04
+    CNT0 = 0x02
+
+
+class PortB(IntFlag):
+    """System control port B, 61h. Bits 6 and 7 (parity and channel checks) never come up."""
+
+    TIMER2_GATE = 0x01
+    SPEAKER_DATA = 0x02
+    PARITY_CHECK_DISABLE = 0x04
+    CHANNEL_CHECK_DISABLE = 0x08
+    REFRESH = 0x10
+    TIMER2_OUT = 0x20
+
+
+_PORTB_WRITABLE = 0x0F
+# Members of an IntFlag are slow to combine, and guests poll port B in their delay loops.
+_REFRESH = int(PortB.REFRESH)
+_TIMER2_OUT = int(PortB.TIMER2_OUT)
+_READ_BACK_COUNTERS = (int(ReadBack.CNT0), int(ReadBack.CNT1), int(ReadBack.CNT2))
+
+COUNTERS = Region(
+    name="counters",
+    size=4,
+    registers=(
+        *(
+            Register(
+                offset=n,
+                name=f"COUNTER{n}",
+                policy=Policy.FINISH,
+                source='Intel 8254 datasheet, "Write Operations" and "Read Operations"; '
+                "a count starts to run at the first CLK pulse after the write",
+            )
+            for n in range(3)
+        ),
+        Register(
+            offset=3,
+            name="CONTROL",
+            access=Access.WO,
+            policy=Policy.FINISH,
+            source='Intel 8254 datasheet, "Control Word Format", "Counter Latch Command" and '
+            '"Read-Back Command"; OUT changes at once, and the control port cannot be read',
+        ),
+    ),
+)
+
+PORTB = Region(
+    name="portb",
+    size=1,
+    registers=(
+        Register(
+            offset=0,
+            name="PORTB",
+            policy=Policy.FINISH,
+            source='IBM PC/AT Technical Reference, "System Board I/O", port 61h; its gate bit '
+            "starts measurements, so a write is not left behind",
+        ),
+    ),
+)
+
+
+def pulses_at(now_ns: int) -> int:
+    """How many CLK pulses have passed at VM time ``now_ns``."""
+    return now_ns * PULSES // PULSES_NS
+
+
+def pulse_ns(pulse: int) -> int:
+    """The first whole nanosecond of VM time at which pulse number ``pulse`` has passed."""
+    return -(-pulse * PULSES_NS // PULSES)
+
+
+def _power_on() -> list[PitCounter]:
+    # GATE of counters 0 and 1 is tied high; counter 2's is bit 0 of port B.
+    return [PitCounter(gate=True), PitCounter(gate=True), PitCounter(gate=False)]
+
+
+class Pit8254(Device):
+    """An 8254 as a PC has it: ports 40h to 43h ("counters") and 61h ("portb"), OUT 0 on "irq".
+
+    Everything is computed from VM time with whole numbers; a period that does not divide into
+    nanoseconds does not drift. CLK pulse ``k`` falls at ``k * 17600 / 21`` ns.
+    """
+
+    kind = "pit8254"
+    regions = (COUNTERS, PORTB)
+    outputs = ("irq",)
+
+    @dataclass
+    class State:
+        """``counters`` are the three of the chip, ``portb`` the writable bits of port B."""
+
+        counters: list[PitCounter] = field(default_factory=_power_on)
+        portb: int = 0
+
+    state: State
+
+    # -- time: the only thing that happens by itself is an edge of counter 0's OUT --------------
+
+    def started(self) -> None:
+        self._schedule()
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        before = self.state
+        super().load(snapshot)
+        found = len(self.state.counters)
+        if found != len(Select) - 1:
+            self.state = before
+            raise StateError(f"{self.kind}: snapshot has {found} counters, the chip has 3")
+        self._schedule()
+
+    def deadline_ns(self) -> int | None:
+        return self._edge_ns
+
+    def advance(self, now_ns: int) -> None:
+        timer = self.state.counters[0]
+        while self._edge_ns is not None and self._edge_ns <= now_ns:
+            timer.run_to(self._edge)
+            self.set_line("irq", timer.out)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Looks for the next edge of counter 0's OUT, the one thing that is kept outside State."""
+        edge = self.state.counters[0].next_edge()
+        self._edge = -1 if edge is None else edge
+        self._edge_ns = None if edge is None else pulse_ns(edge)
+
+    def _counter(self, index: int, now_ns: int) -> PitCounter:
+        """A counter brought to VM time ``now_ns``, with no edge of counter 0 passed over."""
+        if index == 0 and self._edge_ns is not None and self._edge_ns <= now_ns:
+            self.advance(now_ns)
+        counter = self.state.counters[index]
+        counter.run_to(pulses_at(now_ns))
+        return counter
+
+    # -- the counters' ports --------------------------------------------------------------------
+
+    def read_counter0(self, now_ns: int) -> int:
+        return self._counter(0, now_ns).read()
+
+    def read_counter1(self, now_ns: int) -> int:
+        return self._counter(1, now_ns).read()
+
+    def read_counter2(self, now_ns: int) -> int:
+        return self._counter(2, now_ns).read()
+
+    def write_counter0(self, value: int, now_ns: int) -> None:
+        timer = self._counter(0, now_ns)
+        was = timer.out
+        timer.write(value)
+        self._timer_changed(was)
+
+    def write_counter1(self, value: int, now_ns: int) -> None:
+        self._counter(1, now_ns).write(value)
+
+    def write_counter2(self, value: int, now_ns: int) -> None:
+        self._counter(2, now_ns).write(value)
+
+    def write_control(self, value: int, now_ns: int) -> None:
+        """A control word, or one of the two commands that share its port."""
+        select = value >> 6
+        if select == Select.READ_BACK:
+            self._read_back(value, now_ns)
+            return
+        counter = self._counter(select, now_ns)
+        if value >> 4 & 3 == ReadWrite.LATCH:
+            counter.latch_count()
+            return
+        was = counter.out
+        counter.program(value)
+        if select == Select.COUNTER0:
+            self._timer_changed(was)
+
+    def _read_back(self, command: int, now_ns: int) -> None:
+        for index, chosen in enumerate(_READ_BACK_COUNTERS):
+            if command & chosen:
+                counter = self._counter(index, now_ns)
+                if not command & ReadBack.NOT_COUNT:
+                    counter.latch_count()
+                if not command & ReadBack.NOT_STATUS:
+                    counter.latch_status()
+
+    def _timer_changed(self, was: bool) -> None:
+        """Counter 0 was written: its OUT may have changed at once, and its next edge moves."""
+        now = self.state.counters[0].out
+        if now != was:
+            self.set_line("irq", now)
+        self._schedule()
+
+    # -- port B ---------------------------------------------------------------------------------
+
+    def read_portb(self, now_ns: int) -> int:
+        value = self.state.portb
+        if pulses_at(now_ns) // REFRESH_PULSES & 1:
+            value |= _REFRESH
+        if self._counter(2, now_ns).out:
+            value |= _TIMER2_OUT
+        return value
+
+    def write_portb(self, value: int, now_ns: int) -> None:
+        self._counter(2, now_ns).set_gate(bool(value & PortB.TIMER2_GATE))
+        self.state.portb = value & _PORTB_WRITABLE

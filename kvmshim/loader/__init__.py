@@ -1,0 +1,27 @@
+"""What to boot: reads an image and says, as plain data, what memory and vCPU are to hold."""
+
+from kvmshim.loader.bios import bios_info_block
+from kvmshim.loader.load import detect_kind, load_image, plan_image
+from kvmshim.loader.plan import (
+    BootPlan,
+    CpuStart,
+    ImageKind,
+    ProtectedStart,
+    RealStart,
+    Rom,
+    Segment,
+)
+
+__all__ = [
+    "BootPlan",
+    "CpuStart",
+    "ImageKind",
+    "ProtectedStart",
+    "RealStart",
+    "Rom",
+    "Segment",
+    "bios_info_block",
+    "detect_kind",
+    "load_image",
+    "plan_image",
+]

@@ -1,0 +1,215 @@
+"""Multiboot 1: the header in an image, and the information that its kernel is handed.
+
+Source: Multiboot Specification 0.6.96, sections 3.1 (header), 3.2 (machine state) and
+3.3 (information format).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntFlag
+from pathlib import PurePath
+
+from kvmshim.loader.elf import ElfImage, is_elf, parse_elf
+from kvmshim.loader.plan import CONVENTIONAL_END, ONE_MIB, Segment
+from kvmshim.loader.request import Extent, Request
+
+HEADER_MAGIC = 0x1BADB002
+#: In EAX when the kernel starts (3.2).
+BOOTLOADER_MAGIC = 0x2BADB002
+#: The header lies wholly in this many first bytes of the file (3.1).
+SEARCH_BYTES = 8192
+LOADER_NAME = "kvmshim"
+MAX_COMMAND_LINE_BYTES = 4096
+
+_HEADER = struct.Struct("<III")
+_ADDRESS_FIELDS = struct.Struct("<5I")
+_INFO_BYTES = 120
+_MAP_ENTRY = struct.Struct("<IQQI")
+_RAM, _RESERVED = 1, 2
+
+
+class HeaderFlag(IntFlag):
+    """The header's ``flags``. Bits 0 to 15 are demands that a loader must meet or refuse."""
+
+    ALIGN_MODULES = 1 << 0
+    MEMORY_INFO = 1 << 1
+    VIDEO_MODE = 1 << 2
+    ADDRESS_FIELDS = 1 << 16
+
+
+class InfoFlag(IntFlag):
+    """The information's ``flags``: which of its fields are valid."""
+
+    MEMORY = 1 << 0
+    CMDLINE = 1 << 2
+    MMAP = 1 << 6
+    BOOT_LOADER_NAME = 1 << 9
+
+
+_DEMANDS = 0xFFFF
+_MET_DEMANDS = HeaderFlag.ALIGN_MODULES | HeaderFlag.MEMORY_INFO
+
+
+@dataclass(frozen=True)
+class AddressFields:
+    """Where to load an image that is not ELF (3.1.3); all are physical addresses."""
+
+    header_addr: int
+    load_addr: int
+    load_end_addr: int
+    bss_end_addr: int
+    entry_addr: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A multiboot header, ``offset`` bytes into the file."""
+
+    offset: int
+    flags: int
+    addresses: AddressFields | None
+
+
+def find_header(data: bytes) -> Header | None:
+    """The first valid multiboot header of ``data``, if it has one."""
+    head = data[:SEARCH_BYTES]
+    magic = HEADER_MAGIC.to_bytes(4, "little")
+    offset = head.find(magic)
+    while offset >= 0:
+        header = _header_at(head, offset)
+        if header is not None:
+            return header
+        offset = head.find(magic, offset + 1)
+    return None
+
+
+def _header_at(head: bytes, offset: int) -> Header | None:
+    if offset % 4 or offset + _HEADER.size > len(head):
+        return None
+    magic, flags, checksum = _HEADER.unpack_from(head, offset)
+    if (magic + flags + checksum) & 0xFFFF_FFFF:
+        return None
+    if not flags & HeaderFlag.ADDRESS_FIELDS:
+        return Header(offset, flags, None)
+    if offset + _HEADER.size + _ADDRESS_FIELDS.size > len(head):
+        return None
+    fields = _ADDRESS_FIELDS.unpack_from(head, offset + _HEADER.size)
+    return Header(offset, flags, AddressFields(*fields))
+
+
+def parse_multiboot(data: bytes, header: Header, request: Request) -> ElfImage:
+    """What to load: by the header's address fields if it has them, else by the ELF headers."""
+    unmet = header.flags & _DEMANDS & ~_MET_DEMANDS
+    if unmet:
+        video = " (a video mode)" if unmet & HeaderFlag.VIDEO_MODE else ""
+        raise request.refuse(
+            f"its multiboot header demands what is not offered: flags {unmet:#06x}{video}",
+            "build it without these flags",
+        )
+    if header.addresses is not None:
+        return _by_address_fields(data, header, header.addresses, request)
+    if is_elf(data):
+        return parse_elf(data, request)
+    raise request.refuse(
+        "it has a multiboot header, but is neither ELF nor says where to load it "
+        "(header flag bit 16)",
+        "build an ELF32 file or choose kind flat",
+    )
+
+
+def _by_address_fields(
+    data: bytes, header: Header, fields: AddressFields, request: Request
+) -> ElfImage:
+    start = header.offset - (fields.header_addr - fields.load_addr)
+    length = fields.load_end_addr - fields.load_addr if fields.load_end_addr else len(data) - start
+    if not 0 <= start <= header.offset or length <= 0 or start + length > len(data):
+        raise request.refuse(
+            f"its multiboot address fields (header {fields.header_addr:#x}, load "
+            f"{fields.load_addr:#x}-{fields.load_end_addr:#x}) don't fit its {len(data)} bytes",
+            "correct the header",
+        )
+    end = fields.load_addr + length
+    if fields.bss_end_addr and fields.bss_end_addr < end:
+        raise request.refuse(
+            f"its multiboot header has bss_end_addr {fields.bss_end_addr:#x} below the end of "
+            f"what it loads, {end:#x}",
+            "correct the header",
+        )
+    zero_bytes = max(fields.bss_end_addr - end, 0)
+    loaded = Extent(fields.load_addr, length)
+    request.check_memory([Extent(fields.load_addr, length + zero_bytes)], "load it lower")
+    entry = fields.entry_addr if request.entry is None else request.entry
+    segment = Segment(fields.load_addr, data[start : start + length], zero_bytes)
+    return ElfImage((segment,), request.check_entry(entry, [loaded]))
+
+
+# -- the information structure ----------------------------------------------------------------
+
+
+def information(segments: tuple[Segment, ...], request: Request) -> Segment:
+    """The multiboot information, in low memory where it meets none of ``segments``.
+
+    The structure comes first; the memory map and the strings that it points to follow it.
+    """
+    command_line = _command_line(request)
+    memory_map = _memory_map(request.memory_bytes)
+    loader_name = LOADER_NAME.encode() + b"\0"
+    size_bytes = _INFO_BYTES + len(memory_map) + len(command_line) + len(loader_name)
+    address = _free_place(segments, size_bytes, request)
+    map_address = address + _INFO_BYTES
+    command_line_address = map_address + len(memory_map)
+    info = bytearray(_INFO_BYTES)
+    flags = InfoFlag.MEMORY | InfoFlag.CMDLINE | InfoFlag.MMAP | InfoFlag.BOOT_LOADER_NAME
+    lower_kib = min(request.memory_bytes, CONVENTIONAL_END) >> 10
+    upper_kib = max(request.memory_bytes - ONE_MIB, 0) >> 10
+    struct.pack_into("<III", info, 0, flags, lower_kib, upper_kib)
+    struct.pack_into("<I", info, 16, command_line_address)
+    struct.pack_into("<II", info, 44, len(memory_map), map_address)
+    struct.pack_into("<I", info, 64, command_line_address + len(command_line))
+    return Segment(address, bytes(info) + memory_map + command_line + loader_name)
+
+
+def _command_line(request: Request) -> bytes:
+    """The image's file name and the appended text, ended by a zero byte."""
+    text = f"{PurePath(request.name).name} {request.append}".strip()
+    try:
+        encoded = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise request.refuse("its command line is not text", "correct --append") from None
+    if b"\0" in encoded or len(encoded) >= MAX_COMMAND_LINE_BYTES:
+        raise request.refuse(
+            f"its command line has a zero byte or {MAX_COMMAND_LINE_BYTES} bytes or more",
+            "shorten --append",
+        )
+    return encoded + b"\0"
+
+
+def _memory_map(memory_bytes: int) -> bytes:
+    ranges = [(0, min(memory_bytes, CONVENTIONAL_END), _RAM)]
+    if memory_bytes > CONVENTIONAL_END:
+        ranges.append((CONVENTIONAL_END, ONE_MIB, _RESERVED))
+    if memory_bytes > ONE_MIB:
+        ranges.append((ONE_MIB, memory_bytes, _RAM))
+    size = _MAP_ENTRY.size - 4  # the size field does not count itself
+    return b"".join(_MAP_ENTRY.pack(size, start, end - start, kind) for start, end, kind in ranges)
+
+
+def _free_place(segments: tuple[Segment, ...], size_bytes: int, request: Request) -> int:
+    """A free place in conventional memory, clear of the interrupt vectors and BIOS data.
+
+    0x9000 first: other loaders put it there, so kernels that use low memory leave it alone.
+    """
+    for start, end in ((0x9000, CONVENTIONAL_END), (0x1000, 0x9000)):
+        address = start
+        for segment in sorted(segments, key=lambda segment: segment.address):
+            if segment.address < address + size_bytes and segment.end > address:
+                address = (segment.end + 15) & ~15
+        if address + size_bytes <= min(end, request.memory_bytes):
+            return address
+    raise request.refuse(
+        f"it leaves no {size_bytes} bytes of memory below {CONVENTIONAL_END:#x} for the "
+        "multiboot information",
+        "load it higher, at 1 MiB for example",
+    )

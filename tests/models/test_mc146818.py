@@ -21,8 +21,11 @@ from rtc_bench import (
 )
 
 from devserver.models.device import OptionError, Policy, StateError
-from devserver.models.mc146818 import UIP_NS, RegisterA, RegisterB, RegisterC
+from devserver.models.mc146818 import RegisterA, RegisterB, RegisterC
 from devserver.models.rtc_calendar import Cmos
+
+#: Eight ticks of 32.768 kHz, the data sheet's 244 us, in whole nanoseconds.
+BEFORE_UPDATE_NS = 244_140
 
 # -- time and calendar --------------------------------------------------------------------------
 
@@ -66,6 +69,13 @@ def test_fields_that_no_carry_reaches_keep_what_was_written() -> None:
     chip.put(Cmos.CENTURY, 0xFF)
     chip.run(3600)
     assert (chip.get(Cmos.MONTH), chip.get(Cmos.CENTURY)) == (0x77, 0xFF)
+
+
+def test_a_field_that_a_carry_reaches_is_made_legal_even_if_it_comes_round_to_the_same() -> None:
+    chip = Chip()
+    chip.put(Cmos.MINUTES, 0x2A)  # no BCD; its digits weigh 30
+    chip.run(3600)
+    assert chip.get(Cmos.MINUTES) == 0x30
 
 
 def test_the_century_turns_with_the_year() -> None:
@@ -126,7 +136,12 @@ def test_a_reader_that_sees_uip_clear_has_244_us(epoch: int, at_ns: int) -> None
 def test_uip_is_set_for_244_us_and_ends_with_the_update() -> None:
     chip = Chip()
     uip = []
-    for at_ns in (SECOND_NS - UIP_NS - 1, SECOND_NS - UIP_NS, SECOND_NS - 1, SECOND_NS):
+    for at_ns in (
+        SECOND_NS - BEFORE_UPDATE_NS - 1,
+        SECOND_NS - BEFORE_UPDATE_NS,
+        SECOND_NS - 1,
+        SECOND_NS,
+    ):
         chip.run_to(at_ns)
         uip.append((chip.get(Cmos.REGISTER_A) >> 7, chip.get(Cmos.SECONDS)))
     assert uip == [(0, 0), (1, 0), (1, 0), (0, 1)]
@@ -163,6 +178,15 @@ def test_on_the_last_sunday_in_october_the_hour_before_two_comes_twice() -> None
     assert chip.time() == registers(before.replace(hour=1, minute=0, second=0), DST)
     chip.run(3600)
     assert chip.time() == registers(before.replace(hour=2, minute=0, second=0), DST)
+
+
+def test_a_clock_set_back_by_hand_falls_back_anew() -> None:
+    before = datetime(1985, 10, 27, 1, 59, 59, tzinfo=UTC)
+    chip = Chip()
+    for _ in range(2):
+        chip.show(before, DST)
+        chip.run(1)
+        assert chip.time() == registers(before.replace(hour=1, minute=0, second=0), DST)
 
 
 def test_a_year_of_daylight_saving_ends_on_time() -> None:
@@ -284,6 +308,13 @@ def perform(chip: Chip, steps: list[tuple[str, int, int]]) -> list[object]:
             chip.run_to(chip.now_ns + what**2 * 977)  # from nothing to months
         seen.append((chip.level, chip.device.deadline_ns()))
     return seen
+
+
+def test_a_restored_clock_has_the_deadline_of_the_saved_one() -> None:
+    chip = Chip(epoch=250_000_000)
+    chip.put(Cmos.REGISTER_B, RegisterB.UIE | H24)
+    chip.run(0.5)
+    assert chip.twin().device.deadline_ns() == chip.device.deadline_ns() == 750_000_000
 
 
 @given(st.integers(0, 1 << 61), actions, actions)

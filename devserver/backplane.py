@@ -186,19 +186,20 @@ class Slot:
 
     def offer(self, now_ns: int) -> None:
         """Offers the device what waits for it."""
+        consumed: list[int] = []
         for channel, held in list(self._backlog.items()):
-            if held:
-                took = self.device.feed(channel, bytes(held), now_ns)
-                if took:
-                    del held[:took]
-                    self._taken[channel] = self._taken.get(channel, 0) + took
-                    index = self.device.feeds.index(channel)
-                    self._sink.consumed(self.device_id, index, self._taken[channel])
+            took = self.device.feed(channel, bytes(held), now_ns) if held else 0
+            if took:
+                del held[:took]
+                self._taken[channel] = self._taken.get(channel, 0) + took
+                consumed.append(self.device.feeds.index(channel))
             if not held:
                 del self._backlog[channel]
                 if channel in self._ended:
                     self._ended.discard(channel)
                     self.device.feed_end(channel, now_ns)
+        for index in consumed:  # last, for it may bring more
+            self._sink.consumed(self.device_id, index, self._taken[self.device.feeds[index]])
 
     @property
     def hungry(self) -> bool:

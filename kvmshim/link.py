@@ -8,8 +8,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from devserver.protocol import codec, limits
@@ -30,6 +31,7 @@ from devserver.protocol.messages import (
 )
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import ServerError
+from kvmshim.feeder import Feeder
 
 CONNECT_TIMEOUT_S = 10.0
 DEFAULT_SPIN_NS = 50_000
@@ -195,7 +197,7 @@ class Link:
         self.attached = attachment.attached
         self._sock = attachment.sock
         self._thread: threading.Thread | None = None
-        self._feeds: dict[tuple[int, int], _Feed] = {}
+        self._feeders: dict[tuple[int, int], Feeder] = {}
         connection, welcome = attachment.connection, attachment.welcome
         rest = connection.rest()
         held = ffi.from_buffer("uint8_t[]", rest)
@@ -204,8 +206,9 @@ class Link:
         setup.server_id, setup.client_id = welcome.server_id, welcome.client_id
         setup.vm_id, setup.hypervisor = attachment.attached.vm_id, connection.hypervisor
         # Numbered messages that came with the handshake are read again, by the C side.
-        again = b"".join(codec.encode(message) for message in attachment.early)
-        setup.sent, setup.received = connection.sent, connection.received - len(attachment.early)
+        early = [message for message in attachment.early if hasattr(message, "seq")]
+        again = b"".join(codec.encode(message) for message in early)
+        setup.sent, setup.received = connection.sent, connection.received - len(early)
         if again:
             held = ffi.from_buffer("uint8_t[]", codec.frame(again) + rest)
         setup.rest, setup.rest_length = held, len(held)
@@ -250,38 +253,28 @@ class Link:
         self._send(MessageType.DETACH, time_ns=time_ns)
 
     def feed(
-        self, device_id: int, channel: int, data: bytes, time_ns: Callable[[], int], *, end: bool
+        self, device_id: int, channel: int, data: bytes, time_ns: int, *, end: bool = False
     ) -> None:
         """Gives a device bytes from the world, as fast as it takes them."""
-        feed = self._feeds.setdefault((device_id, channel), _Feed())
-        feed.waiting += data
-        feed.end = feed.end or end
-        self._pump(device_id, channel, time_ns())
+        key = (device_id, channel)
+        if key not in self._feeders:
+            self._feeders[key] = Feeder(partial(self._feed, *key))
+        self._feeders[key].give(data, time_ns, end=end)
 
     def backlog(self, device_id: int, channel: int) -> int:
         """Bytes fed that are still here because the device has not taken earlier ones."""
-        feed = self._feeds.get((device_id, channel))
-        return len(feed.waiting) if feed else 0
+        feeder = self._feeders.get((device_id, channel))
+        return feeder.waiting if feeder else 0
 
-    def _pump(self, device_id: int, channel: int, time_ns: int) -> None:
-        feed = self._feeds[device_id, channel]
-        while not feed.ended:
-            room = limits.FEED_WINDOW_BYTES - (feed.sent - feed.taken)
-            part = bytes(feed.waiting[: min(room, limits.MAX_FEED_BYTES)])
-            del feed.waiting[: len(part)]
-            end = feed.end and not feed.waiting
-            if not part and not end:
-                return
-            feed.sent += len(part)
-            feed.ended = end
-            self._send(
-                MessageType.FEED,
-                part,
-                device_id=device_id,
-                channel=channel,
-                end=int(end),
-                time_ns=time_ns,
-            )
+    def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
+        self._send(
+            MessageType.FEED,
+            data,
+            device_id=device_id,
+            channel=channel,
+            end=int(end),
+            time_ns=time_ns,
+        )
 
     def _send(self, kind: MessageType, data: bytes = b"", **fields: int) -> None:
         held = ffi.from_buffer("uint8_t[]", data)
@@ -307,10 +300,9 @@ class Link:
         messages = codec.decode(bytes(ffi.buffer(buffer, taken)))
         for message in messages:
             if isinstance(message, Consumed):
-                feed = self._feeds.get((message.device_id, message.channel))
-                if feed is not None:
-                    feed.taken = message.total
-                    self._pump(message.device_id, message.channel, time_ns)
+                feeder = self._feeders.get((message.device_id, message.channel))
+                if feeder is not None:
+                    feeder.consumed(message.total, time_ns)
         return messages
 
     def is_open(self) -> bool:
@@ -339,14 +331,3 @@ class Link:
             "stalls",
         )
         return {name: int(getattr(self.handle.stats, name)) for name in names}
-
-
-@dataclass
-class _Feed:
-    """What is under way to one input channel of a device."""
-
-    waiting: bytearray = field(default_factory=bytearray)
-    sent: int = 0
-    taken: int = 0
-    end: bool = False
-    ended: bool = False

@@ -1,0 +1,5 @@
+"""``python -m kvmshim``."""
+
+from kvmshim.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,66 @@
+"""The ``kvmshim`` command: finds the subcommand, turns errors into one line and a status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from kvmshim import outcome
+from kvmshim.commands import bench, doctor, guests, run
+from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(outcome.EXIT_BAD_INPUT, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP came."""
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = _Parser(
+        prog="kvmshim",
+        description="Runs small x86 guests on KVM whose devices live somewhere else.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for command in (run, doctor, bench, guests):
+        command.add_parser(commands)
+    options = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_terminate)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except KvmshimError as error:
+        print(f"kvmshim: {error}", file=sys.stderr)
+        return _status_of(error)
+    except KeyboardInterrupt:
+        return outcome.EXIT_INTERRUPTED
+    except _Terminated:
+        return outcome.EXIT_TERMINATED
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python must not meet the pipe again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _status_of(error: KvmshimError) -> int:
+    if isinstance(error, InputError):
+        return outcome.EXIT_BAD_INPUT
+    if isinstance(error, ServerError):
+        return outcome.EXIT_SERVER_UNREACHABLE
+    assert isinstance(error, HostError | KvmError)
+    return outcome.EXIT_HOST

@@ -1,0 +1,128 @@
+"""``kvmshim run``: boots a guest and is its terminal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kvmshim.errors import InputError
+
+if TYPE_CHECKING:
+    from kvmshim.machine import Machine
+    from kvmshim.outcome import RunResult
+
+_EPILOG = """\
+exit status: the guest's own (what it wrote to port f4h) up to 111; 112 if that was larger;
+113 bad input; 114 the host lacks something (see 'kvmshim doctor'); 115 server unreachable or
+refusing; 116 server lost; 117 guest crashed; 118 guest halted for good; 119 device model failed;
+120 guest reset the machine; 124 --timeout is over; 130 stopped by Ctrl-C or the escape key.
+On a terminal, Ctrl-] ends the guest.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Declares the command."""
+    parser = commands.add_parser(
+        "run",
+        help="boot a guest",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "what", metavar="GUEST", help="a bundled guest's name, an image, or a machine file (.toml)"
+    )
+    parser.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help="device server, tcp://HOST:PORT or unix:PATH (default: one of this VM's own)",
+    )
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the guest then")
+    parser.add_argument("--memory", metavar="SIZE", help="such as 16M")
+    parser.add_argument(
+        "--kind",
+        choices=("flat", "boot-sector", "rom", "elf32", "multiboot"),
+        help="what the image is, if it can't tell by itself",
+    )
+    parser.add_argument("--load-address", metavar="ADDRESS", help="of a flat image")
+    parser.add_argument("--entry", metavar="ADDRESS", help="of a flat image")
+    parser.add_argument("--append", default="", metavar="TEXT", help="multiboot command line")
+    parser.add_argument("--bios", action=argparse.BooleanOptionalAction, help="boot through it")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="make this file's device models known to the embedded server",
+    )
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="KIND,port=N[,irq=N][,name=TEXT][,placement=PLACE]",
+        help="add a device to the machine",
+    )
+    parser.add_argument(
+        "--placement", metavar="PLACE", help="where all devices run: server (default) or local"
+    )
+    parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
+    parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Boots the guest; returns the exit status."""
+    if options.server is not None and options.model:
+        raise InputError("--model works on the embedded server; give it to 'devserver serve'")
+    from kvmshim.assemble import assemble
+
+    machine = assemble(options)
+    with machine:
+        result = _run(machine, options.timeout)
+    _report(result, options.stats)
+    return result.exit_status
+
+
+def _run(machine: Machine, timeout_s: float | None) -> RunResult:
+    from kvmshim import terminal
+
+    fd = sys.stdin.fileno() if sys.stdin is not None else None
+    on_terminal = fd is not None and os.isatty(fd)
+    console = machine.console()
+    shown = {device.name for _, device in machine.devices() if not device.feeds} | {console}
+
+    def output(device: str, channel: str, data: bytes) -> None:
+        if channel == "tx" and device in shown:
+            terminal.write_all(data)
+
+    with contextlib.ExitStack() as stack:
+        if fd is not None and on_terminal and console:
+            print(f"kvmshim: {terminal.ESCAPE_NAME} ends the guest", file=sys.stderr)
+            stack.enter_context(terminal.raw(fd))
+        return machine.run(
+            timeout_s=timeout_s,
+            input_fd=fd,
+            output=output,
+            on_input=terminal.until_escape if on_terminal else None,
+        )
+
+
+def _report(result: RunResult, with_stats: bool) -> None:
+    if result.message:
+        print(f"kvmshim: {result.message}", file=sys.stderr)
+        for line in result.details:
+            print(f"  {line}", file=sys.stderr)
+    elif result.status is not None and result.exit_status != result.status:
+        print(f"kvmshim: the guest's exit status was {result.status}", file=sys.stderr)
+    if with_stats:
+        print(json.dumps(result.stats, indent=2), file=sys.stderr)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return value

@@ -1,0 +1,164 @@
+"""Devices placed ``local``: the same models as on a server, in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from devserver.backplane import Backplane, BoardError, DeviceFault
+from devserver.board import DeviceWiring
+from devserver.inventory import describe
+from devserver.models.device import Signal, Space
+from devserver.protocol.messages import AttachedDevice
+from kvmshim.abi import ffi, lib
+from kvmshim.errors import InputError
+from kvmshim.feeder import Feeder
+
+#: What local devices say to the world: (device id, channel, data).
+Emission = tuple[int, int, bytes]
+
+
+class LocalDevices:
+    """A backplane in this process, with a thread for what its devices do on their own."""
+
+    def __init__(
+        self,
+        wirings: Sequence[DeviceWiring],
+        epoch_ns: int,
+        control: Any,
+        set_line: Callable[[int, bool], None],
+    ) -> None:
+        self._control = control
+        self._set_line = set_line
+        self._lock = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._emissions: deque[Emission] = deque()
+        self._feeders: dict[tuple[int, int], Feeder] = {}
+        self.signals: list[tuple[Signal, int]] = []
+        self.fault: DeviceFault | None = None
+        self.inbox_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._backplane = Backplane(wirings, self, epoch_ns)
+        except (BoardError, DeviceFault) as error:
+            os.close(self.inbox_fd)
+            raise InputError(str(error)) from error
+
+    # -- what the machine calls ---------------------------------------------------------------
+
+    def devices(self) -> list[AttachedDevice]:
+        """The devices, described as a server would."""
+        return describe(self._backplane)
+
+    def start(self) -> None:
+        """Starts the thread that keeps the devices' deadlines."""
+        self._thread = threading.Thread(target=self._keep_time, name="local devices", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self.inbox_fd >= 0:
+            os.close(self.inbox_fd)
+            self.inbox_fd = -1
+
+    def serve(self, access: Any) -> None:
+        """Serves a ``struct vcpu_access``: fills or takes its data."""
+        length = access.size * access.elements
+        data = ffi.buffer(access.data, length)
+        space = Space(access.space)
+        with self._lock:
+            try:
+                for at in range(0, length, access.size):
+                    part = slice(at, at + access.size)
+                    if access.direction:
+                        value = int.from_bytes(data[part], "little")
+                        self._backplane.write(
+                            space, access.address, access.size, value, access.time_ns
+                        )
+                    else:
+                        value = self._backplane.read(
+                            space, access.address, access.size, access.time_ns
+                        )
+                        data[part] = value.to_bytes(access.size, "little")
+            except DeviceFault as fault:
+                self._stop_for(fault)
+            self._lock.notify()  # the access may have set a nearer deadline
+
+    def feed(
+        self, device_id: int, channel: int, data: bytes, time_ns: int, *, end: bool = False
+    ) -> None:
+        """Gives a device bytes from the world, as fast as it takes them."""
+        key = (device_id, channel)
+        with self._lock:
+            if key not in self._feeders:
+                self._feeders[key] = Feeder(partial(self._feed, *key))
+            self._feeders[key].give(data, time_ns, end=end)
+            self._lock.notify()
+
+    def backlog(self, device_id: int, channel: int) -> int:
+        """Bytes fed that the device has not taken yet."""
+        with self._lock:
+            feeder = self._feeders.get((device_id, channel))
+            return feeder.waiting if feeder else 0
+
+    def take(self) -> list[Emission]:
+        """What the devices have said to the world since the last call."""
+        try:
+            os.eventfd_read(self.inbox_fd)
+        except BlockingIOError:
+            return []
+        with self._lock:
+            taken = list(self._emissions)
+            self._emissions.clear()
+        return taken
+
+    # -- what the backplane calls, with the lock held -----------------------------------------
+
+    def line(self, line: int, level: bool) -> None:
+        self._set_line(line, level)
+
+    def emit(self, device_id: int, channel: int, data: bytes) -> None:
+        self._emissions.append((device_id, channel, data))
+        os.eventfd_write(self.inbox_fd, 1)
+
+    def consumed(self, device_id: int, channel: int, total: int) -> None:
+        now_ns = lib.control_time_ns(self._control)
+        self._feeders[device_id, channel].consumed(total, now_ns)
+
+    def signal(self, device_id: int, signal: Signal, value: int) -> None:
+        self.signals.append((signal, value))
+        lib.control_raise(self._control, lib.CONTROL_EVENT)
+
+    # -- inner workings -----------------------------------------------------------------------
+
+    def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
+        try:
+            self._backplane.feed(device_id, channel, data, time_ns, end=end)
+        except DeviceFault as fault:
+            self._stop_for(fault)
+
+    def _keep_time(self) -> None:
+        with self._lock:
+            while not self._closing and self.fault is None:
+                now_ns = lib.control_time_ns(self._control)
+                try:
+                    self._backplane.advance(now_ns)
+                except DeviceFault as fault:
+                    self._stop_for(fault)
+                    return
+                due_ns = self._backplane.next_deadline_ns()
+                self._lock.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
+
+    def _stop_for(self, fault: DeviceFault) -> None:
+        self.fault = fault
+        lib.control_raise(self._control, lib.CONTROL_EVENT)

@@ -1,0 +1,57 @@
+"""The guest's physical address space: RAM, and ROM that shadows parts of it."""
+
+from __future__ import annotations
+
+from kvmshim.abi import CAPABILITIES
+from kvmshim.bundled import bios_image
+from kvmshim.errors import HostError
+from kvmshim.loader import BootPlan, Rom
+from kvmshim.memory import GuestMemory
+from kvmshim.system import System
+from kvmshim.vm import Vm
+
+_ONE_MIB = 1 << 20
+
+
+class PhysicalMemory:
+    """RAM from 0 with the plan's segments in it, and the plan's ROM or the BIOS."""
+
+    def __init__(self, vm: Vm, system: System, memory_bytes: int, plan: BootPlan) -> None:
+        self.ram = GuestMemory(memory_bytes)
+        self.rom: GuestMemory | None = None
+        rom = Rom(bios_image()) if plan.bios else plan.rom
+        try:
+            if rom is None:
+                vm.map_memory(0, self.ram)
+            else:
+                self._map_around(vm, rom)
+                self._map_rom(vm, system, rom)
+        except BaseException:
+            self.close()
+            raise
+        for segment in plan.memory():
+            self.ram.write(segment.address, segment.data)
+
+    def _map_around(self, vm: Vm, rom: Rom) -> None:
+        vm.map_memory(0, self.ram, 0, min(rom.low_address, self.ram.size))
+        if self.ram.size > _ONE_MIB:
+            vm.map_memory(_ONE_MIB, self.ram, _ONE_MIB)
+
+    def _map_rom(self, vm: Vm, system: System, rom: Rom) -> None:
+        capability = next(c for c in CAPABILITIES if c.name == "KVM_CAP_READONLY_MEM")
+        if not system.check(capability):
+            raise HostError(
+                "KVM on this host lacks KVM_CAP_READONLY_MEM, which ROM images need; "
+                "boot a flat image or a boot sector without the BIOS instead"
+            )
+        self.rom = GuestMemory(len(rom.data))
+        self.rom.write(0, rom.data)
+        low_offset = len(rom.data) - len(rom.low_data)
+        vm.map_memory(rom.address, self.rom, read_only=True)
+        vm.map_memory(rom.low_address, self.rom, low_offset, read_only=True)
+
+    def close(self) -> None:
+        """Unmaps it all; the VM must be closed before."""
+        self.ram.close()
+        if self.rom is not None:
+            self.rom.close()

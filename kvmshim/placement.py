@@ -1,0 +1,67 @@
+"""Where each device of a machine runs: in this process, or on which server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from devserver.board import DeviceWiring
+from devserver.models import catalog
+from devserver.protocol.address import AddressError, parse_address
+from devserver.protocol.messages import AttachedDevice
+from kvmshim.errors import InputError
+from kvmshim.machinefile import MachineSpec
+
+LOCAL = "local"
+#: The default server: the one given on the command line, or an embedded one.
+SERVER = "server"
+
+_RTC = "mc146818"
+
+
+def group(spec: MachineSpec) -> dict[str, list[DeviceWiring]]:
+    """The machine's devices by place, in the order of the machine.
+
+    The RTC is told the size of memory, which firmware looks up in its NVRAM.
+    """
+    by_place: dict[str, list[DeviceWiring]] = {}
+    for device in spec.devices:
+        wiring = device.wiring
+        if wiring.kind == _RTC and "memory_bytes" not in wiring.options:
+            options = {**wiring.options, "memory_bytes": spec.memory_bytes}
+            wiring = DeviceWiring(
+                name=wiring.name,
+                kind=wiring.kind,
+                bases=wiring.bases,
+                lines=wiring.lines,
+                options=options,
+            )
+        by_place.setdefault(device.placement, []).append(wiring)
+    return by_place
+
+
+def address_of(place: str, spec: MachineSpec, default: str | None) -> str:
+    """The address of the server named ``place``; raises :class:`InputError`."""
+    address = default if place == SERVER else spec.servers.get(place)
+    if address is None:
+        raise InputError(f"no server is named '{place}'; name it under [servers]")
+    try:
+        parse_address(address)
+    except AddressError as error:
+        raise InputError(str(error)) from None
+    return address
+
+
+def load_models(files: Iterable[str], by_place: Mapping[str, object]) -> None:
+    """Makes the models of Python files known here, if devices are placed here."""
+    if LOCAL not in by_place:
+        return
+    try:
+        for path in files:
+            catalog.load_file(path)
+    except catalog.UnknownModel as error:
+        raise InputError(str(error)) from None
+
+
+def console_of(devices: Iterable[AttachedDevice]) -> AttachedDevice | None:
+    """The device that the terminal's input goes to: the first that takes any."""
+    return next((device for device in devices if device.feeds), None)

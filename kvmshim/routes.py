@@ -1,0 +1,87 @@
+"""Which accesses of the guest go where: the route table that the vCPU loop looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from devserver.protocol.messages import AddressSpace, AttachedDevice, AttachedRegion
+from kvmshim.abi import ffi, lib
+from kvmshim.errors import InputError
+from kvmshim.link import Link
+
+_PORTS = 0x10000
+
+
+class Routes:
+    """Ports and memory ranges to devices; what nobody claims reads all-ones."""
+
+    def __init__(self) -> None:
+        self.handle = lib.routes_new()
+        if self.handle == ffi.NULL:
+            raise MemoryError("no memory for the route table")
+        self._links: list[Link] = []
+        self._claims: list[tuple[int, int, int, str]] = []
+
+    def add_link(self, link: Link) -> None:
+        """Routes the accesses of the link's devices to its server."""
+        number = len(self._links)
+        if number == lib.ROUTE_LINKS:
+            raise InputError(f"a machine can have devices on at most {number} servers")
+        self._links.append(link)
+        self.handle.links[number] = link.handle
+        for device in link.attached.devices:
+            self._add(device, lib.ROUTE_REMOTE, number)
+
+    def add_local(self, devices: list[AttachedDevice]) -> None:
+        """Routes the accesses of these devices to this process."""
+        for device in devices:
+            self._add(device, lib.ROUTE_LOCAL, 0)
+
+    def close(self) -> None:
+        """Frees the table; no vCPU may use it any more."""
+        lib.routes_free(self.handle)
+        self.handle = ffi.NULL
+
+    def _add(self, device: AttachedDevice, kind: int, link: int) -> None:
+        for region in device.regions:
+            self._claim(device, region)
+            plain = self._entry(kind, link, device.device_id, False)
+            self._fill(region, 0, region.size, plain)
+            for policy in region.policies:
+                if policy.policy == "posted" and kind == lib.ROUTE_REMOTE:
+                    posted = self._entry(kind, link, device.device_id, True)
+                    self._fill(region, policy.offset, policy.length, posted)
+
+    def _claim(self, device: AttachedDevice, region: AttachedRegion) -> None:
+        start, end = region.base, region.base + region.size
+        if region.space == AddressSpace.PORT and end > _PORTS:
+            raise InputError(f"device '{device.name}' claims ports up to {end - 1:#x}")
+        for space, other_start, other_end, name in self._claims:
+            if space == region.space and start < other_end and other_start < end:
+                what = "port" if space == AddressSpace.PORT else "memory address"
+                raise InputError(
+                    f"devices '{name}' and '{device.name}' both claim {what} "
+                    f"{max(start, other_start):#x}; move one of them"
+                )
+        self._claims.append((region.space, start, end, device.name))
+
+    def _entry(self, kind: int, link: int, device_id: int, posted: bool) -> int:
+        entry: Any = {
+            "kind": kind,
+            "posted": int(posted),
+            "link": link,
+            "device_id": device_id,
+        }
+        index: int = lib.routes_entry(self.handle, ffi.new("struct route_entry *", entry)[0])
+        if index < 0:
+            raise InputError("the machine has more devices than the route table has room for")
+        return index
+
+    def _fill(self, region: AttachedRegion, offset: int, length: int, entry: int) -> None:
+        if region.space == AddressSpace.PORT:
+            for port in range(region.base + offset, region.base + offset + length):
+                self.handle.port[port] = entry
+        elif lib.routes_add_range(self.handle, region.base + offset, length, entry) < 0:
+            raise InputError(
+                "the machine has more memory regions than the route table has room for"
+            )

@@ -1,0 +1,261 @@
+"""One run of a machine: the vCPU's thread, and the loop that moves bytes between guest and world.
+
+Three kinds of threads: the vCPU's is nearly always in C; each link has an event thread, in C; this
+loop runs in the caller's thread and sleeps in ``poll`` until there is something for Python.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from devserver.protocol.messages import AttachedDevice, Emit, Message
+from kvmshim import placement
+from kvmshim.abi import ffi, lib
+from kvmshim.cpu_start import apply_start
+from kvmshim.ending import Ending
+from kvmshim.link import Link
+from kvmshim.loader import CpuStart
+from kvmshim.local import LocalDevices
+from kvmshim.outcome import RunResult
+from kvmshim.routes import Routes
+from kvmshim.vcpu import Registers, Vcpu
+
+#: Called with a device's name, its channel's name and the bytes that it sent to the world.
+OutputHandler = Callable[[str, str, bytes], None]
+#: Sees the input before the guest does; may change it, or return None to stop the guest.
+InputFilter = Callable[[bytes], bytes | None]
+
+_FIRST_PROBE_S = 0.1
+_LAST_PROBE_S = 5.0
+_READ_BYTES = 4096
+#: No more is read from the input while so much of it waits for the guest.
+_INPUT_HIGH_BYTES = 64 * 1024
+_INPUT_RETRY_S = 0.02
+_VCPU_COUNTERS = ("exits", "port_exits", "memory_exits", "unclaimed")
+
+
+@dataclass
+class Parts:
+    """What a machine hands over to a run."""
+
+    control: Any
+    vcpu: Vcpu
+    routes: Routes
+    start: CpuStart
+    links: Sequence[Link]
+    local: LocalDevices | None
+
+
+class Run:
+    """Runs a guest once; see :meth:`kvmshim.machine.Machine.run` for the arguments."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        devices: Sequence[tuple[Link | LocalDevices, AttachedDevice]],
+        timeout_s: float | None,
+        input_fd: int | None,
+        output: OutputHandler | None,
+        on_input: InputFilter | None,
+    ) -> None:
+        self._parts = parts
+        self._names = {(id(owner), d.device_id): d for owner, d in devices}
+        self._console = placement.console_of([d for _, d in devices])
+        self._console_owner = next((o for o, d in devices if d is self._console), None)
+        self._timeout_s = timeout_s
+        self._input_fd = input_fd if self._console is not None else None
+        self._output = output
+        self._on_input = on_input
+        self._messages: dict[int, list[Message]] = {}
+        self._timed_out = False
+        self._done_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._vcpu = ffi.new("struct vcpu *")
+        self._vcpu.fd = parts.vcpu.fd
+        self._vcpu.run = parts.vcpu.run_page
+        self._vcpu.control = parts.control
+        self._vcpu.routes = parts.routes.handle
+        self._code = lib.VCPU_STOPPED
+        self._registers: Registers | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> RunResult:
+        """Starts everything, moves bytes until the guest ends, says how it ended."""
+        parts = self._parts
+        thread = threading.Thread(target=self._run_vcpu, name="vcpu 0", daemon=True)
+        lib.control_clock_start(parts.control)
+        now_ns = lib.control_time_ns(parts.control)
+        for link in parts.links:
+            link.clock(now_ns, True)
+            link.start()
+        if parts.local is not None:
+            parts.local.start()
+        thread.start()
+        try:
+            self._pump()
+        finally:
+            if thread.is_alive():
+                lib.control_raise(parts.control, lib.CONTROL_STOP)
+            thread.join()
+            lib.control_clock_stop(parts.control)
+            os.close(self._done_fd)
+        self._drain()
+        if self._error is not None:
+            raise self._error
+        end_ns = lib.control_time_ns(parts.control)
+        for link in parts.links:
+            link.detach(end_ns)
+        return self._ending().result()
+
+    # -- the vCPU's thread --------------------------------------------------------------------
+
+    def _run_vcpu(self) -> None:
+        try:
+            apply_start(self._parts.vcpu, self._parts.start)
+            local = self._parts.local
+            while True:
+                self._code = lib.vcpu_run(self._vcpu)
+                if self._code != lib.VCPU_LOCAL or local is None:
+                    break
+                local.serve(self._vcpu.access)
+            self._settle()
+        except BaseException as error:
+            self._error = error
+        finally:
+            os.eventfd_write(self._done_fd, 1)
+
+    def _settle(self) -> None:
+        """Brings what the guest did last to its devices, and reads its registers."""
+        if self._code in (lib.VCPU_EVENT, lib.VCPU_LINK_LOST, lib.VCPU_FAILED):
+            return
+        if self._code != lib.VCPU_STOPPED:
+            for link in self._parts.links:
+                lib.link_fence(link.handle)
+        lib.vcpu_complete(self._vcpu)
+        self._registers = self._parts.vcpu.registers()
+
+    # -- the caller's thread ------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        poll = select.poll()
+        poll.register(self._done_fd, select.POLLIN)
+        for link in self._parts.links:
+            poll.register(link.inbox_fd, select.POLLIN)
+        if self._parts.local is not None:
+            poll.register(self._parts.local.inbox_fd, select.POLLIN)
+        input_fd = self._input_fd
+        listening = False
+        end_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        probe = _Probe(self._vcpu)
+        while True:
+            if input_fd is not None and not listening and self._input_has_room():
+                poll.register(input_fd, select.POLLIN)
+                listening = True
+            wait_s = probe.wait_s() if listening or input_fd is None else _INPUT_RETRY_S
+            if end_s is not None:
+                wait_s = min(wait_s, max(0.0, end_s - time.monotonic()))
+            ready = {fd for fd, _ in poll.poll(wait_s * 1000)}
+            self._drain()
+            if self._done_fd in ready:
+                return
+            if input_fd is not None and input_fd in ready:
+                if not self._read_input(input_fd):
+                    poll.unregister(input_fd)
+                    input_fd = None
+                elif not self._input_has_room():
+                    poll.unregister(input_fd)
+                    listening = False
+            if end_s is not None and time.monotonic() >= end_s and not self._timed_out:
+                self._timed_out = True
+                lib.control_raise(self._parts.control, lib.CONTROL_STOP)
+                end_s = None
+            probe.turn(self._parts.control)
+
+    def _drain(self) -> None:
+        """Takes what links and local devices have for the world, and hands it on."""
+        now_ns = lib.control_time_ns(self._parts.control)
+        for position, link in enumerate(self._parts.links):
+            for message in link.take(now_ns):
+                if isinstance(message, Emit):
+                    self._emit(link, message.device_id, message.channel, message.data)
+                else:
+                    self._messages.setdefault(position, []).append(message)
+        local = self._parts.local
+        if local is not None:
+            for device_id, channel, data in local.take():
+                self._emit(local, device_id, channel, data)
+
+    def _emit(self, owner: Link | LocalDevices, device_id: int, channel: int, data: bytes) -> None:
+        device = self._names.get((id(owner), device_id))
+        if self._output is not None and device is not None and channel < len(device.emits):
+            self._output(device.name, device.emits[channel], data)
+
+    def _input_has_room(self) -> bool:
+        if self._console is None or self._console_owner is None:
+            return False
+        return self._console_owner.backlog(self._console.device_id, 0) < _INPUT_HIGH_BYTES
+
+    def _read_input(self, fd: int) -> bool:
+        """Moves what is there to the console; False when the input has ended."""
+        try:
+            data: bytes | None = os.read(fd, _READ_BYTES)
+        except OSError:
+            data = b""  # a terminal that hung up
+        end = not data
+        if data and self._on_input is not None:
+            data = self._on_input(data)
+            if data is None:
+                lib.control_raise(self._parts.control, lib.CONTROL_STOP)
+                return False
+        if self._console is not None and self._console_owner is not None and (data or end):
+            now_ns = lib.control_time_ns(self._parts.control)
+            self._console_owner.feed(self._console.device_id, 0, data or b"", now_ns, end=end)
+        return not end
+
+    def _ending(self) -> Ending:
+        stats = {"vcpu": {name: int(getattr(self._vcpu, name)) for name in _VCPU_COUNTERS}}
+        for link in self._parts.links:
+            stats[f"link {link.server}"] = link.stats()
+        return Ending(
+            code=self._code,
+            detail=int(self._vcpu.detail),
+            links=self._parts.links,
+            local=self._parts.local,
+            messages=self._messages,
+            registers=self._registers,
+            timed_out_after_s=self._timeout_s if self._timed_out else None,
+            stats=stats,
+        )
+
+
+class _Probe:
+    """Looks, less and less often, whether a vCPU that makes no exits is halted for good."""
+
+    def __init__(self, vcpu: Any) -> None:
+        self._vcpu = vcpu
+        self._exits = -1
+        self._period_s = _FIRST_PROBE_S
+        self._next_s = time.monotonic() + self._period_s
+
+    def wait_s(self) -> float:
+        """For how long the loop may sleep."""
+        return max(0.0, self._next_s - time.monotonic())
+
+    def turn(self, control: Any) -> None:
+        """Probes if it is time to."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        exits = int(self._vcpu.exits)
+        if exits == self._exits:
+            lib.control_raise(control, lib.CONTROL_PROBE)
+            self._period_s = min(self._period_s * 2, _LAST_PROBE_S)
+        else:
+            self._period_s = _FIRST_PROBE_S
+        self._exits = exits
+        self._next_s = now_s + self._period_s

@@ -1,0 +1,57 @@
+"""The embedded server: a ``devserver`` process of this VM's own, over a pair of Unix sockets.
+
+It ends when its socket does, so that it can't outlive the client, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from kvmshim.errors import ServerError
+
+_GRACE_S = 5.0
+
+
+class ServerProcess:
+    """A running embedded server. ``sock`` is the client's end; whoever takes it closes it."""
+
+    def __init__(self, models: Sequence[str] = (), wait: str = "adaptive") -> None:
+        """``models`` are Python files with further device models. Raises ServerError."""
+        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        command = [sys.executable, "-m", "devserver", "serve", "--fd", str(theirs.fileno())]
+        command += ["--log", "error", "--wait", wait]
+        for path in models:
+            command += ["--model", path]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        except OSError as error:
+            self.sock.close()
+            raise ServerError(
+                f"can't start the embedded device server ({command[0]}): {error.strerror}"
+            ) from error
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """Waits for the server to end, which it does when its socket is closed."""
+        with contextlib.suppress(OSError):
+            self.sock.close()
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

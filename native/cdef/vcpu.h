@@ -46,6 +46,12 @@ struct vcpu_access {
     ...;
 };
 
+struct vcpu_mark {
+    uint64_t time_ns;
+    uint16_t port;
+    ...;
+};
+
 struct vcpu {
     int fd;
     struct kvm_run *run;
@@ -54,9 +60,8 @@ struct vcpu {
     uint64_t detail;
     struct vcpu_access access;
     uint64_t exits, port_exits, memory_exits, unclaimed;
-    uint64_t *marks;
+    struct vcpu_mark *marks;
     size_t mark_count, mark_room;
-    uint16_t mark_port;
     ...;
 };
 

@@ -225,8 +225,9 @@ static int interrupted(struct vcpu *vcpu)
 
 static void mark(struct vcpu *vcpu)
 {
-    if (vcpu->run->io.port == vcpu->mark_port && vcpu->mark_count < vcpu->mark_room)
-        vcpu->marks[vcpu->mark_count++] = (uint64_t)monotonic_ns();
+    if (vcpu->mark_count < vcpu->mark_room)
+        vcpu->marks[vcpu->mark_count++] =
+            (struct vcpu_mark){ (uint64_t)monotonic_ns(), vcpu->run->io.port };
 }
 
 static int on_exit_reason(struct vcpu *vcpu)

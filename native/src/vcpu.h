@@ -74,6 +74,11 @@ struct vcpu_access {
     uint8_t *data;
 };
 
+struct vcpu_mark {
+    uint64_t time_ns; /* CLOCK_MONOTONIC */
+    uint16_t port;
+};
+
 struct vcpu {
     int fd;
     struct kvm_run *run;
@@ -84,10 +89,9 @@ struct vcpu {
     uint64_t exits, port_exits, memory_exits, unclaimed;
     uint16_t last_link;     /* the link of the last posted write */
     uint32_t piece;         /* how far an access is that is served byte by byte */
-    /* for benchmarks: the time (CLOCK_MONOTONIC, ns) of each exit for mark_port */
-    uint64_t *marks;
+    /* for benchmarks: when each port exit was, while there is room */
+    struct vcpu_mark *marks;
     size_t mark_count, mark_room;
-    uint16_t mark_port;
 };
 
 int vcpu_run(struct vcpu *vcpu);

@@ -126,9 +126,8 @@ def _check_identity(data: bytes, request: Request) -> None:
             f"the ELF file is cut short: {len(data)} bytes are less than an ELF header",
             "build or copy it again",
         )
-    elf_type, machine = struct.unpack_from(
-        ">HH" if data[5] == ElfData.ELFDATA2MSB else "<HH", data, _IDENT_BYTES
-    )
+    order = ">" if data[5] == ElfData.ELFDATA2MSB else "<"
+    elf_type, machine = struct.unpack_from(f"{order}HH", data, _IDENT_BYTES)
     what = _describe(data[4], data[5], machine)
     if (data[4], data[5], machine) != (ElfClass.ELFCLASS32, ElfData.ELFDATA2LSB, Machine.EM_386):
         raise request.refuse(f"it is {what}; {_SUPPORTED}", "build it with -m32 for i386")

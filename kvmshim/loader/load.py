@@ -16,11 +16,10 @@ The longer the signature, the earlier it is tried.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from kvmshim.errors import InputError
+from kvmshim.files import read_file
 from kvmshim.loader import elf, multiboot, realmode
 from kvmshim.loader.plan import FOUR_GIB, BootPlan, ImageKind, ProtectedStart
 from kvmshim.loader.request import Request
@@ -42,7 +41,12 @@ def load_image(
     bios: bool | None = None,
 ) -> BootPlan:
     """Reads the image file ``path`` and plans how to boot it; see :func:`plan_image`."""
-    data = _read(Path(path), memory_bytes)
+    data = read_file(
+        Path(path),
+        "cannot boot",
+        max(memory_bytes, _READ_ANYWAY_BYTES),
+        f"the machine's memory {format_size(memory_bytes)}; give the machine more memory",
+    )
     return plan_image(
         data,
         str(path),
@@ -159,30 +163,3 @@ _PLANNERS: dict[ImageKind, Callable[[bytes, Request], BootPlan]] = {
     ImageKind.ELF32: _plan_elf,
     ImageKind.MULTIBOOT: _plan_multiboot,
 }
-
-
-def _read(path: Path, memory_bytes: int) -> bytes:
-    try:
-        status = path.stat()  # before opening: opening a pipe that nobody writes to would hang
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"cannot boot {str(path)!r}: it is a directory; give an image file")
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(
-                f"cannot boot {str(path)!r}: it is not a regular file; copy the image to one"
-            )
-        if status.st_size > max(memory_bytes, _READ_ANYWAY_BYTES):
-            raise InputError(
-                f"cannot boot {str(path)!r}: it has {format_size(status.st_size)}, the machine's "
-                f"memory {format_size(memory_bytes)}; give the machine more memory"
-            )
-        return path.read_bytes()
-    except FileNotFoundError:
-        why, remedy = "there is no such file", "check the path"
-    except PermissionError:
-        why, remedy = "it may not be read by this user", "change its permissions"
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        why, remedy = f"it cannot be read ({reason})", "check the path"
-    raise InputError(f"cannot boot {str(path)!r}: {why}; {remedy}")

@@ -1,0 +1,60 @@
+"""Every key that a machine file may have; the reader, its errors and the manual go by this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from devserver.board import BOARDS
+from kvmshim.machinefile import convert, spec
+from kvmshim.machinefile.convert import Converter
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key: its type and default in the manual's words, and what checks its value."""
+
+    name: str
+    type: str
+    default: str
+    convert: Converter
+
+
+MACHINE_KEYS = (
+    Key("memory", "size", '"16M"', convert.memory),
+    Key("board", "text", f'"{spec.DEFAULT_BOARD}"', convert.choice(*BOARDS)),
+    Key("irqchip", "text", f'"{spec.DEFAULT_IRQCHIP}"', convert.choice(spec.DEFAULT_IRQCHIP)),
+    Key("placement", "text", f'"{spec.PLACED_ON_SERVER}"', convert.text),
+)
+
+IMAGE_KEYS = (
+    Key("path", "text", "required", convert.file_path),
+    Key("kind", "text", '"auto"', convert.image_kind),
+    Key("load-address", "address", "the kind's own", convert.address),
+    Key("entry", "address", "the kind's own", convert.address),
+    Key("append", "text", '""', convert.text),
+    Key("bios", "boolean", "the kind's own", convert.boolean),
+)
+
+#: The keys of this table are names that the user chooses.
+SERVER_KEYS = (Key("NAME", "text", "none", convert.server_address),)
+
+DEVICE_KEYS = (
+    Key("name", "text", "required", convert.name),
+    Key("kind", "text", "required, unless on the board", convert.name),
+    Key("port", "port", "none", convert.port),
+    Key("ports", "table of ports", "none", convert.ports),
+    Key("irq", "interrupt line", "none", convert.irq),
+    Key("irqs", "table of interrupt lines", "none", convert.irqs),
+    Key("placement", "text", "the machine's", convert.text),
+    Key("options", "table", "the model's own", convert.options),
+    Key("remove", "boolean", "false", convert.boolean),
+)
+
+#: The tables of a file, as written there, and their keys.
+TABLES: Mapping[str, tuple[Key, ...]] = {
+    "[machine]": MACHINE_KEYS,
+    "[image]": IMAGE_KEYS,
+    "[servers]": SERVER_KEYS,
+    "[[device]]": DEVICE_KEYS,
+}

@@ -1,0 +1,61 @@
+"""A machine as its file describes it: checked, with every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devserver.board import BOARDS, DeviceWiring
+from kvmshim.loader import ImageKind
+
+#: Placement in the server that the command line names, or in the embedded one.
+PLACED_ON_SERVER = "server"
+#: Placement in the client platform itself.
+PLACED_LOCALLY = "local"
+
+DEFAULT_BOARD = "pc"
+DEFAULT_IRQCHIP = "kernel"
+DEFAULT_MEMORY_BYTES = 16 << 20
+MIN_MEMORY_BYTES = 1 << 20
+#: Above this the address space of a PC has its hole for devices, which needs a second memory slot.
+MAX_MEMORY_BYTES = 3 << 30
+#: KVM maps guest memory in pages of this size.
+MEMORY_GRANULE_BYTES = 4 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What to boot; the fields are the arguments of :func:`kvmshim.loader.load_image`."""
+
+    path: Path
+    kind: ImageKind | None = None
+    load_address: int | None = None
+    entry: int | None = None
+    append: str = ""
+    bios: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSpec:
+    """A device and where its model runs: ``server``, ``local`` or the name of a server."""
+
+    wiring: DeviceWiring
+    placement: str = PLACED_ON_SERVER
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """A machine. ``servers`` maps names to addresses; ``path`` is the file that says all this."""
+
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    devices: tuple[DeviceSpec, ...] = ()
+    image: ImageSpec | None = None
+    servers: Mapping[str, str] = field(default_factory=dict)
+    irqchip: str = DEFAULT_IRQCHIP
+    path: Path | None = None
+
+
+def default_machine() -> MachineSpec:
+    """The machine of one who writes no file: a PC's devices, all on the server."""
+    return MachineSpec(devices=tuple(DeviceSpec(wiring=wiring) for wiring in BOARDS[DEFAULT_BOARD]))

@@ -312,14 +312,14 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
 # -- whatever is in it ------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(COMPLETE.splitlines()) | st.text(max_size=12), max_size=12))
 def test_any_text_is_a_machine_or_an_input_error(lines: list[str]) -> None:
     with suppress(InputError):
         assert isinstance(parse("\n".join(lines)), MachineSpec)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(COMPLETE.split()), st.text(max_size=6))
 def test_a_complete_file_with_one_word_changed_is_a_machine_or_an_input_error(
     word: str, other: str

@@ -51,7 +51,7 @@ def check(plan: BootPlan, memory_bytes: int) -> None:
         assert any(piece.address <= plan.start.eip < piece.end for piece in pieces)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=600) | damaged(), WISHES)
 def test_any_image_gives_a_plan_that_fits_or_one_line(
     data: bytes, wishes: dict[str, object]

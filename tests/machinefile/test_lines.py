@@ -99,7 +99,7 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[KeyPath, int]]:
     return text, known
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(documents())
 def test_every_key_that_was_written_is_found_on_its_line(
     document: tuple[str, dict[KeyPath, int]],
@@ -109,7 +109,7 @@ def test_every_key_that_was_written_is_found_on_its_line(
     assert {path: found.get(path) for path in known} == known
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(documents())
 def test_nothing_that_toml_sees_is_missed_or_made_up(
     document: tuple[str, dict[KeyPath, int]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmshim.loader.bios import BIOS_DATA_END, bios_info_block
+from kvmshim.loader.bios import BIOS_INFO_ADDRESS, bios_info_block
 from kvmshim.loader.plan import (
     BOOT_SECTOR_ADDRESS,
     FIRST_HARD_DISK,
@@ -125,7 +125,7 @@ def _through_bios(data: bytes, kind: ImageKind, request: Request) -> BootPlan:
     An image that fits conventional memory is loaded whole, so that one that outgrew its sector
     still works. Of a larger one (a disk image) the first sector is loaded, as a PC's BIOS does.
     """
-    whole = BOOT_SECTOR_ADDRESS + len(data) <= BIOS_DATA_END
+    whole = BOOT_SECTOR_ADDRESS + len(data) <= BIOS_INFO_ADDRESS
     loaded = Segment(BOOT_SECTOR_ADDRESS, data if whole else data[:SECTOR_BYTES])
     size_bytes = len(data) + -len(data) % SECTOR_BYTES
     disk_address = (request.memory_bytes - size_bytes) & ~_PAGE_MASK

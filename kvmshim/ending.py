@@ -27,6 +27,7 @@ class Ending:
     registers: Registers | None
     timed_out_after_s: float | None = None
     stats: dict[str, dict[str, int]] = field(default_factory=dict)
+    trace: tuple[tuple[int, int], ...] = ()
 
     def result(self) -> RunResult:
         """The meaning of it all. Raises :class:`KvmError` if KVM_RUN itself failed."""
@@ -41,7 +42,12 @@ class Ending:
         return meaning.get(self.code, self._crashed)()
 
     def _make(self, outcome: Outcome, message: str = "", **more: object) -> RunResult:
-        fields: dict[str, object] = {"registers": self.registers, "stats": self.stats, **more}
+        fields: dict[str, object] = {
+            "registers": self.registers,
+            "stats": self.stats,
+            "trace": self.trace,
+            **more,
+        }
         return RunResult(outcome, message=message, **fields)  # type: ignore[arg-type]
 
     def _event(self) -> RunResult:

@@ -170,12 +170,16 @@ class Machine:
         input_fd: int | None = None,
         output: OutputHandler | None = None,
         on_input: Callable[[bytes], bytes | None] | None = None,
+        trace_exits: int = 0,
     ) -> RunResult:
         """Runs the guest to its end.
 
         ``input_fd`` is read for the console device's input; ``on_input`` sees it first, and may
         change it or return None to stop the guest. ``output`` gets what devices send out.
+        ``trace_exits``: record when the first so many port exits were, in the result's ``trace``.
         """
+        if self._routes is None:
+            raise RuntimeError("a machine runs inside its 'with' block")
         parts = Parts(
             control=self._control,
             vcpu=self._vcpu,
@@ -184,7 +188,9 @@ class Machine:
             links=self._links,
             local=self._local,
         )
-        return Run(parts, self.devices(), timeout_s, input_fd, output, on_input).run()
+        run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
+        run.trace_exits(trace_exits)
+        return run.run()
 
     def feed(self, device: str, data: bytes, *, end: bool = False) -> None:
         """Gives bytes from the world to the first input channel of a device."""
@@ -207,6 +213,11 @@ class Machine:
         if self._local is not None:
             found += [(self._local, device) for device in self._local.devices()]
         return found
+
+    def console(self) -> str | None:
+        """The name of the device that the terminal's input goes to, if the machine has one."""
+        found = placement.console_of([device for _, device in self.devices()])
+        return found.name if found else None
 
     def stop(self) -> None:
         """Stops a running guest; callable from another thread."""

@@ -39,7 +39,8 @@ class RunResult:
 
     ``status`` is what the guest wrote to its exit port, if it did; ``message`` one line for people,
     empty after an ordinary exit; ``details`` further lines (registers, a model's traceback);
-    ``stats`` counters: exits of the vCPU, and of each link.
+    ``stats`` counters: exits of the vCPU, and of each link; ``trace`` the time (CLOCK_MONOTONIC,
+    ns) and port of each exit, if they were asked for.
     """
 
     outcome: Outcome
@@ -48,6 +49,7 @@ class RunResult:
     details: tuple[str, ...] = ()
     registers: Registers | None = None
     stats: dict[str, dict[str, int]] = field(default_factory=dict)
+    trace: tuple[tuple[int, int], ...] = ()
 
     @property
     def exit_status(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 from devserver.board import DeviceWiring
@@ -10,10 +11,10 @@ from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.messages import AttachedDevice
 from kvmshim.errors import InputError
 from kvmshim.machinefile import MachineSpec
+from kvmshim.machinefile.spec import PLACED_LOCALLY, PLACED_ON_SERVER
 
-LOCAL = "local"
-#: The default server: the one given on the command line, or an embedded one.
-SERVER = "server"
+LOCAL = PLACED_LOCALLY
+SERVER = PLACED_ON_SERVER
 
 _RTC = "mc146818"
 
@@ -28,13 +29,7 @@ def group(spec: MachineSpec) -> dict[str, list[DeviceWiring]]:
         wiring = device.wiring
         if wiring.kind == _RTC and "memory_bytes" not in wiring.options:
             options = {**wiring.options, "memory_bytes": spec.memory_bytes}
-            wiring = DeviceWiring(
-                name=wiring.name,
-                kind=wiring.kind,
-                bases=wiring.bases,
-                lines=wiring.lines,
-                options=options,
-            )
+            wiring = dataclasses.replace(wiring, options=options)
         by_place.setdefault(device.placement, []).append(wiring)
     return by_place
 

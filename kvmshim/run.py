@@ -80,9 +80,16 @@ class Run:
         self._vcpu.run = parts.vcpu.run_page
         self._vcpu.control = parts.control
         self._vcpu.routes = parts.routes.handle
+        self._marks = ffi.new("struct vcpu_mark[]", 1)
         self._code = lib.VCPU_STOPPED
         self._registers: Registers | None = None
         self._error: BaseException | None = None
+
+    def trace_exits(self, count: int) -> None:
+        """Records when the first ``count`` port exits are; to be called before :meth:`run`."""
+        if count:
+            self._marks = ffi.new("struct vcpu_mark[]", count)
+            self._vcpu.marks, self._vcpu.mark_room = self._marks, count
 
     def run(self) -> RunResult:
         """Starts everything, moves bytes until the guest ends, says how it ended."""
@@ -230,6 +237,10 @@ class Run:
             registers=self._registers,
             timed_out_after_s=self._timeout_s if self._timed_out else None,
             stats=stats,
+            trace=tuple(
+                (int(mark.time_ns), int(mark.port))
+                for mark in self._marks[0 : self._vcpu.mark_count]
+            ),
         )
 
 

@@ -211,6 +211,10 @@ class FrameReader:
             del buffer[:at]
         return payloads
 
+    def is_empty(self) -> bool:
+        """Whether no part of a frame is held."""
+        return not self._buffer
+
     def rest(self) -> bytes:
         """Bytes of a frame that is not complete yet."""
         return bytes(self._buffer)

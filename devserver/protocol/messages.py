@@ -41,6 +41,8 @@ class MessageType(IntEnum):
     CONSUMED = 36
     EVENT = 37
 
+    __hash__ = int.__hash__  # Enum's own goes through the name, in Python
+
 
 class Hypervisor(IntEnum):
     """Kind of hypervisor that runs a VM."""
@@ -281,7 +283,10 @@ class Detach(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """The answer of an IN: ``data`` has ``size * elements`` bytes, or none if the status is not OK."""
+    """The answer of an IN.
+
+    ``data`` has ``size * elements`` bytes, or none if the status is not OK.
+    """
 
     seq: int
     applied: int

@@ -1,0 +1,156 @@
+"""From what a user asked for (a name, a file, options) to a machine that can be run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from devserver.board import DeviceWiring
+from devserver.protocol.address import AddressError, parse_address
+from kvmshim.bundled import find_guest, guests
+from kvmshim.errors import InputError
+from kvmshim.link import WaitPolicy
+from kvmshim.loader import load_image
+from kvmshim.machine import Machine
+from kvmshim.machinefile import (
+    DeviceSpec,
+    ImageSpec,
+    MachineSpec,
+    default_machine,
+    load_machine,
+)
+from kvmshim.units import parse_size
+
+_DEVICE_KEYS = ("port", "irq", "name", "placement")
+
+
+def assemble(options: argparse.Namespace) -> Machine:
+    """The machine that ``kvmshim run`` was asked for. Raises :class:`InputError`."""
+    spec = machine_of(options.what)
+    image = spec.image
+    if image is None:
+        raise InputError(
+            f"machine file '{options.what}' names no image; add an [image] table with a path"
+        )
+    changed = {
+        "kind": options.kind,
+        "load_address": _address(options.load_address),
+        "entry": _address(options.entry),
+        "append": options.append or None,
+        "bios": options.bios,
+    }
+    given = {key: value for key, value in changed.items() if value is not None}
+    image = dataclasses.replace(image, **given)
+    if options.memory is not None:
+        spec = dataclasses.replace(spec, memory_bytes=_memory(options.memory))
+    devices = (*spec.devices, *(parse_device(text) for text in options.device))
+    if options.placement is not None:
+        devices = tuple(
+            dataclasses.replace(device, placement=options.placement) for device in devices
+        )
+    spec = dataclasses.replace(spec, devices=devices, image=image)
+    if options.server is not None:
+        _check_address(options.server)
+    return machine_for(
+        spec, server=options.server, models=options.model, wait=WaitPolicy(options.wait)
+    )
+
+
+def machine_of(what: str) -> MachineSpec:
+    """The machine that a bundled guest's name, an image or a machine file stands for."""
+    if what.endswith(".toml"):
+        return load_machine(what)
+    path = Path(what)
+    if what in guests() and not path.exists():
+        guest = find_guest(what)
+        path = guest.path
+    elif "/" not in what and not path.exists() and "." not in what:
+        find_guest(what)  # raises, naming the nearest
+    return dataclasses.replace(default_machine(), image=ImageSpec(path=path))
+
+
+def machine_for(
+    spec: MachineSpec,
+    *,
+    server: str | None = None,
+    models: Sequence[str] = (),
+    wait: WaitPolicy | None = None,
+) -> Machine:
+    """A machine for a spec that names its image. Raises :class:`InputError`."""
+    image = spec.image
+    if image is None:
+        raise InputError("the machine names no image to boot")
+    plan = load_image(
+        image.path,
+        memory_bytes=spec.memory_bytes,
+        kind=image.kind,
+        load_address=image.load_address,
+        entry=image.entry,
+        append=image.append,
+        bios=image.bios,
+    )
+    return Machine(spec, plan, server=server, models=models, wait=wait)
+
+
+def parse_device(text: str) -> DeviceSpec:
+    """A device as ``--device`` has it: ``KIND,port=N[,irq=N][,name=TEXT][,placement=PLACE]``.
+
+    Any other ``KEY=VALUE`` is an option of the model.
+    """
+    kind, *rest = text.split(",")
+    given: dict[str, str] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise InputError(f"--device {text}: '{part}' is not of the form KEY=VALUE")
+        given[key] = value
+    if not kind:
+        raise InputError(f"--device {text}: the device's kind comes first")
+    wiring = DeviceWiring(
+        name=given.get("name", kind),
+        kind=kind,
+        bases={"": parse_size(given["port"])} if "port" in given else {},
+        lines={"": parse_size(given["irq"])} if "irq" in given else {},
+        options={key: _value(v) for key, v in given.items() if key not in _DEVICE_KEYS},
+    )
+    return DeviceSpec(wiring=wiring, placement=given.get("placement", "server"))
+
+
+def _value(text: str) -> object:
+    """A model's option from the command line: a truth value, a number or text."""
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return int(text, 0)
+    except ValueError:
+        return text
+
+
+def _address(text: str | None) -> int | None:
+    return None if text is None else parse_size(text)
+
+
+def _memory(text: str) -> int:
+    from kvmshim.machinefile.spec import (
+        MAX_MEMORY_BYTES,
+        MEMORY_GRANULE_BYTES,
+        MIN_MEMORY_BYTES,
+    )
+    from kvmshim.units import format_size
+
+    size = parse_size(text)
+    if not MIN_MEMORY_BYTES <= size <= MAX_MEMORY_BYTES or size % MEMORY_GRANULE_BYTES:
+        raise InputError(
+            f"--memory {text}: give between {format_size(MIN_MEMORY_BYTES)} and "
+            f"{format_size(MAX_MEMORY_BYTES)}, in multiples of {format_size(MEMORY_GRANULE_BYTES)}"
+        )
+    return size
+
+
+def _check_address(text: str) -> None:
+    try:
+        parse_address(text)
+    except AddressError as error:
+        raise InputError(f"--server: {error}") from None

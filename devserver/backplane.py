@@ -287,6 +287,22 @@ class Backplane:
             raise self._fault(slot, error) from error
         return value
 
+    def read_elements(
+        self, space: Space, address: int, size: int, count: int, now_ns: int
+    ) -> list[int]:
+        """``count`` reads at the same address, as string input does them."""
+        mapped = self.find(space, address)
+        if mapped is None or address + size > mapped.end or mapped.slot.hungry:
+            return [self.read(space, address, size, now_ns) for _ in range(count)]
+        self.advance(now_ns)
+        slot, offset = mapped.slot, address - mapped.base
+        try:
+            values = slot.device.read_elements(mapped.region.name, offset, size, count, self.now_ns)
+            self._after(slot)
+        except Exception as error:
+            raise self._fault(slot, error) from error
+        return values
+
     def write(self, space: Space, address: int, size: int, value: int, now_ns: int) -> None:
         """Writes ``size`` bytes (1, 2, 4 or 8); bytes that no device claims are dropped."""
         self.advance(now_ns)

@@ -255,15 +255,11 @@ class Session:
             self._tell(MessageType.FINISH, request.seq, status)
 
     def _read(self, mapped: Mapped, request: Request) -> bytes:
-        space, size = mapped.region.space, request.size
-        return b"".join(
-            [
-                self._backplane.read(space, request.address, size, request.time_ns).to_bytes(
-                    size, "little"
-                )
-                for _ in range(request.elements)
-            ]
+        size = request.size
+        values = self._backplane.read_elements(
+            mapped.region.space, request.address, size, request.elements, request.time_ns
         )
+        return bytes(values) if size == 1 else b"".join(v.to_bytes(size, "little") for v in values)
 
     def _write(self, mapped: Mapped, request: Request) -> None:
         space, size, data = mapped.region.space, request.size, request.data

@@ -18,6 +18,8 @@ from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError
 from kvmshim.feeder import Feeder
 
+_SPACES = tuple(Space)
+
 #: What local devices say to the world: (device id, channel, data).
 Emission = tuple[int, int, bytes]
 
@@ -73,26 +75,31 @@ class LocalDevices:
 
     def serve(self, access: Any) -> None:
         """Serves a ``struct vcpu_access``: fills or takes its data."""
-        length = access.size * access.elements
-        data = ffi.buffer(access.data, length)
-        space = Space(access.space)
+        size, elements, address, now_ns = (
+            access.size,
+            access.elements,
+            access.address,
+            access.time_ns,
+        )
+        data = ffi.buffer(access.data, size * elements)
+        space = _SPACES[access.space]
         with self._lock:
+            due_ns = self._backplane.next_deadline_ns()
             try:
-                for at in range(0, length, access.size):
-                    part = slice(at, at + access.size)
-                    if access.direction:
-                        value = int.from_bytes(data[part], "little")
-                        self._backplane.write(
-                            space, access.address, access.size, value, access.time_ns
-                        )
-                    else:
-                        value = self._backplane.read(
-                            space, access.address, access.size, access.time_ns
-                        )
-                        data[part] = value.to_bytes(access.size, "little")
+                if access.direction:
+                    for at in range(0, len(data), size):
+                        value = int.from_bytes(data[at : at + size], "little")
+                        self._backplane.write(space, address, size, value, now_ns)
+                elif elements == 1:
+                    value = self._backplane.read(space, address, size, now_ns)
+                    data[0:size] = value.to_bytes(size, "little")
+                else:
+                    values = self._backplane.read_elements(space, address, size, elements, now_ns)
+                    data[:] = b"".join([value.to_bytes(size, "little") for value in values])
             except DeviceFault as fault:
                 self._stop_for(fault)
-            self._lock.notify()  # the access may have set a nearer deadline
+            if self._backplane.next_deadline_ns() != due_ns:
+                self._lock.notify()
 
     def feed(
         self, device_id: int, channel: int, data: bytes, time_ns: int, *, end: bool = False

@@ -205,6 +205,18 @@ class Device:
             done += register.width - lane
         return value & ((1 << (8 * size)) - 1)
 
+    def read_elements(
+        self, region: str, offset: int, size: int, count: int, now_ns: int
+    ) -> list[int]:
+        """``count`` reads of ``size`` bytes at the same ``offset``, as string input does them."""
+        table = self._readers[region]
+        row = table[""]
+        entry = row[offset] if len(table) == 1 and offset < len(row) else None
+        if entry is not None and entry[0].width == size and entry[0].offset == offset:
+            reader, mask = entry[1], (1 << (8 * size)) - 1
+            return [reader(now_ns) & mask for _ in range(count)]
+        return [self.read(region, offset, size, now_ns) for _ in range(count)]
+
     def write(self, region: str, offset: int, size: int, value: int, now_ns: int) -> None:
         """Writes ``size`` bytes (1, 2, 4, 8) at ``offset``, little-endian.
 

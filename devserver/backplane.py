@@ -409,10 +409,11 @@ class Backplane:
             f"{what} {where}; move one of them"
         )
 
-    def find(self, space: Space, address: int) -> Mapped | None:
-        if space is Space.PORT:
+    def find(self, space: int, address: int) -> Mapped | None:
+        """The region at an address; None where nobody answers or there is no such space."""
+        if space == 0:  # Space.PORT, without a look at the enumeration: this is the busiest line
             return self._ports.get(address)
-        for mapped in self._maps[space]:
+        for mapped in self._maps[Space.MEMORY] if space == Space.MEMORY else ():
             if mapped.base <= address < mapped.end:
                 return mapped
         return None

@@ -66,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
     serve.add_argument(
+        "--engine",
+        choices=("native", "python"),
+        default="native",
+        help="the data loop: compiled, or the readable reference that it must equal",
+    )
+    serve.add_argument(
         "--model",
         action="append",
         default=[],
@@ -100,6 +106,7 @@ def _serve(options: argparse.Namespace) -> int:
         max_clients=options.max_clients,
         spin=Spin(options.wait),
         until_idle=options.fd is not None,
+        engine=options.engine,
     )
     if options.fd is not None:
         # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.

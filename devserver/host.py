@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from devserver import hotloop
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Busy
@@ -27,7 +28,8 @@ from devserver.transport import tune
 
 log = logging.getLogger("devserver.host")
 
-_RECEIVE_BYTES = 256 * 1024
+#: Small enough to come from the allocator's own heap: a buffer is made for every attempt.
+_RECEIVE_BYTES = 16 * 1024
 #: Bytes that may wait for a client that does not read; then it is given up.
 _MAX_OUT_BYTES = 8 << 20
 #: Above this, nothing more is read from a client until it has taken what waits for it.
@@ -92,8 +94,10 @@ class DeviceHost:
         max_clients: int = 1024,
         spin: Spin | None = None,
         until_idle: bool = False,
+        engine: str = "native",
     ) -> None:
-        """``until_idle``: :meth:`run` returns when the last client is gone."""
+        """``until_idle``: :meth:`run` returns when the last client is gone. ``engine`` is
+        ``native``, or ``python`` for the reference that the native one must equal."""
         self._identity = identity
         self._max_clients = max_clients
         self._spin = spin or Spin()
@@ -106,6 +110,8 @@ class DeviceHost:
         self._epoll = select.epoll()
         self._stopping = False
         self._next_check_ns = 0
+        spin_ns = -1 if self._spin.mode == "spin" else self._spin.spin_ns
+        self._hot = hotloop.HotLoop(self._epoll.fileno(), spin_ns) if engine == "native" else None
 
     # -- set-up -------------------------------------------------------------------------------
 
@@ -130,7 +136,8 @@ class DeviceHost:
 
     def run(self) -> None:
         """Serves until :meth:`stop`."""
-        with contextlib.closing(self._epoll), self._woken_by_signals():
+        hot = contextlib.closing(self._hot) if self._hot else contextlib.nullcontext()
+        with hot, contextlib.closing(self._epoll), self._woken_by_signals():
             try:
                 while not self._stopping and not (self._until_idle and not self._clients):
                     self._turn(self._epoll_events())
@@ -150,20 +157,44 @@ class DeviceHost:
 
     def _spin_on(self, client: _Client) -> None:
         """Polls the client that was just served, which most likely has more to say."""
-        spin_ns = self._spin.spin_ns
-        receive, receive_session = client.sock.recv, client.session.receive
-        until_ns = time.monotonic_ns() + spin_ns
+        session = client.session
+        served = False
+        while client.fd in self._clients and not self._stopping and not client.out:
+            if self._hot is not None and session.is_attached():
+                due_ns = self._timers[0].due_ns if self._timers else None
+                before = session.connection.received
+                found, to_send, data = self._hot.run(client.fd, session, due_ns)
+                served = served or session.connection.received != before
+                if to_send or not data:
+                    self._answer(client, to_send)
+                if found == hotloop.CLOSED:
+                    self._drop(client, "")
+                elif not to_send and not data:
+                    break
+            else:
+                data = self._poll_for(client)
+                if not data:
+                    break
+            if data:
+                served = True
+                self._take(client, data)
+        if self._spin.mode == "adaptive":
+            self._spin.learn(served)
+        client.heard_ns = time.monotonic_ns()
+
+    def _poll_for(self, client: _Client) -> bytes:
+        """The next bytes of a client, or none when the spin is over; closes a dead connection."""
+        until_ns = time.monotonic_ns() + self._spin.spin_ns
         turns = 0
-        while client.fd in self._clients and not self._stopping:
+        while not self._stopping:
             turns += 1
             try:
-                data = receive(_RECEIVE_BYTES)
+                data = client.sock.recv(_RECEIVE_BYTES)
             except BlockingIOError:
                 now_ns = time.monotonic_ns()
                 if self._timers and self._timers[0].due_ns <= now_ns:
                     break
                 if now_ns >= until_ns and self._spin.mode != "spin":
-                    self._spin.learn(False)
                     break
                 if turns % 64 == 0 and self._epoll.poll(0):
                     break
@@ -173,12 +204,18 @@ class DeviceHost:
                 break
             if not data:
                 self._drop(client, "")
-                break
-            self._spin.learn(True)
-            now_ns = time.monotonic_ns()
-            client.heard_ns = now_ns
-            self._answer(client, receive_session(data, now_ns))
-            until_ns = now_ns + spin_ns
+            return data
+        return b""
+
+    def _take(self, client: _Client, data: bytes) -> None:
+        """Gives a client's bytes to its session and sends the answer."""
+        client.heard_ns = time.monotonic_ns()
+        try:
+            self._answer(client, client.session.receive(data, client.heard_ns))
+        except OSError as error:
+            self._drop(client, error.strerror)
+        except Exception:
+            self._give_up(client)
 
     def _epoll_events(self) -> list[tuple[int, int]]:
         wait_ns = self._wait_ns()
@@ -223,35 +260,41 @@ class DeviceHost:
                 if not data:
                     self._drop(client, "")
                     return
-                client.heard_ns = time.monotonic_ns()
-                self._answer(client, client.session.receive(data, client.heard_ns))
+                self._take(client, data)
         except BlockingIOError:
             pass
         except OSError as error:
             self._drop(client, error.strerror)
-        except Exception:
-            self._give_up(client)
 
     def _answer(self, client: _Client, answer: bytes) -> None:
         if answer:
-            client.out += answer
-            self._send(client)
+            self._send(client, answer)
         self._schedule(client)
         if client.session.finished and client.fd in self._clients:
             self._drop(client, "")
 
-    def _send(self, client: _Client) -> None:
+    def _send(self, client: _Client, data: bytes = b"") -> None:
+        """Sends ``data`` behind what waits already; what the socket does not take waits."""
         out = client.out
         try:
-            sent = client.sock.send(out)
+            if out:
+                out += data
+                del out[: client.sock.send(out)]
+            elif data:
+                out += data[client.sock.send(data) :]
         except BlockingIOError:
-            sent = 0
-        del out[:sent]
-        if len(out) > _MAX_OUT_BYTES:
-            self._drop(client, f"{len(out)} bytes wait for it to read")
+            if not out:
+                out += data
+        if out or client.interest != select.EPOLLIN:
+            self._wait_for_room(client)
+
+    def _wait_for_room(self, client: _Client) -> None:
+        waiting = len(client.out)
+        if waiting > _MAX_OUT_BYTES:
+            self._drop(client, f"{waiting} bytes wait for it to read")
             return
-        interest = select.EPOLLIN if len(out) < _HIGH_OUT_BYTES else 0
-        if out:
+        interest = select.EPOLLIN if waiting < _HIGH_OUT_BYTES else 0
+        if waiting:
             interest |= select.EPOLLOUT
         if interest != client.interest:
             client.interest = interest
@@ -307,8 +350,7 @@ class DeviceHost:
             try:
                 if asked and now_ns - client.asked_ns >= patience_ns:
                     why = f"silent for {(now_ns - client.heard_ns) / 1e9:.1f} s"
-                    client.out += client.session.end(ErrorCode.TIMEOUT, why)
-                    self._send(client)
+                    self._send(client, client.session.end(ErrorCode.TIMEOUT, why))
                     self._drop(client, why)
                 elif not asked and now_ns - client.heard_ns >= identity.heartbeat_ns:
                     client.asked_ns = now_ns

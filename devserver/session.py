@@ -309,51 +309,86 @@ class Session:
 
     def _at_a_glance(self, request: Glance, monotonic_ns: int) -> bytes | None:
         """Serves a simple request as :meth:`_on_request` does, only faster; None: it can't."""
-        backplane, connection = self._backplane, self.connection
-        seq, ack, device_id, address, size, time_ns, data = request
-        mapped = backplane.find(Space.PORT, address)
-        if (
-            self._fault
-            or mapped is None
-            or mapped.slot.device_id != device_id
-            or address + size > mapped.end
-            or size not in _SIZES
-            or not connection.accept_request(seq, ack)
-        ):
+        seq, ack, device_id, direction, address, size, time_ns, value = request
+        if size not in _SIZES or not self.connection.accept_request(seq, ack):
             return None
         self._clock.observe(time_ns, monotonic_ns)
-        kind, tail = MessageType.FINISH, None
-        status = Status.OK
+        status, value = self.access(device_id, direction, Space.PORT, address, size, value, time_ns)
+        self.answer(direction, status, value, size)
+        return self._flush()
+
+    # -- one access; what the data loop in C calls (devserver/hotloop.py) ----------------------
+
+    def access(
+        self,
+        device_id: int,
+        direction: int,
+        space: int,
+        address: int,
+        size: int,
+        value: int,
+        time_ns: int,
+    ) -> tuple[int, int]:
+        """Applies one access of one element; returns its status and, for an IN, the value.
+
+        Raises :class:`RemoteProtocolError` if the device does not answer there.
+        """
+        backplane = self._backplane
+        mapped = backplane.find(space, address)
+        if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
+            raise _not_there(device_id, space, address, size)
+        if self._fault:
+            return Status.FAULT, 0
         try:
-            if data:
-                value = int.from_bytes(data, "little")
-                backplane.write(Space.PORT, address, size, value, time_ns)
-            else:
-                kind = MessageType.FEEDBACK
-                value = backplane.read(Space.PORT, address, size, time_ns)
-                tail = value.to_bytes(size, "little")
+            if direction:
+                backplane.write(mapped.region.space, address, size, value, time_ns)
+                return 0, 0
+            return 0, backplane.read(mapped.region.space, address, size, time_ns)
         except DeviceFault as fault:
             self._stop_for(fault)
-            status, tail = Status.FAULT, None if data else b""
-        self._out.append(connection.encode(kind, seq, status, tail=tail))
+            return Status.FAULT, 0
+
+    def answer(self, direction: int, status: int, value: int, size: int) -> None:
+        """Answers the request that was received last."""
+        request = self.connection.received
+        if direction:
+            self._tell(MessageType.FINISH, request, status)
+        else:
+            data = b"" if status else value.to_bytes(size, "little")
+            self._tell(MessageType.FEEDBACK, request, status, tail=data)
+
+    def is_attached(self) -> bool:
+        """Whether requests may come, and no part of a frame has been received so far."""
+        connection = self.connection
+        return connection.state is State.ATTACHED and connection.is_between_frames()
+
+    def has_output(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._out)
+
+    def take_output(self) -> bytes:
+        """The frames that wait to be sent."""
         return self._flush()
+
+    def device_due(self) -> int | None:
+        """The VM time of the next thing that a device does on its own."""
+        return self._backplane.next_deadline_ns()
+
+    def observe_clock(self, offset_ns: int) -> None:
+        """A request's VM time was ``offset_ns`` above CLOCK_MONOTONIC on its arrival."""
+        self._clock.observe(offset_ns, 0)
 
     # -- inner workings -----------------------------------------------------------------------
 
     def _claimed(self, access: Request | Write) -> Mapped:
         """The region that an access is for; the peer's mistake if it is not the device's."""
-        known = access.space in tuple(Space)
-        mapped = self._backplane.find(Space(access.space), access.address) if known else None
+        mapped = self._backplane.find(access.space, access.address)
         if (
             mapped is None
             or mapped.slot.device_id != access.device_id
             or access.address + access.size > mapped.end
         ):
-            raise RemoteProtocolError(
-                ErrorCode.DEVICE,
-                f"an access of {access.size} bytes at {access.address:#x} (space "
-                f"{access.space}) names device {access.device_id}, which does not answer there",
-            )
+            raise _not_there(access.device_id, access.space, access.address, access.size)
         return mapped
 
     @staticmethod
@@ -413,3 +448,11 @@ class Session:
             frames.append(codec.frame(b"".join(held)))
         self._out.clear()
         return b"".join(frames)
+
+
+def _not_there(device_id: int, space: int, address: int, size: int) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        ErrorCode.DEVICE,
+        f"an access of {size} bytes at {address:#x} (space {space}) names device "
+        f"{device_id}, which does not answer there",
+    )

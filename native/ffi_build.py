@@ -1,29 +1,56 @@
-"""The cffi build of ``kvmshim._native``: one cdef file per topic, API mode, warnings are errors.
+"""The cffi builds of ``kvmshim._native`` and ``devserver._native``.
 
-``python native/ffi_build.py`` compiles the module in place, for work on the C sources.
+API mode, one cdef file per topic, warnings are errors. ``python native/ffi_build.py`` compiles both
+in place, for work on the C sources.
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from cffi import FFI
 
-TOPICS = ("kvm", "codec", "link", "vcpu", "floor")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
-def make_builder(root: Path) -> FFI:
-    """The cffi builder for the C sources below ``root/native``."""
+@dataclass(frozen=True)
+class Module:
+    """An extension module: its cdef topics, what they include, and its C sources."""
+
+    name: str
+    topics: tuple[str, ...]
+    headers: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+MODULES = (
+    Module(
+        "kvmshim._native",
+        topics=("kvm", "codec", "link", "vcpu", "floor"),
+        headers=("codec", "control", "floor", "kvm", "link", "vcpu"),
+        sources=("codec", "control", "floor", "kvm", "link", "vcpu"),
+    ),
+    Module(
+        "devserver._native",
+        topics=("serve",),
+        headers=("serve",),
+        sources=("codec", "serve"),
+    ),
+)
+
+
+def make_builder(root: Path, module: Module) -> FFI:
+    """The cffi builder of one module, for the C sources below ``root/native``."""
     native = root / "native"
     builder = FFI()
-    for topic in TOPICS:
+    for topic in module.topics:
         builder.cdef((native / "cdef" / f"{topic}.h").read_text())
     builder.set_source(
-        "kvmshim._native",
-        '#include "native.h"',
-        sources=sorted(str(path) for path in (native / "src").glob("*.c")),
+        module.name,
+        "".join(f'#include "{header}.h"\n' for header in module.headers),
+        sources=[str(native / "src" / f"{source}.c") for source in module.sources],
         include_dirs=[str(native / "src")],
         extra_compile_args=["-O2", "-std=gnu11", "-pthread", *WARNINGS],
         extra_link_args=["-pthread"],
@@ -31,17 +58,22 @@ def make_builder(root: Path) -> FFI:
     return builder
 
 
-def compile_module(root: Path) -> Path:
-    """Compiles the extension and puts it beside the Python package; returns its path."""
+def compile_modules(root: Path) -> list[Path]:
+    """Compiles the extensions and puts each beside its Python package; returns their paths."""
     scratch = root / "native" / "build"
-    scratch.mkdir(exist_ok=True)
-    built = Path(make_builder(root).compile(tmpdir=str(scratch)))
-    target = root / "kvmshim" / built.name
-    fresh = target.with_suffix(".fresh")
-    shutil.copy2(built, fresh)
-    fresh.replace(target)  # a running process keeps the file it has mapped
-    return target
+    targets = []
+    for module in MODULES:
+        folder = scratch / module.name
+        folder.mkdir(parents=True, exist_ok=True)
+        built = Path(make_builder(root, module).compile(tmpdir=str(folder)))
+        target = root / module.name.partition(".")[0] / built.name
+        fresh = target.with_suffix(".fresh")
+        shutil.copy2(built, fresh)
+        fresh.replace(target)  # a running process keeps the file it has mapped
+        targets.append(target)
+    return targets
 
 
 if __name__ == "__main__":
-    print(compile_module(Path(__file__).resolve().parent.parent))
+    for path in compile_modules(Path(__file__).resolve().parent.parent):
+        print(path)

@@ -1,4 +1,4 @@
-"""Compiles ``kvmshim._native`` when the package is built or installed (a hatchling build hook)."""
+"""Compiles the native modules when the package is built or installed (a hatchling build hook)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             import ffi_build
         finally:
             sys.path.pop(0)
-        built = ffi_build.compile_module(ROOT)
+        for built in ffi_build.compile_modules(ROOT):
+            build_data["artifacts"].append(str(built.relative_to(ROOT)))
         build_data["infer_tag"] = True
         build_data["pure_python"] = False
-        build_data["artifacts"].append(str(built.relative_to(ROOT)))

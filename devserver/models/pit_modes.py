@@ -270,10 +270,10 @@ class SquareWave(Mode):
             return
         left = self.left_of_half(counter)
         if pulses >= left:
-            count, was_high = counter.count_register, counter.out
-            self.load(counter, count)
-            counter.out = not was_high or count == 1
-            pulses = (pulses - left) % pulses_to_zero(count, counter.bcd)
+            was_high = counter.out
+            self.load(counter, counter.count_register)
+            counter.out = not was_high
+            pulses = (pulses - left) % pulses_to_zero(counter.count_register, counter.bcd)
             left = self.left_of_half(counter)
             if pulses >= left:
                 pulses -= left

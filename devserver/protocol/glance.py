@@ -1,6 +1,6 @@
 """Recognizes the commonest frame at one glance: a single request for one element at a port.
 
-Everything about such a frame but seven numbers is constant for a connection: the frame's length,
+Everything about such a frame but a few numbers is constant for a connection: the frame's length,
 the tags, the identifiers. All of it is checked by one comparison of large integers, and the numbers
 are taken out by one unpacking. Whatever does not match goes the long way, which says what is wrong.
 """
@@ -16,21 +16,30 @@ from devserver.protocol.limits import FRAME_HEADER_BYTES
 from devserver.protocol.messages import AddressSpace, Direction, MessageType
 
 _LAYOUT = LAYOUTS[MessageType.REQUEST]
-_VARIABLE = ("seq", "ack", "device_id", "address", "size", "time_ns")
-_WIDTHS = {"seq": 8, "ack": 8, "device_id": 4, "address": 8, "size": 1, "time_ns": 8}
+_VARIABLE = ("seq", "ack", "device_id", "direction", "address", "size", "time_ns")
+_WIDTHS = {
+    "seq": 8,
+    "ack": 8,
+    "device_id": 4,
+    "direction": 1,
+    "address": 8,
+    "size": 1,
+    "time_ns": 8,
+}
 _LETTERS = {1: "B", 4: "I", 8: "Q"}
 
 
 class Glance(NamedTuple):
-    """The numbers of a recognized request; ``data`` is empty for an IN."""
+    """The numbers of a recognized request; ``value`` is 0 for an IN."""
 
     seq: int
     ack: int
     device_id: int
+    direction: int
     address: int
     size: int
     time_ns: int
-    data: bytes
+    value: int
 
 
 class _Pattern:
@@ -52,8 +61,8 @@ class _Pattern:
         head = bytearray(length.to_bytes(FRAME_HEADER_BYTES) + _LAYOUT.pack(*values))
         mask = bytearray(b"\xff" * len(head))
         for name in _VARIABLE:
-            if name == "size" and data_bytes:
-                continue  # the data's length says it
+            if name == "direction" or (name == "size" and data_bytes):
+                continue  # constant too: the length of the data says which
             at = FRAME_HEADER_BYTES + _LAYOUT.offsets[name]
             mask[at : at + _WIDTHS[name]] = bytes(_WIDTHS[name])
         if data_bytes:
@@ -90,4 +99,5 @@ class Glancer:
         pattern = self._patterns.get(len(data))
         if pattern is None or int.from_bytes(data) & pattern.mask != pattern.bits:
             return None
-        return Glance._make((*_TAKE_OUT.unpack_from(data), data[_DATA_AT:]))
+        value = int.from_bytes(data[_DATA_AT:], "little")
+        return Glance._make((*_TAKE_OUT.unpack_from(data), value))

@@ -14,7 +14,8 @@ import pytest
 from devserver.board import PC_BOARD
 from kvmshim.loader import ImageKind, detect_kind
 
-GUESTS = Path(__file__).parents[1] / "guests"
+ROOT = Path(__file__).parents[1]
+GUESTS = ROOT / "guests"
 BUILT = GUESTS / "built"
 MAX_STATUS = 111  # above that, the exit status would mean something else
 KEYS = {
@@ -79,6 +80,22 @@ def test_a_source_that_nasm_refuses_is_named_with_its_line(tmp_path: Path) -> No
     source.write_text("bits 16\nno such thing\n")
     with pytest.raises(build.BuildError, match=r"broken\.asm:2"):
         build.build(str(source), tmp_path / "broken.bin")
+
+
+@needs_nasm
+def test_the_example_of_the_docs_builds(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "guests.md").read_text()
+    (example,) = re.findall(r"```nasm\n(.*?)```", text, re.DOTALL)
+    source = tmp_path / "mine.asm"
+    source.write_text(example)
+    build.build(str(source), tmp_path / "mine.bin")
+    assert len(example.splitlines()) == 5
+
+
+def test_the_docs_list_every_guest() -> None:
+    text = (ROOT / "docs" / "guests.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(listed) == sorted(ENTRIES)
 
 
 def test_without_nasm_the_build_says_what_to_install(

@@ -104,6 +104,14 @@ def test_a_trigger_without_a_count_is_lost() -> None:
     assert pit.trace(2) == "0 0"
 
 
+def test_a_control_word_forgets_a_trigger() -> None:
+    pit = bench(1, 2, 0)
+    pit.trigger()
+    pit.program(2, 1)
+    pit.put(2, 2, 0)
+    assert pit.trace(2) == "0 0"
+
+
 # -- mode 2: rate generator -----------------------------------------------------------------------
 
 
@@ -180,6 +188,16 @@ def test_the_forbidden_count_of_1_leaves_out_high(mode: int) -> None:
     assert pit.device.deadline_ns() is None
 
 
+def test_mode_2_comes_back_from_the_forbidden_count_with_the_next_one() -> None:
+    pit = Bench()
+    pit.program(0, 2)
+    pit.put(0, 1, 0)
+    pit.pulses(10)
+    pit.put(0, 3, 0)
+    pit.pulses(6)
+    assert pit.edges[1:] == [(pulse_ns(13), False), (pulse_ns(14), True), (pulse_ns(16), False)]
+
+
 # -- modes 4 and 5: strobes -----------------------------------------------------------------------
 
 
@@ -193,6 +211,15 @@ def test_mode_4_ends_its_strobe_even_if_gate_stops_the_counting() -> None:
     pit.gate(False)
     assert pit.out() == 0
     assert pit.trace(2) == "0 0"
+
+
+def test_mode_4_holds_the_count_while_gate_is_low_and_is_not_triggered_by_it() -> None:
+    pit = bench(4, 3, 0, gate=False)
+    assert pit.trace(2) == "3 3"
+    pit.gate(True)
+    assert pit.trace(1) == "2"
+    pit.trigger()
+    assert pit.trace(3) == "1 0_ FFFF"
 
 
 def test_mode_4_is_retriggered_by_a_new_count_but_not_by_its_first_byte() -> None:
@@ -391,6 +418,16 @@ def test_a_one_shot_interrupts_once() -> None:
     pit.wait(SECOND_NS)
     assert pit.edges == [(pulse_ns(1001), True)]
     assert pit.device.deadline_ns() is None
+
+
+def test_a_new_count_ends_a_strobe_on_the_next_pulse() -> None:
+    pit = Bench()
+    pit.program(0, 4)
+    pit.put(0, 2, 0)
+    pit.pulses(3)
+    pit.put(0, 9, 0)
+    pit.pulses(9)
+    assert pit.edges[1:] == [(pulse_ns(3), False), (pulse_ns(4), True)]
 
 
 def test_reprogramming_moves_the_line_at_once() -> None:

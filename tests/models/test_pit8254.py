@@ -260,6 +260,15 @@ def test_a_count_of_zero_is_the_largest(bcd: bool, largest: int) -> None:
     assert (pit.count(), pit.out()) == (0, 1)
 
 
+@pytest.mark.parametrize(("bcd", "largest"), [(False, 0x10000), (True, 10000)])
+def test_the_largest_count_interrupts_when_it_has_gone_all_the_way(bcd: bool, largest: int) -> None:
+    pit = Bench()
+    pit.program(0, 0, bcd=bcd)
+    pit.put(0, 0, 0)
+    pit.wait(SECOND_NS)
+    assert pit.edges == [(pulse_ns(1 + largest), True)]
+
+
 def test_bcd_borrows_from_decade_to_decade_and_wraps_to_9999() -> None:
     assert bench(0, 0x01, 0x10, bcd=True).trace(3) == "1001_ 1000_ 999_"
     assert bench(0, 0x01, 0x00, bcd=True).trace(4) == "1_ 0 9999 9998"
@@ -301,13 +310,13 @@ def test_a_control_word_sets_both_bytes_flip_flops_back() -> None:
 
 
 def test_a_latched_count_is_held_until_it_is_read_and_later_latches_are_ignored() -> None:
-    pit = bench(0, 0x05, 0x01)
+    pit = bench(0, 0x01, 0x01)
     pit.pulses(1)
     pit.control(0x80)
     pit.pulses(3)
     pit.control(0x80)
-    assert (pit.get(2), pit.get(2)) == (0x05, 0x01)
-    assert (pit.get(2), pit.get(2)) == (0x02, 0x01)
+    assert (pit.get(2), pit.get(2)) == (0x01, 0x01)
+    assert (pit.get(2), pit.get(2)) == (0xFE, 0x00)
 
 
 def test_reprogramming_a_counter_drops_what_it_held() -> None:

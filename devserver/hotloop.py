@@ -17,6 +17,8 @@ _NEVER_NS = 1 << 62
 #: ``struct serve_request``: seq, sent, address, value, time_ns, device_id, direction, space, size.
 _REQUEST = struct.Struct("=QQQQQIBBB")
 
+_BEFORE_BYTES = 4096
+
 CLOSED: int = lib.SERVE_CLOSED
 FAILED: int = lib.SERVE_FAILED
 IDLE: int = lib.SERVE_IDLE
@@ -66,8 +68,7 @@ class HotLoop:
                 connection.received, connection.sent = seq, sent
                 status, value = access(device_id, direction, space, address, size, data, time_ns)
                 answer = direction + 1
-                if session.has_output():
-                    # What the request caused stands before its answer, and was numbered here.
+                if session.has_output() and not self._put_before(session):
                     session.answer(direction, status, value, size)
                     return found, session.take_output(), b""
                 if session.device_due() != own_due:
@@ -82,6 +83,17 @@ class HotLoop:
             to_send = bytes(ffi.buffer(stream.out, stream.out_used))
         return int(found), to_send, received
 
+    def _put_before(self, session: Session) -> bool:
+        """Puts what a request caused before its answer; False if there is no room for so much."""
+        caused = session.output()
+        if len(caused) > _BEFORE_BYTES:
+            return False
+        session.clear_output()
+        ffi.memmove(self._stream.before, caused, len(caused))
+        self._stream.before_used = len(caused)
+        self._stream.sent = session.connection.sent
+        return True
+
     def _lend(self, fd: int, session: Session) -> None:
         stream, connection = self._stream, session.connection
         stream.fd = fd
@@ -90,7 +102,7 @@ class HotLoop:
         stream.sent, stream.received = connection.sent, connection.received
         stream.acknowledged = connection.acknowledged
         stream.clock_offset_ns = -_NEVER_NS
-        stream.out_used = 0
+        stream.out_used = stream.before_used = 0
 
     def _give_back(self, session: Session) -> None:
         stream, connection = self._stream, session.connection

@@ -366,6 +366,14 @@ class Session:
         """Whether something waits to be sent."""
         return bool(self._out)
 
+    def output(self) -> bytes:
+        """The messages that wait to be sent."""
+        return b"".join(self._out)
+
+    def clear_output(self) -> None:
+        """Forgets them: the caller has sent them."""
+        self._out.clear()
+
     def take_output(self) -> bytes:
         """The frames that wait to be sent."""
         return self._flush()

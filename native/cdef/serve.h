@@ -31,9 +31,10 @@ struct serve_stream {
     int64_t spin_ns;
     struct serve_request request;
     int error_number;
-    size_t in_used, out_used;
+    size_t in_used, out_used, before_used;
     uint8_t received_bytes[65536];
-    uint8_t out[128];
+    uint8_t before[4096];
+    uint8_t out[...];
     ...;
 };
 

@@ -45,10 +45,13 @@ static bool send_answer(struct serve_stream *stream, int answer, uint8_t status,
         .data = data,
         .length = status ? 0 : stream->request.size,
     };
-    long size = codec_encode(&message, stream->out + FRAME_HEADER);
-    uint32_t header = __builtin_bswap32((uint32_t)size);
+    size_t length = stream->before_used;
+    memcpy(stream->out + FRAME_HEADER, stream->before, length);
+    length += (size_t)codec_encode(&message, stream->out + FRAME_HEADER + length);
+    uint32_t header = __builtin_bswap32((uint32_t)length);
     memcpy(stream->out, &header, FRAME_HEADER);
-    stream->out_used = FRAME_HEADER + (size_t)size;
+    stream->out_used = FRAME_HEADER + length;
+    stream->before_used = 0;
     ssize_t sent = send(stream->fd, stream->out, stream->out_used, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent == (ssize_t)stream->out_used) {
         stream->out_used = 0;

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SERVE_BUFFER = 64 * 1024 };
+enum { SERVE_BUFFER = 64 * 1024, SERVE_BEFORE = 4096 };
 
 enum serve_found {
     SERVE_REQUEST, /* stream.request */
@@ -43,9 +43,10 @@ struct serve_stream {
     int64_t spin_ns;         /* below 0: no end */
     struct serve_request request;
     int error_number;
-    size_t in_used, out_used;
+    size_t in_used, out_used, before_used;
     uint8_t received_bytes[SERVE_BUFFER];
-    uint8_t out[128];
+    uint8_t before[SERVE_BEFORE]; /* messages that stand before the next answer */
+    uint8_t out[SERVE_BEFORE + 128];
 };
 
 struct serve_stream *serve_new(void);

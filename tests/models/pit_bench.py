@@ -82,6 +82,17 @@ class Bench(Rig):
         return " ".join(seen)
 
 
+def bench(
+    mode: int, *count: int, gate: bool = True, access: int = BOTH, bcd: bool = False
+) -> Bench:
+    """A PIT whose counter 2 was programmed, and given a count if there is one."""
+    pit = Bench()
+    pit.gate(gate)
+    pit.program(2, mode, access, bcd)
+    pit.put(2, *count)
+    return pit
+
+
 def one_less(count: int, bcd: bool) -> int:
     """A decrement, digit by digit in BCD."""
     if not bcd:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pytest
 from pit_bench import LSB, Bench, bench, pulse_ns
 
-
 # -- mode 0: interrupt on terminal count ----------------------------------------------------------
 
 

@@ -10,9 +10,13 @@ import importlib.util
 import sys
 import traceback
 from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from devserver.models.device import Device
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP = "devserver.models"
 
@@ -95,5 +99,7 @@ def find(kind: str) -> type[Device]:
 
 
 @cache
-def _entry_points() -> dict[str, metadata.EntryPoint]:
-    return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

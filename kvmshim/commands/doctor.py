@@ -6,9 +6,13 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kvmshim import outcome
+
+if TYPE_CHECKING:
+    from kvmshim.doctor import Host
 
 _EPILOG = """\
 exit status: 0 if guests can run here, 114 if they can't.
@@ -24,25 +28,23 @@ def add_parser(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object (docs/doctor.md)"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the table or the JSON object; returns the exit status."""
+def run(options: argparse.Namespace, host: Host | None = None) -> int:
+    """Prints the table or the JSON object; returns the exit status. ``host`` is this one."""
     from kvmshim.doctor import ThisHost, as_table, examine
 
-    report = examine(ThisHost())
+    report = examine(host or ThisHost())
     if options.json:
-        print(json.dumps(report.as_object(), indent=2, ensure_ascii=False))
+        print(json.dumps(report.as_object(), indent=2))
     else:
-        print("\n".join(as_table(report, colour=_wants_colour())))
+        print("\n".join(as_table(report, colour=wants_colour(sys.stdout, os.environ))))
     return 0 if report.ok else outcome.EXIT_HOST
 
 
-def _wants_colour() -> bool:
-    """Whether standard output is a terminal that shows colours and nobody objects."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not plain
+def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether ``stream`` is a terminal that shows colours and nobody objects (no-color.org)."""
+    plain = environment.get("NO_COLOR") or environment.get("TERM") == "dumb"
+    return stream.isatty() and not plain

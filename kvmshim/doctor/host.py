@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from kvmshim.errors import HostError
+from kvmshim.errors import HostError, KvmshimError
 
 if TYPE_CHECKING:
     from kvmshim.abi import Capability
@@ -180,8 +180,12 @@ class ThisHost:
         """See :class:`Host`."""
         try:
             return _try_server()
+        except KvmshimError:
+            raise
         except ImportError as error:
             raise HostError(f"a Python package is not installed: {error}") from error
+        except OSError as error:
+            raise HostError(f"can't start the server: {error_name(error)}") from error
 
     def _below(self, path: str) -> Path:
         return self._root / path.lstrip("/")

@@ -26,6 +26,9 @@ _UDEV_ADVICE = (
     f"put the udev rule {UDEV_RULE} into /etc/udev/rules.d/99-kvm.rules, then run "
     "'sudo udevadm control --reload-rules && sudo udevadm trigger --name-match=kvm'"
 )
+_NATIVE_ADVICE = (
+    "install kvmshim again with pip, or in a source tree run 'python native/ffi_build.py'"
+)
 _GROUP_MAY_USE = 0o060
 _ALL_MAY_USE = 0o006
 
@@ -43,7 +46,7 @@ class KvmExamination:
         try:
             self._host.load_native()
         except ImportError as error:
-            yield _missing("native-module", str(error), "install kvmshim again with pip")
+            yield _missing("native-module", str(error), _NATIVE_ADVICE)
             return
         yield Finding("native-module", Status.OK, "loaded")
         node = self._node()
@@ -99,8 +102,8 @@ class KvmExamination:
     def _permission_advice(self, node: Node) -> str:
         if self._around.in_container:
             return (
-                "start the container with --device /dev/kvm and "
-                '--group-add "$(stat -c %g /dev/kvm)", or open the device\'s mode on its host'
+                f"give it mode 0666 on the container's host (udev rule {UDEV_RULE}), or start the "
+                "container with --device /dev/kvm and --group-add with a group that may use it"
             )
         if node.mode & _ALL_MAY_USE == _ALL_MAY_USE:
             return "its mode allows it, so a security policy (SELinux, AppArmor) or an ACL forbids"
@@ -180,7 +183,7 @@ def _failure_advice(error: KvmshimError) -> str:
 
 
 def _speed(measured: Measurements) -> Finding:
-    rate = f"{_rate(measured.instructions_per_second)} instructions a second"
+    rate = f"{_rate(measured.instructions_per_second)} real-mode instructions a second"
     if not measured.emulated:
         return Finding("guest-speed", Status.OK, f"{rate}: the processor runs guest code itself")
     return Finding(

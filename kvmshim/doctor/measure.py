@@ -7,7 +7,6 @@ import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from kvmshim.abi import ffi, lib
 from kvmshim.cpu_start import apply_start
@@ -42,6 +41,7 @@ _EXIT_SAMPLES = 3000
 _LONG_ENOUGH_NS = 4_000_000
 _FIRST_COUNT, _LAST_COUNT, _GROWTH = 2_000, 16_384_000, 8
 _REPEATS = 3
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,16 @@ class _Guest:
 
 def measure(path: str) -> Measurements:
     """Runs the guests on the KVM at ``path``; raises :class:`KvmError` or :class:`HostError`."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _measure(path)
+        except KvmError as error:
+            if error.errno != errno.EINTR:  # the terminal's Ctrl-Z, a debugger: begin again
+                raise
+    raise HostError("running a guest was interrupted again and again")
+
+
+def _measure(path: str) -> Measurements:
     with System(path) as system:
         with _guest(system, _EXITS) as guest:
             guest.exits(_WARM_UP_EXITS)
@@ -96,7 +106,7 @@ def _guest(system: System, code: bytes) -> Iterator[_Guest]:
     memory = GuestMemory(PAGE_BYTES)
     with contextlib.ExitStack() as stack:
         stack.callback(memory.close)
-        vm: Any = system.create_vm()
+        vm = system.create_vm()
         stack.callback(vm.close)
         vm.prepare_real_mode()
         vm.create_irqchip()

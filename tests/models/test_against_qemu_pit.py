@@ -128,7 +128,11 @@ class LineOfPit:
             assert rate_generator or levels[0] in levels[1:], step
 
 
+SPEAKER_LOOK: Move = (In(PORT_B), Wait(150_000))
+
+
 def moves(*some: Move) -> list[Move]:
+    """The moves of a story."""
     return list(some)
 
 
@@ -160,9 +164,7 @@ PIT_STORIES: dict[str, Sequence[Move]] = {
         [Out(PIT_CONTROL, 0x80), In(PIT + 2), In(PIT + 2)],
         latched(2),
     ),
-    "the speaker's counter shows at port B": moves(
-        programmed(2, 3, 1000), *[[In(PORT_B), Wait(150_000)]] * 8
-    ),
+    "the speaker's counter shows at port B": moves(programmed(2, 3, 1000), *[SPEAKER_LOOK] * 8),
     "a new count of mode 0 begins anew": moves(
         *(programmed(0, 0, 1000), [Wait(100_000)], loaded(0, 2000), latched(0)),
         *([Wait(1_000_000)], latched(0), [Wait(1_000_000)], latched(0)),

@@ -29,6 +29,7 @@ _UDEV_ADVICE = (
 _NATIVE_ADVICE = (
     "install kvmshim again with pip, or in a source tree run 'python native/ffi_build.py'"
 )
+_FILES_ADVICE = "too many files are open; raise the limit with 'ulimit -n'"
 _GROUP_MAY_USE = 0o060
 _ALL_MAY_USE = 0o006
 
@@ -96,7 +97,7 @@ class KvmExamination:
                 "or allow c 10:232 in its device rules"
             )
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            return "too many open files; raise the limit with 'ulimit -n'"
+            return _FILES_ADVICE
         return self._absence_advice()
 
     def _permission_advice(self, node: Node) -> str:
@@ -175,6 +176,8 @@ def _failure_advice(error: KvmshimError) -> str:
     number = error.errno if isinstance(error, KvmError) else None
     if number == errno.EBUSY:
         return "another hypervisor (VirtualBox, VMware) holds the processor; stop its machines"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return _FILES_ADVICE
     if number == errno.ENOMEM:
         return "the host is out of memory, or this container's limit is too low"
     if number in (errno.EPERM, errno.EACCES):

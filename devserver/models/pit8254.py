@@ -102,6 +102,13 @@ PORTB = Region(
 )
 
 
+#: A guest can ask for a million interrupts a second, which no processor could take and which would
+#: keep a server from serving others. So many edges of the line are made in each window of VM time
+#: (20,000 interrupts a second, in the long run); one more stands for all further ones.
+WINDOW_NS = 20_000_000
+MAX_EDGES = 800
+
+
 def pulses_at(now_ns: int) -> int:
     """How many CLK pulses have passed at VM time ``now_ns``."""
     return now_ns * PULSES // PULSES_NS
@@ -130,10 +137,17 @@ class Pit8254(Device):
 
     @dataclass
     class State:
-        """``counters`` are the three of the chip, ``portb`` the writable bits of port B."""
+        """``counters`` are the three of the chip, ``portb`` the writable bits of port B.
+
+        ``window`` is the number of the window in which ``edges`` edges of the interrupt line
+        were made one by one; ``owed`` says that further ones are to be made up for by one.
+        """
 
         counters: list[PitCounter] = field(default_factory=_power_on)
         portb: int = 0
+        window: int = 0
+        edges: int = 0
+        owed: bool = False
 
     state: State
 
@@ -152,14 +166,45 @@ class Pit8254(Device):
         self._schedule()
 
     def deadline_ns(self) -> int | None:
-        return self._edge_ns
+        state = self.state
+        if state.owed:
+            return (state.window + 1) * WINDOW_NS
+        if self._edge_ns is None or state.edges < MAX_EDGES:
+            return self._edge_ns
+        return max(self._edge_ns, (state.window + 1) * WINDOW_NS)
 
     def advance(self, now_ns: int) -> None:
-        timer = self.state.counters[0]
+        state, timer = self.state, self.state.counters[0]
+        if state.owed and now_ns >= (state.window + 1) * WINDOW_NS:
+            self._make_up(now_ns)
         while self._edge_ns is not None and self._edge_ns <= now_ns:
-            timer.run_to(self._edge)
-            self.set_line("irq", timer.out)
+            if self._may_make_edge(self._edge_ns):
+                timer.run_to(self._edge)
+                self.set_line("irq", timer.out)
+            else:
+                timer.run_to(pulses_at(now_ns))
+                state.owed = True
             self._schedule()
+
+    def _may_make_edge(self, at_ns: int) -> bool:
+        """Counts an edge; False when its window has had as many as it may have."""
+        state, window = self.state, at_ns // WINDOW_NS
+        if window > state.window:
+            state.window, state.edges = window, 0
+        if state.edges >= MAX_EDGES:
+            return False
+        state.edges += 1
+        return True
+
+    def _make_up(self, now_ns: int) -> None:
+        """One rising edge in place of all that were passed over; then the line is as OUT is."""
+        state, timer = self.state, self.state.counters[0]
+        timer.run_to(pulses_at(now_ns))
+        state.window, state.edges, state.owed = now_ns // WINDOW_NS, 2, False
+        self.set_line("irq", False)
+        self.set_line("irq", True)
+        self.set_line("irq", timer.out)
+        self._schedule()
 
     def _schedule(self) -> None:
         """Looks for the next edge of counter 0's OUT, the one thing that is kept outside State."""

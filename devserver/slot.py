@@ -1,0 +1,238 @@
+"""One device in a backplane: its wiring, the bus that it sees, what waits for it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from devserver.board import DeviceWiring
+from devserver.models import catalog
+from devserver.models.device import Context, Device, OptionError, Signal, Space, StateError
+from devserver.models.registers import Region
+
+#: Bytes from the world that a channel holds for a device that is not ready for them.
+FEED_LIMIT_BYTES = 64 * 1024
+
+
+class BoardError(ValueError):
+    """The machine as described can't be built: unknown model or option, or a clash."""
+
+
+class DeviceFault(Exception):
+    """A model raised an exception; carries the device's name and the traceback as text."""
+
+    def __init__(self, device: str, kind: str, error: BaseException) -> None:
+        self.device = device
+        self.kind = kind
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        at = f" at {last[0].filename}:{last[0].lineno}" if last else ""
+        self.details = "".join(traceback.format_exception(error))
+        super().__init__(f"device '{device}' ({kind}) failed: {type(error).__name__}: {error}{at}")
+
+
+class Sink(Protocol):
+    """Where a backplane's outputs go."""
+
+    def line(self, line: int, level: bool) -> None:
+        """An interrupt line changed its level."""
+
+    def emit(self, device_id: int, channel: int, data: bytes) -> None:
+        """A device sends bytes to the world; ``channel`` indexes the model's ``emits``."""
+
+    def consumed(self, device_id: int, channel: int, total: int) -> None:
+        """A device has taken ``total`` bytes so far from the feed channel ``channel``."""
+
+    def signal(self, device_id: int, signal: Signal, value: int) -> None:
+        """A device asks something of the whole machine."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A region at its place in an address space."""
+
+    slot: Slot
+    region: Region
+    base: int
+
+    @property
+    def end(self) -> int:
+        return self.base + self.region.size
+
+
+class Lines:
+    """The interrupt lines of a machine. Outputs wired to one line are ORed, as on the ISA bus."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._drivers: dict[int, set[tuple[int, str]]] = {}
+
+    def drive(self, line: int, driver: tuple[int, str], level: bool) -> None:
+        high = self._drivers.setdefault(line, set())
+        before = bool(high)
+        if level:
+            high.add(driver)
+        else:
+            high.discard(driver)
+        if bool(high) != before:
+            self._sink.line(line, level)
+
+    def levels(self) -> dict[int, bool]:
+        return {line: bool(high) for line, high in self._drivers.items()}
+
+    def save(self) -> list[list[Any]]:
+        return [[line, *driver] for line, high in self._drivers.items() for driver in sorted(high)]
+
+    def load(self, saved: Sequence[Sequence[Any]]) -> None:
+        self._drivers = {}
+        for line, device_id, output in saved:
+            self._drivers.setdefault(line, set()).add((device_id, output))
+
+
+class _WiringError(ValueError):
+    """A wiring that does not fit the model."""
+
+
+def _with_names(wiring: DeviceWiring, model: type[Device]) -> DeviceWiring:
+    """``wiring`` with its unnamed base given to the first region, its unnamed line to the output.
+
+    A machine file may leave these names out, as its reader need not know the model.
+    """
+    if "" in wiring.lines and len(model.outputs) > 1:
+        raise _WiringError(
+            f"kind '{model.kind}' has several interrupt outputs; "
+            f"name one of: {', '.join(model.outputs)}"
+        )
+    regions = [region.name for region in model.regions]
+    return replace(
+        wiring,
+        bases=_named(f"kind '{model.kind}': region", wiring.bases, regions),
+        lines=_named(f"kind '{model.kind}': interrupt output", wiring.lines, model.outputs),
+    )
+
+
+def _named(what: str, wired: Mapping[str, int], names: Sequence[str]) -> Mapping[str, int]:
+    if "" not in wired:
+        return wired
+    if not names:
+        raise _WiringError(f"{what} wired, but the model has none")
+    if names[0] in wired:
+        raise _WiringError(f"{what} '{names[0]}' is wired twice")
+    return {name or names[0]: value for name, value in wired.items()}
+
+
+class Slot:
+    """One device in the backplane: its identity, its wiring and its bus."""
+
+    def __init__(
+        self, device_id: int, wiring: DeviceWiring, sink: Sink, lines: Lines, epoch_ns: int
+    ) -> None:
+        self.device_id = device_id
+        self.wiring = wiring
+        self._sink = sink
+        self._lines = lines
+        self._backlog: dict[str, bytearray] = {}
+        self._taken: dict[str, int] = {}
+        self._ended: set[str] = set()
+        try:
+            model = catalog.find(wiring.kind)
+            self.wiring = _with_names(wiring, model)
+            self.device: Device = model(Context(self, epoch_ns, wiring.options))
+        except (catalog.UnknownModel, OptionError, _WiringError) as error:
+            raise BoardError(f"device '{wiring.name}': {error}") from None
+        except Exception as error:
+            raise DeviceFault(wiring.name, wiring.kind, error) from error
+        self._check_wiring()
+
+    # the bus that the device sees
+
+    def set_line(self, output: str, level: bool) -> None:
+        line = self.wiring.lines.get(output)
+        if line is not None:
+            self._lines.drive(line, (self.device_id, output), level)
+
+    def emit(self, channel: str, data: bytes) -> None:
+        self._sink.emit(self.device_id, self.device.emits.index(channel), data)
+
+    def signal(self, signal: Signal, value: int) -> None:
+        self._sink.signal(self.device_id, signal, value)
+
+    # what the backplane uses
+
+    def regions(self) -> Iterator[Mapped]:
+        for region in self.device.regions:
+            base = self.wiring.bases.get(region.name)
+            if base is not None:
+                yield Mapped(self, region, base)
+
+    def feed(self, channel: str, data: bytes, end: bool, now_ns: int) -> None:
+        held = self._backlog.setdefault(channel, bytearray())
+        if len(held) + len(data) > FEED_LIMIT_BYTES:
+            raise OverflowError(
+                f"device '{self.wiring.name}': more than {FEED_LIMIT_BYTES} bytes are waiting "
+                f"on '{channel}'"
+            )
+        held += data
+        if end:
+            self._ended.add(channel)
+        self.offer(now_ns)
+
+    def offer(self, now_ns: int) -> None:
+        """Offers the device what waits for it."""
+        consumed: list[int] = []
+        for channel, held in list(self._backlog.items()):
+            took = self.device.feed(channel, bytes(held), now_ns) if held else 0
+            if took:
+                del held[:took]
+                self._taken[channel] = self._taken.get(channel, 0) + took
+                consumed.append(self.device.feeds.index(channel))
+            if not held:
+                del self._backlog[channel]
+                if channel in self._ended:
+                    self._ended.discard(channel)
+                    self.device.feed_end(channel, now_ns)
+        for index in consumed:  # last, for it may bring more
+            self._sink.consumed(self.device_id, index, self._taken[self.device.feeds[index]])
+
+    @property
+    def hungry(self) -> bool:
+        """Whether bytes wait for this device."""
+        return bool(self._backlog)
+
+    def save(self) -> dict[str, Any]:
+        return {
+            "name": self.wiring.name,
+            "device": self.device.save(),
+            "backlog": {channel: bytes(held) for channel, held in self._backlog.items()},
+            "taken": dict(self._taken),
+            "ended": sorted(self._ended),
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        if saved["name"] != self.wiring.name:
+            raise StateError(f"snapshot is of '{saved['name']}', not '{self.wiring.name}'")
+        self.device.load(saved["device"])
+        self._backlog = {channel: bytearray(held) for channel, held in saved["backlog"].items()}
+        self._taken = dict(saved["taken"])
+        self._ended = set(saved["ended"])
+
+    def _check_wiring(self) -> None:
+        wiring, device = self.wiring, self.device
+        for what, wired, known in (
+            ("region", wiring.bases, [region.name for region in device.regions]),
+            ("interrupt output", wiring.lines, list(device.outputs)),
+        ):
+            for name in wired:
+                if name not in known:
+                    raise BoardError(
+                        f"device '{wiring.name}': kind '{wiring.kind}' has no {what} '{name}' "
+                        f"(it has: {', '.join(known) or 'none'})"
+                    )
+        for mapped in self.regions():
+            limit = 0x10000 if mapped.region.space is Space.PORT else 1 << 64
+            if not 0 <= mapped.base <= limit - mapped.region.size:
+                raise BoardError(
+                    f"device '{wiring.name}': region '{mapped.region.name}' at {mapped.base:#x} "
+                    f"lies outside the address space"
+                )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -100,14 +101,17 @@ def frame(payload: bytes) -> bytes:
 
 def decode(payload: bytes) -> list[Message]:
     """Every message of a frame's payload. Raises :class:`RemoteProtocolError` (malformed)."""
-    messages: list[Message] = []
+    return list(iterate(payload))
+
+
+def iterate(payload: bytes) -> Iterator[Message]:
+    """The messages of a frame's payload one by one, so that a stranger's can be refused early."""
+    if not payload:
+        raise _malformed("an empty frame")
     at = 0
     while at < len(payload):
         message, at = decode_one(payload, at)
-        messages.append(message)
-    if not messages:
-        raise _malformed("an empty frame")
-    return messages
+        yield message
 
 
 def decode_one(payload: bytes, at: int) -> tuple[Message, int]:
@@ -157,7 +161,10 @@ def _decode_writes(payload: bytes, at: int, end: int) -> tuple[Write, ...]:
 
 def _decode_session(payload: bytes, at: int) -> tuple[Message, int]:
     unpacker = msgpack.Unpacker(
-        max_buffer_size=limits.MAX_FRAME_BYTES, max_ext_len=0, strict_map_key=True
+        max_buffer_size=limits.MAX_FRAME_BYTES,
+        max_array_len=limits.MAX_LIST_ITEMS,  # msgpack allocates a list before it has its items
+        max_ext_len=0,
+        strict_map_key=True,
     )
     unpacker.feed(payload[at:])
     try:
@@ -166,7 +173,7 @@ def _decode_session(payload: bytes, at: int) -> tuple[Message, int]:
         raise _malformed("a message cut short") from None
     except Exception as error:  # msgpack raises a dozen kinds for bytes that are not msgpack
         raise _malformed(f"not msgpack: {type(error).__name__}") from None
-    if not (isinstance(parts, list) and parts and isinstance(parts[0], int)):
+    if not (isinstance(parts, list) and parts and type(parts[0]) is int):
         raise _malformed("a message that is not an array with a type")
     cls = SESSION_CLASSES.get(parts[0])  # type: ignore[call-overload]
     if cls is None:

@@ -192,9 +192,11 @@ class Connection:
         messages: list[Message] = []
         try:
             for payload in self._frames.feed(data):
-                for message in codec.decode(payload):
+                for message in codec.iterate(payload):
                     self._accept(message)
                     messages.append(message)
+                    if self.state is State.CLOSED:
+                        return messages  # whatever follows the last message is of no interest
         except RemoteProtocolError:
             self.state = State.CLOSED
             raise

@@ -20,6 +20,8 @@ MAX_BATCH_WRITES = 1024
 MAX_TEXT_BYTES = 16384
 #: Most devices that one attach may ask for.
 MAX_DEVICES = 256
+#: Most items of any list in a session message.
+MAX_LIST_ITEMS = 1024
 #: Longest name of anything.
 MAX_NAME_BYTES = 255
 

@@ -23,6 +23,7 @@ from kvmshim.routes import Routes
 from kvmshim.run import OutputHandler, Parts, Run
 from kvmshim.server_process import ServerProcess
 from kvmshim.system import System
+from kvmshim.vm import Vm
 
 
 class Machine:
@@ -87,7 +88,7 @@ class Machine:
         placement.load_models(self._models, by_place)
         self._system = System()
         self._system.require()
-        self._vm = self._system.create_vm()
+        self._vm = Vm.create(self._system)
         self._vm.prepare_real_mode()
         self._vm.create_irqchip()
         self._physical = PhysicalMemory(self._vm, self._system, self.spec.memory_bytes, self.plan)

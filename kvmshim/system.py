@@ -9,8 +9,7 @@ from typing import Any, Self
 
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import HostError, KvmError
-from kvmshim.vm import Vm
+from kvmshim.errors import HostError
 
 DEVICE = "/dev/kvm"
 #: The one version there is (api.rst, KVM_GET_API_VERSION).
@@ -87,13 +86,3 @@ class System:
         table.nent = _MAX_CPUID_ENTRIES
         abi.call(self.fd, "KVM_GET_SUPPORTED_CPUID", table, self.path)
         return table
-
-    def create_vm(self) -> Vm:
-        """KVM_CREATE_VM."""
-        for _ in range(5):
-            try:
-                return Vm(self, abi.call_value(self.fd, "KVM_CREATE_VM", 0, self.path))
-            except KvmError as error:
-                if error.errno != errno.EINTR:  # a signal during its long allocation
-                    raise
-        raise HostError(f"KVM_CREATE_VM on {self.path} was interrupted again and again")

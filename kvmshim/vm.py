@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import Self
 
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
+from kvmshim.errors import HostError, KvmError
 from kvmshim.memory import GuestMemory
+from kvmshim.system import System
 from kvmshim.vcpu import Vcpu
-
-if TYPE_CHECKING:
-    from kvmshim.system import System
 
 #: Three pages for KVM's own use below the last MiB of 4 GiB, out of every guest's way
 #: (api.rst, KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR).
 _IDENTITY_MAP_ADDRESS = 0xFEFF_C000
 _TSS_ADDRESS = 0xFEFF_D000
+
+#: A signal may interrupt the long allocation that KVM_CREATE_VM is.
+_ATTEMPTS = 5
 
 
 class Vm:
@@ -27,6 +30,17 @@ class Vm:
         self._slots = 0
         self._what = f"VM (descriptor {fd})"
         self.vcpus: list[Vcpu] = []
+
+    @classmethod
+    def create(cls, system: System) -> Self:
+        """KVM_CREATE_VM. Raises :class:`KvmError` or :class:`HostError`."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return cls(system, abi.call_value(system.fd, "KVM_CREATE_VM", 0, system.path))
+            except KvmError as error:
+                if error.errno != errno.EINTR:
+                    raise
+        raise HostError(f"KVM_CREATE_VM on {system.path} was interrupted again and again")
 
     def prepare_real_mode(self) -> None:
         """Gives KVM the pages that it needs to run real mode on older Intel processors."""

@@ -81,7 +81,7 @@ def _with_vm(measure: Callable[[Vm, Any], list[int]]) -> list[int]:
     plan = bench_plan(Kind.IN, _UNCLAIMED_PORT, 0xFFFF_FFFF)
     with System() as system:
         system.require()
-        vm = system.create_vm()
+        vm = Vm.create(system)
         memory: PhysicalMemory | None = None
         try:
             vm.prepare_real_mode()

@@ -16,6 +16,7 @@ from kvmshim.loader.plan import RealStart
 from kvmshim.memory import PAGE_BYTES, GuestMemory
 from kvmshim.system import System
 from kvmshim.vcpu import Vcpu
+from kvmshim.vm import Vm
 
 _ORIGIN = 0x100
 _COUNT_ADDRESS = 0x200
@@ -106,7 +107,7 @@ def _guest(system: System, code: bytes) -> Iterator[_Guest]:
     memory = GuestMemory(PAGE_BYTES)
     with contextlib.ExitStack() as stack:
         stack.callback(memory.close)
-        vm = system.create_vm()
+        vm = Vm.create(system)
         stack.callback(vm.close)
         vm.prepare_real_mode()
         vm.create_irqchip()

@@ -13,6 +13,9 @@ from devserver import logs
 from devserver.host import DeviceHost, Spin
 from devserver.models import catalog
 from devserver.protocol.address import AddressError, parse_address
+from devserver.protocol.connection import Connection, Role
+from devserver.protocol.errors import ErrorCode
+from devserver.protocol.messages import Error
 from devserver.session import Identity
 from devserver.transport import ListenError, bound_address, listen
 
@@ -92,8 +95,17 @@ def _serve(options: argparse.Namespace) -> int:
     logs.set_up(options.log)
     if options.deadline <= options.heartbeat:
         raise AddressError("--deadline must be longer than --heartbeat")
-    for path in options.model:
-        catalog.load_file(path)
+    inherited = None if options.fd is None else _inherited(options.fd)
+    try:
+        for path in options.model:
+            catalog.load_file(path)
+    except catalog.UnknownModel as error:
+        if inherited is None:
+            raise
+        with inherited:  # to the one who can say it best: the client
+            refusal = Error(ErrorCode.MACHINE, str(error))
+            inherited.sendall(Connection(Role.SERVER).send(refusal))
+        return EXIT_FAILED
     identity = Identity(
         server_id=options.server_id,
         name=options.name,
@@ -105,13 +117,14 @@ def _serve(options: argparse.Namespace) -> int:
         identity,
         max_clients=options.max_clients,
         spin=Spin(options.wait),
-        until_idle=options.fd is not None,
+        until_idle=inherited is not None,
         engine=options.engine,
     )
-    if options.fd is not None:
+    if inherited is not None:
         # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        host.add_client(_inherited(options.fd), "embedded")
+        host.add_client(inherited, "embedded")
+        catalog.preload()  # while the client sets up its machine
     else:
         _listen(host, options.listen)
         signal.signal(signal.SIGINT, lambda *_: host.stop())

@@ -21,13 +21,17 @@ from kvmshim.machinefile import (
     default_machine,
     load_machine,
 )
+from kvmshim.server_process import ServerProcess
 from kvmshim.units import parse_size
 
 _DEVICE_KEYS = ("port", "irq", "name", "placement")
 
 
-def assemble(options: argparse.Namespace) -> Machine:
-    """The machine that ``kvmshim run`` was asked for. Raises :class:`InputError`."""
+def assemble(options: argparse.Namespace, process: ServerProcess | None = None) -> Machine:
+    """The machine that ``kvmshim run`` was asked for. Raises :class:`InputError`.
+
+    ``process`` is a server for it that was started already.
+    """
     spec = machine_of(options.what)
     image = spec.image
     if image is None:
@@ -54,7 +58,11 @@ def assemble(options: argparse.Namespace) -> Machine:
     if options.server is not None:
         _check_address(options.server)
     return machine_for(
-        spec, server=options.server, models=options.model, wait=WaitPolicy(options.wait)
+        spec,
+        server=options.server,
+        models=options.model,
+        wait=WaitPolicy(options.wait),
+        process=process,
     )
 
 
@@ -77,6 +85,7 @@ def machine_for(
     server: str | None = None,
     models: Sequence[str] = (),
     wait: WaitPolicy | None = None,
+    process: ServerProcess | None = None,
 ) -> Machine:
     """A machine for a spec that names its image. Raises :class:`InputError`."""
     image = spec.image
@@ -91,7 +100,7 @@ def machine_for(
         append=image.append,
         bios=image.bios,
     )
-    return Machine(spec, plan, server=server, models=models, wait=wait)
+    return Machine(spec, plan, server=server, models=models, wait=wait, process=process)
 
 
 def parse_device(text: str) -> DeviceSpec:

@@ -16,7 +16,7 @@ from typing import Any
 from devserver.protocol import codec, limits
 from devserver.protocol.address import TcpAddress, UnixAddress, parse_address
 from devserver.protocol.connection import Connection, Role
-from devserver.protocol.errors import ProtocolError
+from devserver.protocol.errors import ErrorCode, ProtocolError
 from devserver.protocol.messages import (
     Attach,
     Attached,
@@ -30,7 +30,7 @@ from devserver.protocol.messages import (
     Welcome,
 )
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import ServerError
+from kvmshim.errors import InputError, ServerError
 from kvmshim.feeder import Feeder
 
 CONNECT_TIMEOUT_S = 10.0
@@ -106,7 +106,8 @@ def attach(
 ) -> Attachment:
     """Shakes hands on a connected socket and asks for the VM's devices.
 
-    Raises :class:`ServerError` with the server's reason if it refuses.
+    Raises :class:`ServerError` with the server's reason if it refuses, :class:`InputError` if it
+    refuses because the machine can't be built.
     """
     connection = Connection(Role.CLIENT)
     greeter = _Greeter(sock, connection, server, time.monotonic() + timeout_s)
@@ -175,6 +176,8 @@ class _Greeter:
     def _answer(self, messages: list[Message], wanted: type[Any]) -> Any:
         answer: Any = None
         for message in messages:
+            if isinstance(message, Error) and message.code == ErrorCode.MACHINE:
+                raise InputError(message.message)  # the user's mistake, which the server found
             if isinstance(message, Error):
                 hint = "; install the same version on both" if message.code == "version" else ""
                 raise ServerError(

@@ -42,10 +42,12 @@ class Machine:
         server: str | None = None,
         models: Sequence[str] = (),
         wait: WaitPolicy | None = None,
+        process: ServerProcess | None = None,
         name: str = "",
     ) -> None:
         """``server`` is the address of the server that devices are placed on by default; None
-        starts one of this VM's own, to which ``models`` (Python files) are made known."""
+        starts one of this VM's own, to which ``models`` (Python files) are made known.
+        ``process`` is such a one that was started before, to save time; it is taken over."""
         self.spec = spec
         self.plan = plan
         self._server = server
@@ -58,7 +60,7 @@ class Machine:
         self._vcpu: Any = None
         self._control: Any = ffi.NULL
         self._routes: Routes | None = None
-        self._process: ServerProcess | None = None
+        self._process = process
         self._links: list[Link] = []
         self._local: LocalDevices | None = None
 
@@ -82,7 +84,7 @@ class Machine:
 
     def _open(self) -> None:
         by_place = placement.group(self.spec)
-        if placement.SERVER in by_place and self._server is None:
+        if placement.SERVER in by_place and self._server is None and self._process is None:
             # Before any VM is open: a child must not inherit one.
             self._process = ServerProcess(self._models, self._wait.mode)
         placement.load_models(self._models, by_place)

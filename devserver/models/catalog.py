@@ -77,6 +77,12 @@ def load_file(path: str) -> list[type[Device]]:
     return [register(model) for model in found]
 
 
+def preload() -> None:
+    """Imports the bundled models now rather than when they are first asked for."""
+    for target in BUNDLED.values():
+        import_module(target.partition(":")[0])
+
+
 def kinds() -> list[str]:
     """Every kind that can be asked for here, sorted."""
     return sorted({*BUNDLED, *_registered, *_entry_points()})

@@ -1,4 +1,4 @@
-"""Floors: a KVM exit, a round trip over a socket, an interrupt line, each with nothing around it."""
+"""Floors: a KVM exit, a round trip over a socket, an interrupt line, each on its own."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from enum import IntEnum
+from itertools import pairwise
 
 from kvmshim.bundled import guests_folder
 from kvmshim.loader import BootPlan, Segment, load_image
@@ -37,13 +38,13 @@ def bench_plan(kind: Kind, port: int, count: int) -> BootPlan:
 def periods(trace: tuple[tuple[int, int], ...], port: int) -> list[int]:
     """The ns from each exit for ``port`` to the next."""
     times = [time_ns for time_ns, exit_port in trace if exit_port == port]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 def delays(trace: tuple[tuple[int, int], ...], cause: int, effect: int) -> list[int]:
     """The ns from each exit for port ``cause`` to the next one for ``effect``, if that is next."""
     return [
         later - earlier
-        for (earlier, first), (later, second) in zip(trace, trace[1:], strict=False)
+        for (earlier, first), (later, second) in pairwise(trace)
         if first == cause and second == effect
     ]

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from kvmshim.errors import InputError
+from kvmshim.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from kvmshim.machine import Machine
@@ -77,10 +78,15 @@ def run(options: argparse.Namespace) -> int:
     """Boots the guest; returns the exit status."""
     if options.server is not None and options.model:
         raise InputError("--model works on the embedded server; give it to 'devserver serve'")
-    from kvmshim.assemble import assemble
+    with contextlib.ExitStack() as stack:
+        process = None
+        if options.server is None and options.placement != "local":
+            # Most likely wanted, and as slow to start as all that follows here: so do it first.
+            process = ServerProcess(options.model, options.wait)
+            stack.callback(process.close)
+        from kvmshim.assemble import assemble
 
-    machine = assemble(options)
-    with machine:
+        machine = stack.enter_context(assemble(options, process))
         result = _run(machine, options.timeout)
     _report(result, options.stats)
     return result.exit_status

@@ -10,6 +10,8 @@ import pwd
 import resource
 import stat
 import struct
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kvmshim.doctor.report import Measurements
 
 _HYPERVISOR_LEAF = 0x4000_0000
+_HELP_TIMEOUT_S = 10.0
 _NODE_KINDS = {
     stat.S_IFCHR: "character device",
     stat.S_IFBLK: "block device",
@@ -186,6 +189,8 @@ class ThisHost:
             raise HostError(f"a Python package is not installed: {error}") from error
         except OSError as error:
             raise HostError(f"can't start the server: {error_name(error)}") from error
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"'python -m devserver' hangs for {_HELP_TIMEOUT_S:.0f} s") from error
 
     def _below(self, path: str) -> Path:
         return self._root / path.lstrip("/")
@@ -224,11 +229,30 @@ class _OpenKvm:
         lib.kvm_close(self._fd)
 
 
+def _check_server_command() -> None:
+    """Raises :class:`HostError` with the last words of a server that can't even print its help.
+
+    Asked apart, because a real one has this process's standard error for its own.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "devserver", "--help"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_HELP_TIMEOUT_S,
+    )
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise HostError(f"'python -m devserver' fails: {words[-1]}")
+
+
 def _try_server() -> float:
     from devserver.protocol.messages import Hypervisor
     from kvmshim.link import attach
     from kvmshim.server_process import ServerProcess
 
+    _check_server_command()
     started_s = time.monotonic()
     with contextlib.closing(ServerProcess()) as server:
         attachment = attach(

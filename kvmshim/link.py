@@ -146,7 +146,8 @@ class _Greeter:
         """Sends a message and waits for the wanted one."""
         try:
             self._sock.settimeout(max(0.01, self._deadline_s - time.monotonic()))
-            self._sock.sendall(self._connection.send(question))
+            with contextlib.suppress(BrokenPipeError):  # its last words may still be read
+                self._sock.sendall(self._connection.send(question))
             while True:
                 answer = self._answer(self._receive(), wanted)
                 if answer is not None:

@@ -13,7 +13,7 @@ import pytest
 
 from kvmshim.doctor import Status, ThisHost, examine
 from kvmshim.doctor.report import Report
-from kvmshim.errors import KvmError
+from kvmshim.errors import HostError, KvmError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +75,20 @@ def test_the_hypervisor_signature_is_read_from_ebx_ecx_and_edx(tmp_path: Path) -
 
     assert ThisHost(tmp_path).hypervisor_signature() == "KVMKVMKVM"
     assert ThisHost(tmp_path / "dev").hypervisor_signature() is None
+
+
+def test_a_server_that_crashes_is_told_by_its_last_words_and_shows_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import kvmshim.link  # noqa: F401  (with the true devserver, before the broken one hides it)
+
+    (tmp_path / "devserver").mkdir()
+    (tmp_path / "devserver/__init__.py").write_text("raise RuntimeError('out of order')\n")
+    monkeypatch.chdir(tmp_path)  # which python -m looks into first
+
+    with pytest.raises(HostError, match="fails: RuntimeError: out of order"):
+        ThisHost().try_server()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.kvm

@@ -102,6 +102,7 @@ class HotLoop:
         stream.sent, stream.received = connection.sent, connection.received
         stream.acknowledged = connection.acknowledged
         stream.clock_offset_ns = -_NEVER_NS
+        stream.clock_highest_ns = session.highest_clock_offset_ns()
         stream.out_used = stream.before_used = 0
 
     def _give_back(self, session: Session) -> None:

@@ -72,6 +72,7 @@ class Session:
         self._out: list[bytes] = []
         self._line_numbers: dict[int, int] = {}
         self._unacknowledged_writes = 0
+        self._ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
         self._fault: DeviceFault | None = None
         self._glancer: Glancer | None = None
 
@@ -143,6 +144,7 @@ class Session:
             case Batch():
                 self._on_batch(message, monotonic_ns)
             case Feed():
+                self._clock.observe(message.time_ns, monotonic_ns)
                 self._on_feed(message)
             case Clock():
                 self._clock.set(message.time_ns, bool(message.running), monotonic_ns)
@@ -259,7 +261,7 @@ class Session:
             except DeviceFault as fault:
                 self._stop_for(fault)
         self._unacknowledged_writes += len(batch.writes)
-        if self._unacknowledged_writes >= limits.ACK_EVERY:
+        if self._unacknowledged_writes >= self._ack_every:
             self._unacknowledged_writes = 0
             self._out.append(codec.encode(self.connection.acknowledgement()))
 
@@ -332,9 +334,13 @@ class Session:
             self._tell(MessageType.FEEDBACK, request, status, tail=data)
 
     def is_attached(self) -> bool:
-        """Whether requests may come, and no part of a frame has been received so far."""
+        """Whether requests may come, at a running VM time, and no part of a frame has come yet."""
         connection = self.connection
-        return connection.state is State.ATTACHED and connection.is_between_frames()
+        return (
+            connection.state is State.ATTACHED
+            and connection.is_between_frames()
+            and self._clock.highest_offset_ns() is not None
+        )
 
     def has_output(self) -> bool:
         """Whether something waits to be sent."""
@@ -355,6 +361,10 @@ class Session:
     def device_due(self) -> int | None:
         """The VM time of the next thing that a device does on its own."""
         return self._backplane.next_deadline_ns()
+
+    def highest_clock_offset_ns(self) -> int:
+        """What :meth:`observe_clock` takes at most; only while the session is attached."""
+        return self._clock.highest_offset_ns() or 0
 
     def observe_clock(self, offset_ns: int) -> None:
         """A request's VM time was ``offset_ns`` above CLOCK_MONOTONIC on its arrival."""
@@ -395,12 +405,11 @@ class Session:
         """A model failed: its VM stops, with the model's name; nobody else is harmed."""
         self._fault = fault
         log.error("%s: %s\n%s", self.peer, fault, fault.details)
-        text = f"{fault}\n{fault.details}".encode()[: limits.MAX_TEXT_BYTES]
-        self._event(0, EventKind.FAULT, 0, text.decode(errors="ignore"))
+        self._event(0, EventKind.FAULT, 0, _cut(f"{fault}\n{fault.details}"))
 
     def _refuse(self, code: ErrorCode, why: str) -> None:
         log.warning("%s: %s", self.peer, why)
-        self._say(Error(code, why))
+        self._say(Error(code, _cut(why)))
         self.finished = True
 
     def _event(self, device_id: int, kind: EventKind, value: int, text: str = "") -> None:
@@ -430,6 +439,11 @@ class Session:
             frames.append(codec.frame(b"".join(held)))
         self._out.clear()
         return b"".join(frames)
+
+
+def _cut(text: str) -> str:
+    """The part of ``text`` that a message has room for."""
+    return text.encode(errors="replace")[: limits.MAX_TEXT_BYTES].decode(errors="ignore")
 
 
 def _not_there(device_id: int, space: int, address: int, size: int) -> RemoteProtocolError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from devserver.protocol.errors import ErrorCode, RemoteProtocolError
+from devserver.protocol.limits import MAX_TIME_JUMP_NS
+
 
 class VmClock:
     """Estimates a VM's time from what its client says; never goes back."""
@@ -13,17 +16,34 @@ class VmClock:
 
     def set(self, time_ns: int, running: bool, monotonic_ns: int) -> None:
         """The client says that VM time is ``time_ns``, and runs or stands."""
+        self.observe(time_ns, monotonic_ns)
         self._running = running
         self._stopped_ns = time_ns
         self._offset_ns = time_ns - monotonic_ns
 
     def observe(self, time_ns: int, monotonic_ns: int) -> None:
-        """A message stamped ``time_ns`` has arrived."""
+        """A message stamped ``time_ns`` has arrived.
+
+        Raises :class:`RemoteProtocolError` if the time can't be true: devices would do all that
+        was due until then, and a server would do nothing else.
+        """
+        expected_ns = self.now_ns(monotonic_ns)
+        if time_ns > expected_ns + MAX_TIME_JUMP_NS:
+            raise RemoteProtocolError(
+                ErrorCode.MALFORMED,
+                f"VM time {time_ns} ns lies {(time_ns - expected_ns) / 1e9:.0f} s ahead of what "
+                f"this VM's earlier messages make likely; at most "
+                f"{MAX_TIME_JUMP_NS // 10**9} s are allowed",
+            )
         self._offset_ns = max(self._offset_ns, time_ns - monotonic_ns)
 
     def now_ns(self, monotonic_ns: int) -> int:
         """The VM time now."""
         return monotonic_ns + self._offset_ns if self._running else self._stopped_ns
+
+    def highest_offset_ns(self) -> int | None:
+        """How far a message's time may be above the monotonic one; None while VM time stands."""
+        return self._offset_ns + MAX_TIME_JUMP_NS if self._running else None
 
     def monotonic_of(self, time_ns: int) -> int | None:
         """When VM time will be ``time_ns``; None while it stands."""

@@ -102,7 +102,7 @@ class Machine:
 
     def _attach_devices(self, by_place: dict[str, list[DeviceWiring]]) -> None:
         epoch_ns = time.time_ns()
-        self._routes = Routes()
+        self._routes = Routes(self.spec.memory_bytes)
         for place, wirings in by_place.items():
             if place == placement.LOCAL:
                 self._local = LocalDevices(wirings, epoch_ns, self._control, self._vm.set_line)

@@ -15,7 +15,9 @@ _PORTS = 0x10000
 class Routes:
     """Ports and memory ranges to devices; what nobody claims reads all-ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, ram_bytes: int) -> None:
+        """``ram_bytes``: RAM lies from 0 to there, and no device can lie in it."""
+        self._ram_bytes = ram_bytes
         self.handle = lib.routes_new()
         if self.handle == ffi.NULL:
             raise MemoryError("no memory for the route table")
@@ -56,6 +58,11 @@ class Routes:
         start, end = region.base, region.base + region.size
         if region.space == AddressSpace.PORT and end > _PORTS:
             raise InputError(f"device '{device.name}' claims ports up to {end - 1:#x}")
+        if region.space == AddressSpace.MEMORY and start < self._ram_bytes:
+            raise InputError(
+                f"device '{device.name}' claims memory from {start:#x}, where the machine has RAM "
+                f"(up to {self._ram_bytes:#x}); place it above"
+            )
         for space, other_start, other_end, name in self._claims:
             if space == region.space and start < other_end and other_start < end:
                 what = "port" if space == AddressSpace.PORT else "memory address"

@@ -9,11 +9,53 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from devserver.plain import PlainError
 from devserver.protocol import limits
+
+#: Widths in bits of the numbers that are not 64 bits wide; no number is negative.
+BITS = {
+    "version": 32,
+    "client_id": 32,
+    "server_id": 32,
+    "vm_id": 32,
+    "device_id": 32,
+    "window": 32,
+    "hypervisor": 8,
+    "space": 8,
+}
+#: Text that people read; every other text is a name.
+TEXTS = ("message", "token")
+
+
+class _Bounded:
+    """A record whose fields are held to their bounds when it is made, by either end."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            what = f"{type(self).__name__}.{name}"
+            if isinstance(value, int):
+                _check_number(what, value, (1 << BITS.get(name, 64)) - 1)
+            elif isinstance(value, str):
+                bound = limits.MAX_TEXT_BYTES if name in TEXTS else limits.MAX_NAME_BYTES
+                _check_length(what, value, bound)
+            elif isinstance(value, dict):
+                for key in value:
+                    _check_length(f"a key of {what}", key, limits.MAX_NAME_BYTES)
+
+
+def _check_number(what: str, value: int, highest: int) -> None:
+    if not 0 <= value <= highest:
+        raise PlainError(f"{what} is {value:.3g}; it must be between 0 and {highest}")
+
+
+def _check_length(what: str, text: str, bound: int) -> None:
+    length = len(text.encode(errors="replace"))
+    if length > bound:
+        raise PlainError(f"{what} has {length} bytes; it may have at most {bound}")
 
 
 @dataclass(frozen=True)
-class Hello:
+class Hello(_Bounded):
     """A client introduces itself. ``epoch`` 0 opens a new session, another resumes that one."""
 
     version: int = limits.PROTOCOL_VERSION
@@ -25,7 +67,7 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Welcome:
+class Welcome(_Bounded):
     """The server takes the client in, and says who both are and how often it wants to hear."""
 
     version: int
@@ -37,9 +79,17 @@ class Welcome:
     deadline_ns: int = limits.DEFAULT_DEADLINE_NS
     features: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.heartbeat_ns < self.deadline_ns:
+            raise PlainError(
+                f"Welcome.deadline_ns ({self.deadline_ns}) must be above Welcome.heartbeat_ns "
+                f"({self.heartbeat_ns}), and that above 0"
+            )
+
 
 @dataclass(frozen=True)
-class WantedDevice:
+class WantedDevice(_Bounded):
     """A device that a VM wants: model kind, and region and output names to addresses and lines."""
 
     name: str
@@ -48,9 +98,16 @@ class WantedDevice:
     lines: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, base in self.bases.items():
+            _check_number(f"WantedDevice.bases[{name!r}]", base, (1 << 64) - 1)
+        for name, line in self.lines.items():
+            _check_number(f"WantedDevice.lines[{name!r}]", line, limits.MAX_LINES - 1)
+
 
 @dataclass(frozen=True)
-class Attach:
+class Attach(_Bounded):
     """A VM wants its devices. ``epoch_ns`` is the wall-clock time (UTC) at VM time 0."""
 
     hypervisor: int
@@ -62,7 +119,7 @@ class Attach:
 
 
 @dataclass(frozen=True)
-class PolicyRange:
+class PolicyRange(_Bounded):
     """Writes to ``length`` bytes from ``offset`` of a region may travel by ``policy``."""
 
     offset: int
@@ -71,7 +128,7 @@ class PolicyRange:
 
 
 @dataclass(frozen=True)
-class AttachedRegion:
+class AttachedRegion(_Bounded):
     """A region at its place. What no policy names waits for its finish."""
 
     name: str
@@ -82,7 +139,7 @@ class AttachedRegion:
 
 
 @dataclass(frozen=True)
-class AttachedDevice:
+class AttachedDevice(_Bounded):
     """A device that a VM has got."""
 
     device_id: int
@@ -95,7 +152,7 @@ class AttachedDevice:
 
 
 @dataclass(frozen=True)
-class Attached:
+class Attached(_Bounded):
     """The devices are there; up to ``window`` posted writes may be unacknowledged."""
 
     vm_id: int
@@ -104,7 +161,7 @@ class Attached:
 
 
 @dataclass(frozen=True)
-class Error:
+class Error(_Bounded):
     """The last message of a conversation that went wrong."""
 
     code: str
@@ -112,7 +169,7 @@ class Error:
 
 
 @dataclass(frozen=True)
-class Busy:
+class Busy(_Bounded):
     """The server has no room for another client now."""
 
     message: str

@@ -22,15 +22,20 @@ MAX_TEXT_BYTES = 16384
 MAX_DEVICES = 256
 #: Most items of any list in a session message.
 MAX_LIST_ITEMS = 1024
+#: Interrupt lines that a device can be wired to.
+MAX_LINES = 1024
 #: Longest name of anything.
 MAX_NAME_BYTES = 255
 
 #: Writes that may be posted and not yet acknowledged, unless the server says otherwise.
 DEFAULT_WINDOW = 4096
-#: The server acknowledges posted writes at least every so many (a part of the window).
+#: The server acknowledges posted writes at least every so many, or every quarter of the window.
 ACK_EVERY = 512
 #: Feed bytes that may be under way or waiting at the server, per channel.
 FEED_WINDOW_BYTES = 16384
+
+#: So far may a client's VM time be ahead of what the server reckons from what it said before.
+MAX_TIME_JUMP_NS = 60_000_000_000
 
 #: A peer that was silent for so long is asked for a sign of life.
 DEFAULT_HEARTBEAT_NS = 5_000_000_000

@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     models = commands.add_parser("models", help="list the device models that can be asked for")
+    models.add_argument(
+        "--markdown", action="store_true", help="describe the bundled ones, with their registers"
+    )
     models.set_defaults(run=_models)
     return parser
 
@@ -148,10 +151,14 @@ def _listen(host: DeviceHost, addresses: Sequence[str]) -> None:
 
 
 def _models(options: argparse.Namespace) -> int:
+    from devserver.modelbook import as_markdown, summary
+
+    if options.markdown:
+        print(as_markdown(), end="")
+        return EXIT_OK
     for kind in catalog.kinds():
         model = catalog.find(kind)
-        summary = (model.__doc__ or "").strip().partition("\n")[0]
-        print(f"{kind:12} version {model.version}  {summary}")
+        print(f"{kind:12} version {model.version}  {summary(model)}")
     return EXIT_OK
 
 

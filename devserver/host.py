@@ -36,6 +36,8 @@ _MAX_OUT_BYTES = 8 << 20
 _HIGH_OUT_BYTES = 1 << 20
 #: epoll's time-outs are whole milliseconds; nearer deadlines are waited for with select.
 _FINE_WAIT_NS = 20_000_000
+#: A client that never stops asking is served for so long before a look at the others.
+_SLICE_NS = 2_000_000
 
 
 class Spin:
@@ -157,30 +159,49 @@ class DeviceHost:
 
     def _spin_on(self, client: _Client) -> None:
         """Polls the client that was just served, which most likely has more to say."""
-        session = client.session
-        served = False
-        while client.fd in self._clients and not self._stopping and not client.out:
-            if self._hot is not None and session.is_attached():
-                due_ns = self._timers[0].due_ns if self._timers else None
-                before = session.connection.received
-                found, to_send, data = self._hot.run(client.fd, session, due_ns)
-                served = served or session.connection.received != before
-                if to_send or not data:
-                    self._answer(client, to_send)
-                if found == hotloop.CLOSED:
-                    self._drop(client, "")
-                elif not to_send and not data:
+        received = client.session.connection.received
+        slice_ns = time.monotonic_ns() + _SLICE_NS
+        try:
+            while client.fd in self._clients and not self._stopping and not client.out:
+                if time.monotonic_ns() >= slice_ns:
+                    if self._others_wait(client):
+                        break
+                    slice_ns = time.monotonic_ns() + _SLICE_NS
+                elif not self._poll(client, slice_ns):
                     break
-            else:
-                data = self._poll_for(client)
-                if not data:
-                    break
-            if data:
-                served = True
-                self._take(client, data)
+        except OSError as error:
+            self._drop(client, error.strerror)
+        except Exception:
+            self._give_up(client)
         if self._spin.mode == "adaptive":
-            self._spin.learn(served)
-        client.heard_ns = time.monotonic_ns()
+            self._spin.learn(client.session.connection.received != received)
+
+    def _others_wait(self, client: _Client) -> bool:
+        """Does what is due by the clock; whether another descriptor wants attention."""
+        self._run_timers()
+        self._look_after_clients()
+        return any(fd != client.fd for fd, _ in self._epoll.poll(0))
+
+    def _poll(self, client: _Client, until_ns: int) -> bool:
+        """Serves what a client says until ``until_ns``; False when it says nothing more."""
+        session = client.session
+        if self._hot is None or not session.is_attached():
+            data = self._poll_for(client)
+            if data:
+                self._take(client, data)
+            return bool(data)
+        before = session.connection.received
+        due_ns = min(until_ns, self._timers[0].due_ns) if self._timers else until_ns
+        found, to_send, data = self._hot.run(client.fd, session, due_ns)
+        if session.connection.received != before:
+            client.heard_ns = time.monotonic_ns()
+        if to_send or not data:
+            self._answer(client, to_send)
+        if data:
+            self._take(client, data)
+        elif found == hotloop.CLOSED:
+            self._drop(client, "")
+        return bool(to_send or data or time.monotonic_ns() >= until_ns)
 
     def _poll_for(self, client: _Client) -> bytes:
         """The next bytes of a client, or none when the spin is over; closes a dead connection."""

@@ -28,6 +28,7 @@ struct serve_stream {
     uint8_t hypervisor;
     uint64_t sent, received, acknowledged;
     int64_t clock_offset_ns;
+    int64_t clock_highest_ns;
     int64_t spin_ns;
     struct serve_request request;
     int error_number;

@@ -64,8 +64,8 @@ static bool send_answer(struct serve_stream *stream, int answer, uint8_t status,
     return false; /* an error will show itself when Python sends the rest */
 }
 
-/* Whether what was received is exactly one simple request that is in turn. */
-static bool is_simple(struct serve_stream *stream)
+/* Whether what was received at a time is exactly one simple request that is in turn. */
+static bool is_simple(struct serve_stream *stream, int64_t now)
 {
     struct message message;
     uint32_t length;
@@ -79,7 +79,8 @@ static bool is_simple(struct serve_stream *stream)
         message.seq != stream->received + 1 || message.ack > stream->sent ||
         message.server_id != stream->server_id || message.vm_id != stream->vm_id ||
         message.hypervisor != stream->hypervisor || message.client_id != stream->client_id ||
-        message.elements != 1 || message.direction > 1 ||
+        (int64_t)message.time_ns < 0 ||
+        (int64_t)message.time_ns - now > stream->clock_highest_ns || message.elements != 1 || message.direction > 1 ||
         message.length != (message.direction ? message.size : 0u) ||
         !(message.size == 1 || message.size == 2 || message.size == 4 || message.size == 8))
         return false;
@@ -113,12 +114,14 @@ int serve_next(struct serve_stream *stream, int answer, uint8_t status, uint64_t
     if (answer != SERVE_NOTHING && !send_answer(stream, answer, status, value))
         return SERVE_BLOCKED;
     int64_t start = now_ns();
+    if (start >= due_ns)
+        return SERVE_TIMER; /* also when the client never stops asking */
     for (unsigned turns = 1;; turns++) {
         ssize_t n = recv(stream->fd, stream->received_bytes, sizeof stream->received_bytes, MSG_DONTWAIT);
         int64_t now = now_ns();
         if (n > 0) {
             stream->in_used = (size_t)n;
-            if (!is_simple(stream))
+            if (!is_simple(stream, now))
                 return SERVE_BYTES;
             int64_t offset = (int64_t)stream->request.time_ns - now;
             if (offset > stream->clock_offset_ns)

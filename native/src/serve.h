@@ -40,6 +40,7 @@ struct serve_stream {
     uint8_t hypervisor;
     uint64_t sent, received, acknowledged;
     int64_t clock_offset_ns; /* the highest request time minus CLOCK_MONOTONIC so far */
+    int64_t clock_highest_ns; /* a request whose time is further above it is for Python to refuse */
     int64_t spin_ns;         /* below 0: no end */
     struct serve_request request;
     int error_number;

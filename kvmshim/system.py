@@ -39,10 +39,11 @@ class System:
             name = errno.errorcode.get(number, str(number))
             advice = _ADVICE.get(number, "see 'kvmshim doctor'")
             raise HostError(f"can't open {path}: {os.strerror(number)} ({name}); {advice}")
-        version = self.api_version()
-        if version != API_VERSION:
+        try:
+            self._check_version()
+        except BaseException:
             self.close()
-            raise HostError(f"{path} has API version {version}; this client needs {API_VERSION}")
+            raise
 
     def close(self) -> None:
         """Closes the device; VMs made from it go on."""
@@ -68,6 +69,13 @@ class System:
     def check(self, capability: abi.Capability) -> int:
         """KVM_CHECK_EXTENSION: 0 if absent, else 1 or a number that the capability defines."""
         return abi.call_value(self.fd, "KVM_CHECK_EXTENSION", capability.number, self.path)
+
+    def _check_version(self) -> None:
+        version = self.api_version()
+        if version != API_VERSION:
+            raise HostError(
+                f"{self.path} has API version {version}; this client needs {API_VERSION}"
+            )
 
     def require(self) -> None:
         """Raises :class:`HostError` naming every required capability that is absent."""

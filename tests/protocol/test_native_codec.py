@@ -1,4 +1,4 @@
-"""The C codec makes the bytes that Python makes, reads what Python reads, and crashes at nothing."""
+"""The C codec makes Python's bytes, reads what Python reads, and crashes at nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kvmshim._native import ffi, lib
 from wire_strategies import FIXED, MESSAGES, WRITES
 
 from devserver.protocol import codec, limits
 from devserver.protocol.errors import RemoteProtocolError
 from devserver.protocol.messages import FIELDS, TYPE_OF, FieldKind, Message, MessageType, Write
-from kvmshim._native import ffi, lib
 
 ERRORS = {lib.CODEC_TRUNCATED, lib.CODEC_MALFORMED, lib.CODEC_UNKNOWN, lib.CODEC_TOO_LONG}
 #: What C calls fields that Python has more than one name for.
@@ -112,7 +112,8 @@ def agree(data: bytes) -> None:
     try:
         message, end = codec.decode_one(data, 0)
     except RemoteProtocolError as error:
-        assert size in ERRORS or "UTF-8" in str(error)  # C passes text on unread
+        refused = str(error)
+        assert size in ERRORS or "UTF-8" in refused  # C passes text on unread
     else:
         assert (size, values) == (end, in_python(message))
 

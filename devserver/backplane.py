@@ -23,7 +23,8 @@ from devserver.slot import (
 
 __all__ = ["FEED_LIMIT_BYTES", "Backplane", "BoardError", "DeviceFault", "Mapped", "Sink", "Slot"]
 
-_NEVER = 1 << 64
+#: Later than any VM time.
+NEVER_NS = 1 << 64
 
 
 class Backplane:
@@ -43,7 +44,7 @@ class Backplane:
         self._ports: dict[int, Mapped] = {}
         self._place_regions()
         self._deadlines: dict[int, int] = {}
-        self._next_ns = _NEVER
+        self.next_ns = NEVER_NS
         for slot in self.slots.values():
             self._reschedule(slot)
 
@@ -57,14 +58,21 @@ class Backplane:
 
         Bytes that no device claims read all-ones. Raises :class:`DeviceFault` if the model fails.
         """
-        self.advance(now_ns)
         mapped = self.find(space, address)
-        if mapped is None or address + size > mapped.end:
-            return self._read_bytewise(space, address, size)
+        if mapped is not None and address + size <= mapped.end:
+            return self.read_at(mapped, address, size, now_ns)
+        self.advance(now_ns)
+        return self._read_bytewise(space, address, size)
+
+    def read_at(self, mapped: Mapped, address: int, size: int, now_ns: int) -> int:
+        """The same, for one who has looked the region up (:meth:`find`)."""
+        if now_ns > self.now_ns:
+            self.advance(now_ns)
         slot = mapped.slot
         try:
-            value = slot.device.read(mapped.region.name, address - mapped.base, size, self.now_ns)
-            self._after(slot)
+            value = slot.device.read(mapped.name, address - mapped.base, size, self.now_ns)
+            if slot.backlog or slot.timed:
+                self._after(slot)
         except Exception as error:
             raise self._fault(slot, error) from error
         return value
@@ -74,12 +82,12 @@ class Backplane:
     ) -> list[int]:
         """``count`` reads at the same address, as string input does them."""
         mapped = self.find(space, address)
-        if mapped is None or address + size > mapped.end or mapped.slot.hungry:
+        if mapped is None or address + size > mapped.end or mapped.slot.backlog:
             return [self.read(space, address, size, now_ns) for _ in range(count)]
         self.advance(now_ns)
         slot, offset = mapped.slot, address - mapped.base
         try:
-            values = slot.device.read_elements(mapped.region.name, offset, size, count, self.now_ns)
+            values = slot.device.read_elements(mapped.name, offset, size, count, self.now_ns)
             self._after(slot)
         except Exception as error:
             raise self._fault(slot, error) from error
@@ -87,15 +95,22 @@ class Backplane:
 
     def write(self, space: Space, address: int, size: int, value: int, now_ns: int) -> None:
         """Writes ``size`` bytes (1, 2, 4 or 8); bytes that no device claims are dropped."""
-        self.advance(now_ns)
         mapped = self.find(space, address)
-        if mapped is None or address + size > mapped.end:
-            self._write_bytewise(space, address, size, value)
+        if mapped is not None and address + size <= mapped.end:
+            self.write_at(mapped, address, size, value, now_ns)
             return
+        self.advance(now_ns)
+        self._write_bytewise(space, address, size, value)
+
+    def write_at(self, mapped: Mapped, address: int, size: int, value: int, now_ns: int) -> None:
+        """The same, for one who has looked the region up (:meth:`find`)."""
+        if now_ns > self.now_ns:
+            self.advance(now_ns)
         slot = mapped.slot
         try:
-            slot.device.write(mapped.region.name, address - mapped.base, size, value, self.now_ns)
-            self._after(slot)
+            slot.device.write(mapped.name, address - mapped.base, size, value, self.now_ns)
+            if slot.backlog or slot.timed:
+                self._after(slot)
         except Exception as error:
             raise self._fault(slot, error) from error
 
@@ -116,7 +131,7 @@ class Backplane:
 
     def advance(self, now_ns: int) -> None:
         """Moves VM time on, never back, running every deadline on the way in order of time."""
-        while self._next_ns <= now_ns:
+        while self.next_ns <= now_ns:
             device_id = min(self._deadlines, key=self._deadlines.__getitem__)
             due_ns = self._deadlines[device_id]
             self.now_ns = max(self.now_ns, due_ns)
@@ -126,7 +141,7 @@ class Backplane:
                 self._after(slot)
             except Exception as error:
                 raise self._fault(slot, error) from error
-            if self._deadlines.get(device_id, _NEVER) <= due_ns:
+            if self._deadlines.get(device_id, NEVER_NS) <= due_ns:
                 stuck = RuntimeError(f"advance({self.now_ns}) left the deadline at {due_ns}")
                 raise self._fault(slot, stuck)
         if now_ns > self.now_ns:
@@ -134,7 +149,7 @@ class Backplane:
 
     def next_deadline_ns(self) -> int | None:
         """The VM time of the next thing a device does on its own, if any."""
-        return self._next_ns if self._next_ns != _NEVER else None
+        return self.next_ns if self.next_ns != NEVER_NS else None
 
     def line_levels(self) -> dict[int, bool]:
         """The present level of each interrupt line that was ever driven."""
@@ -214,7 +229,7 @@ class Backplane:
                 self.write(space, address + i, 1, value >> (8 * i) & 0xFF, self.now_ns)
 
     def _after(self, slot: Slot) -> None:
-        if slot.hungry:
+        if slot.backlog:
             slot.offer(self.now_ns)
         self._reschedule(slot)
 
@@ -228,7 +243,7 @@ class Backplane:
             if self._deadlines.get(slot.device_id) == due_ns:
                 return
             self._deadlines[slot.device_id] = due_ns
-        self._next_ns = min(self._deadlines.values(), default=_NEVER)
+        self.next_ns = min(self._deadlines.values(), default=NEVER_NS)
 
     @staticmethod
     def _fault(slot: Slot, error: Exception) -> DeviceFault:

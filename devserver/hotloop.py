@@ -52,7 +52,8 @@ class HotLoop:
         access, found_request = session.access, lib.SERVE_REQUEST
         connection = session.connection
         timer_ns = _NEVER_NS if due_ns is None else due_ns
-        own_due = session.device_due()
+        outgoing, backplane = session.outgoing, session.backplane
+        own_due = backplane.next_ns
         limit_ns = min(timer_ns, session.next_deadline_ns() or _NEVER_NS)
         self._lend(fd, session)
         answer = status = value = 0
@@ -68,11 +69,11 @@ class HotLoop:
                 connection.received, connection.sent = seq, sent
                 status, value = access(device_id, direction, space, address, size, data, time_ns)
                 answer = direction + 1
-                if session.has_output() and not self._put_before(session):
+                if outgoing and not self._put_before(session):
                     session.answer(direction, status, value, size)
                     return found, session.take_output(), b""
-                if session.device_due() != own_due:
-                    own_due = session.device_due()
+                if backplane.next_ns != own_due:
+                    own_due = backplane.next_ns
                     limit_ns = min(timer_ns, session.next_deadline_ns() or _NEVER_NS)
         except RemoteProtocolError as error:
             return found, session.end(error.code, str(error)), b""
@@ -85,10 +86,10 @@ class HotLoop:
 
     def _put_before(self, session: Session) -> bool:
         """Puts what a request caused before its answer; False if there is no room for so much."""
-        caused = session.output()
+        caused = b"".join(session.outgoing)
         if len(caused) > _BEFORE_BYTES:
             return False
-        session.clear_output()
+        session.outgoing.clear()
         ffi.memmove(self._stream.before, caused, len(caused))
         self._stream.before_used = len(caused)
         self._stream.sent = session.connection.sent

@@ -67,9 +67,10 @@ class Session:
         self.finished = False
         self._identity = identity
         self._allot_id = allot_id
-        self._backplane = Backplane((), self)
+        self.backplane = Backplane((), self)
         self._clock = VmClock()
-        self._out: list[bytes] = []
+        #: Encoded messages that wait to be sent; whoever sends them clears it.
+        self.outgoing: list[bytes] = []
         self._line_numbers: dict[int, int] = {}
         self._unacknowledged_writes = 0
         self._ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
@@ -99,7 +100,7 @@ class Session:
 
     def next_deadline_ns(self) -> int | None:
         """The monotonic time at which :meth:`advance` is to be called, if any."""
-        due_ns = self._backplane.next_deadline_ns()
+        due_ns = self.backplane.next_deadline_ns()
         if due_ns is None or self._fault:
             return None
         return self._clock.monotonic_of(due_ns)
@@ -150,7 +151,7 @@ class Session:
                 self._clock.set(message.time_ns, bool(message.running), monotonic_ns)
                 self._advance(message.time_ns)
             case Ping():
-                self._out.append(codec.encode(self.connection.pong(message.token)))
+                self.outgoing.append(codec.encode(self.connection.pong(message.token)))
             case Hello():
                 self._on_hello(message)
             case Attach():
@@ -190,17 +191,17 @@ class Session:
             for wanted in attach.devices
         ]
         try:
-            self._backplane = Backplane(wirings, self, attach.epoch_ns)
+            self.backplane = Backplane(wirings, self, attach.epoch_ns)
         except (BoardError, DeviceFault) as error:
             raise RemoteProtocolError(ErrorCode.MACHINE, str(error)) from error
         self._say(
             Attached(
                 vm_id=attach.vm_id or self._allot_id(),
                 window=self._identity.window,
-                devices=describe(self._backplane),
+                devices=describe(self.backplane),
             )
         )
-        for line, level in self._backplane.line_levels().items():
+        for line, level in self.backplane.line_levels().items():
             if level:  # raised while the devices were being made
                 self.line(line, level)
         self._glancer = Glancer(self.connection)
@@ -232,7 +233,7 @@ class Session:
 
     def _read(self, mapped: Mapped, request: Request) -> bytes:
         size = request.size
-        values = self._backplane.read_elements(
+        values = self.backplane.read_elements(
             mapped.region.space, request.address, size, request.elements, request.time_ns
         )
         return bytes(values) if size == 1 else b"".join(v.to_bytes(size, "little") for v in values)
@@ -241,7 +242,7 @@ class Session:
         space, size, data = mapped.region.space, request.size, request.data
         for start, end in pairwise(range(0, len(data) + 1, size)):
             value = int.from_bytes(data[start:end], "little")
-            self._backplane.write(space, request.address, size, value, request.time_ns)
+            self.backplane.write(space, request.address, size, value, request.time_ns)
 
     def _on_batch(self, batch: Batch, monotonic_ns: int) -> None:
         for write in batch.writes:
@@ -255,7 +256,7 @@ class Session:
                 continue
             value = write.value & ((1 << (8 * write.size)) - 1)
             try:
-                self._backplane.write(
+                self.backplane.write(
                     mapped.region.space, write.address, write.size, value, write.time_ns
                 )
             except DeviceFault as fault:
@@ -263,10 +264,10 @@ class Session:
         self._unacknowledged_writes += len(batch.writes)
         if self._unacknowledged_writes >= self._ack_every:
             self._unacknowledged_writes = 0
-            self._out.append(codec.encode(self.connection.acknowledgement()))
+            self.outgoing.append(codec.encode(self.connection.acknowledgement()))
 
     def _on_feed(self, feed: Feed) -> None:
-        slot = self._backplane.slots.get(feed.device_id)
+        slot = self.backplane.slots.get(feed.device_id)
         if slot is None or feed.channel >= len(slot.device.feeds):
             raise RemoteProtocolError(
                 ErrorCode.DEVICE,
@@ -275,7 +276,7 @@ class Session:
         if self._fault:
             return
         try:
-            self._backplane.feed(
+            self.backplane.feed(
                 feed.device_id, feed.channel, feed.data, feed.time_ns, end=bool(feed.end)
             )
         except OverflowError as error:
@@ -309,7 +310,7 @@ class Session:
 
         Raises :class:`RemoteProtocolError` if the device does not answer there.
         """
-        backplane = self._backplane
+        backplane = self.backplane
         mapped = backplane.find(space, address)
         if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
             raise _not_there(device_id, space, address, size)
@@ -317,9 +318,9 @@ class Session:
             return Status.FAULT, 0
         try:
             if direction:
-                backplane.write(mapped.region.space, address, size, value, time_ns)
+                backplane.write_at(mapped, address, size, value, time_ns)
                 return 0, 0
-            return 0, backplane.read(mapped.region.space, address, size, time_ns)
+            return 0, backplane.read_at(mapped, address, size, time_ns)
         except DeviceFault as fault:
             self._stop_for(fault)
             return Status.FAULT, 0
@@ -342,25 +343,9 @@ class Session:
             and self._clock.highest_offset_ns() is not None
         )
 
-    def has_output(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self._out)
-
-    def output(self) -> bytes:
-        """The messages that wait to be sent."""
-        return b"".join(self._out)
-
-    def clear_output(self) -> None:
-        """Forgets them: the caller has sent them."""
-        self._out.clear()
-
     def take_output(self) -> bytes:
         """The frames that wait to be sent."""
         return self._flush()
-
-    def device_due(self) -> int | None:
-        """The VM time of the next thing that a device does on its own."""
-        return self._backplane.next_deadline_ns()
 
     def highest_clock_offset_ns(self) -> int:
         """What :meth:`observe_clock` takes at most; only while the session is attached."""
@@ -374,7 +359,7 @@ class Session:
 
     def _claimed(self, access: Request | Write) -> Mapped:
         """The region that an access is for; the peer's mistake if it is not the device's."""
-        mapped = self._backplane.find(access.space, access.address)
+        mapped = self.backplane.find(access.space, access.address)
         if (
             mapped is None
             or mapped.slot.device_id != access.device_id
@@ -397,7 +382,7 @@ class Session:
         if self._fault:
             return
         try:
-            self._backplane.advance(now_ns)
+            self.backplane.advance(now_ns)
         except DeviceFault as fault:
             self._stop_for(fault)
 
@@ -417,19 +402,19 @@ class Session:
 
     def _tell(self, kind: MessageType, *own: int, tail: bytes | None = None) -> None:
         if self.connection.state is State.ATTACHED:
-            self._out.append(self.connection.encode(kind, *own, tail=tail))
+            self.outgoing.append(self.connection.encode(kind, *own, tail=tail))
 
     def _say(self, message: Message) -> None:
-        self._out.append(codec.encode(self.connection.stamp(message)))
+        self.outgoing.append(codec.encode(self.connection.stamp(message)))
 
     def _flush(self) -> bytes:
         """Everything said in this turn, in as few frames as the bound allows."""
-        if len(self._out) == 1:
-            return codec.frame(self._out.pop())
+        if len(self.outgoing) == 1:
+            return codec.frame(self.outgoing.pop())
         frames: list[bytes] = []
         held: list[bytes] = []
         size = 0
-        for message in self._out:
+        for message in self.outgoing:
             if size + len(message) > limits.MAX_FRAME_BYTES:
                 frames.append(codec.frame(b"".join(held)))
                 held, size = [], 0
@@ -437,7 +422,7 @@ class Session:
             size += len(message)
         if held:
             frames.append(codec.frame(b"".join(held)))
-        self._out.clear()
+        self.outgoing.clear()
         return b"".join(frames)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from devserver.board import DeviceWiring
@@ -48,17 +48,17 @@ class Sink(Protocol):
         """A device asks something of the whole machine."""
 
 
-@dataclass(frozen=True)
 class Mapped:
-    """A region at its place in an address space."""
+    """A region at its place in an address space: from ``base`` up to, without, ``end``."""
 
-    slot: Slot
-    region: Region
-    base: int
+    __slots__ = ("base", "end", "name", "region", "slot")
 
-    @property
-    def end(self) -> int:
-        return self.base + self.region.size
+    def __init__(self, slot: Slot, region: Region, base: int) -> None:
+        self.slot = slot
+        self.region = region
+        self.name = region.name
+        self.base = base
+        self.end = base + region.size
 
 
 class Lines:
@@ -132,7 +132,8 @@ class Slot:
         self.wiring = wiring
         self._sink = sink
         self._lines = lines
-        self._backlog: dict[str, bytearray] = {}
+        #: Bytes from the world that the device has not taken yet, by channel.
+        self.backlog: dict[str, bytearray] = {}
         self._taken: dict[str, int] = {}
         self._ended: set[str] = set()
         try:
@@ -143,6 +144,8 @@ class Slot:
             raise BoardError(f"device '{wiring.name}': {error}") from None
         except Exception as error:
             raise DeviceFault(wiring.name, wiring.kind, error) from error
+        #: Whether the device may have a deadline at all.
+        self.timed = type(self.device).deadline_ns is not Device.deadline_ns
         self._check_wiring()
 
     # the bus that the device sees
@@ -167,7 +170,7 @@ class Slot:
                 yield Mapped(self, region, base)
 
     def feed(self, channel: str, data: bytes, end: bool, now_ns: int) -> None:
-        held = self._backlog.setdefault(channel, bytearray())
+        held = self.backlog.setdefault(channel, bytearray())
         if len(held) + len(data) > FEED_LIMIT_BYTES:
             raise OverflowError(
                 f"device '{self.wiring.name}': more than {FEED_LIMIT_BYTES} bytes are waiting "
@@ -181,30 +184,25 @@ class Slot:
     def offer(self, now_ns: int) -> None:
         """Offers the device what waits for it."""
         consumed: list[int] = []
-        for channel, held in list(self._backlog.items()):
+        for channel, held in list(self.backlog.items()):
             took = self.device.feed(channel, bytes(held), now_ns) if held else 0
             if took:
                 del held[:took]
                 self._taken[channel] = self._taken.get(channel, 0) + took
                 consumed.append(self.device.feeds.index(channel))
             if not held:
-                del self._backlog[channel]
+                del self.backlog[channel]
                 if channel in self._ended:
                     self._ended.discard(channel)
                     self.device.feed_end(channel, now_ns)
         for index in consumed:  # last, for it may bring more
             self._sink.consumed(self.device_id, index, self._taken[self.device.feeds[index]])
 
-    @property
-    def hungry(self) -> bool:
-        """Whether bytes wait for this device."""
-        return bool(self._backlog)
-
     def save(self) -> dict[str, Any]:
         return {
             "name": self.wiring.name,
             "device": self.device.save(),
-            "backlog": {channel: bytes(held) for channel, held in self._backlog.items()},
+            "backlog": {channel: bytes(held) for channel, held in self.backlog.items()},
             "taken": dict(self._taken),
             "ended": sorted(self._ended),
         }
@@ -213,7 +211,7 @@ class Slot:
         if saved["name"] != self.wiring.name:
             raise StateError(f"snapshot is of '{saved['name']}', not '{self.wiring.name}'")
         self.device.load(saved["device"])
-        self._backlog = {channel: bytearray(held) for channel, held in saved["backlog"].items()}
+        self.backlog = {channel: bytearray(held) for channel, held in saved["backlog"].items()}
         self._taken = dict(saved["taken"])
         self._ended = set(saved["ended"])
 

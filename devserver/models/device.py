@@ -134,8 +134,10 @@ class Device:
         self.state = self.State()
         self._readers: dict[str, dict[str, list[tuple[Register, Reader] | None]]] = {}
         self._writers: dict[str, dict[str, list[tuple[Register, Writer] | None]]] = {}
+        self._quick_readers: dict[tuple[str, int], Reader] = {}
         for region in self.regions:
             self._bind(region)
+            self._bind_quick(region)
         self.started()
 
     # -- what a model may override ----------------------------------------------------------
@@ -187,6 +189,8 @@ class Device:
         A read wider than the register is made of successive narrower ones, as an ISA bus does;
         a read inside a wider register takes its byte lanes. Where no register answers, all-ones.
         """
+        if size == 1 and (quick := self._quick_readers.get((region, offset))) is not None:
+            return quick(now_ns) & 0xFF
         table = self._readers[region]
         done = 0
         value = 0
@@ -300,6 +304,16 @@ class Device:
                             register,
                             self._writer(register),
                         )
+
+    def _bind_quick(self, region: Region) -> None:
+        """Notes the readers of single bytes that are the same in every bank."""
+        first, *others = self._readers[region.name].values()
+        for offset, entry in enumerate(first):
+            if entry is None or entry[0].width != 1:
+                continue
+            rest = [row[offset] for row in others]
+            if all(other is not None and other[0] is entry[0] for other in rest):
+                self._quick_readers[region.name, offset] = entry[1]
 
     def _reader(self, register: Register) -> Reader:
         handler: Reader | None = getattr(self, f"read_{register.name.lower()}", None)

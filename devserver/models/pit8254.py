@@ -105,8 +105,8 @@ PORTB = Region(
 #: A guest can ask for a million interrupts a second, which no processor could take and which would
 #: keep a server from serving others. So many edges of the line are made in each window of VM time
 #: (20,000 interrupts a second, in the long run); one more stands for all further ones.
-WINDOW_NS = 20_000_000
-MAX_EDGES = 800
+WINDOW_NS = 100_000_000
+MAX_EDGES = 4000
 
 
 def pulses_at(now_ns: int) -> int:

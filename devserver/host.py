@@ -46,7 +46,7 @@ class Spin:
     SCORE_MAX = 16
     PROBE_EVERY = 32
 
-    def __init__(self, mode: str = "adaptive", spin_ns: int = 50_000) -> None:
+    def __init__(self, mode: str = "adaptive", spin_ns: int = 100_000) -> None:
         if mode not in ("adaptive", "spin", "block"):
             raise ValueError(f"wait mode '{mode}' is none of adaptive, spin, block")
         self.mode = mode

@@ -34,7 +34,9 @@ from kvmshim.errors import InputError, ServerError
 from kvmshim.feeder import Feeder
 
 CONNECT_TIMEOUT_S = 10.0
-DEFAULT_SPIN_NS = 50_000
+#: Longer than it takes to wake a server that sleeps: otherwise two ends that have both given up
+#: spinning could never find back to it, as neither would ever see it pay.
+DEFAULT_SPIN_NS = 150_000
 #: A batch of posted writes waits at most so long for company.
 DEFAULT_FLUSH_NS = 100_000
 

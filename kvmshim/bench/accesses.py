@@ -6,8 +6,11 @@ import contextlib
 import dataclasses
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
+from devserver.backplane import Backplane
+from devserver.models.device import Signal, Space
 from kvmshim.bench.guest import LINE_PORT, MARK_PORT, Kind, bench_plan, delays, periods
 from kvmshim.errors import HostError, ServerError
 from kvmshim.link import WaitPolicy
@@ -18,6 +21,7 @@ from kvmshim.outcome import Outcome
 
 LATCH_PORT = 0xE0  # the test device's: every access waits for its answer
 POST_PORT = 0x80  # writes are posted
+_READS_EACH = 100
 _LISTENING = "devserver: listening on "
 
 
@@ -74,6 +78,38 @@ class Bench:
         if result.outcome is not Outcome.EXITED:
             raise HostError(f"the benchmark's guest did not end well: {result.message}")
         return result.trace[warm_up * exits_each :]
+
+
+def model_in(count: int) -> list[int]:
+    """ns of a read in a backplane, with no guest and no network: what the server's Python does.
+
+    A sample is the mean of 100 reads; the clock itself costs as much as a tenth of one.
+    """
+    wirings = [device.wiring for device in default_machine().devices]
+    backplane = Backplane(wirings, _Nowhere())
+    samples = []
+    for now_ns in range(0, count * 1000, 1000):
+        before_ns = time.monotonic_ns()
+        for _ in range(_READS_EACH):
+            backplane.read(Space.PORT, LATCH_PORT, 1, now_ns)
+        samples.append((time.monotonic_ns() - before_ns) // _READS_EACH)
+    return samples
+
+
+class _Nowhere:
+    """A sink for what devices say."""
+
+    def line(self, line: int, level: bool) -> None:
+        pass
+
+    def emit(self, device_id: int, channel: int, data: bytes) -> None:
+        pass
+
+    def consumed(self, device_id: int, channel: int, total: int) -> None:
+        pass
+
+    def signal(self, device_id: int, signal: Signal, value: int) -> None:
+        pass
 
 
 @contextlib.contextmanager

@@ -42,6 +42,11 @@ def irq_line(count: int) -> list[int]:
     )
 
 
+def disarm(count: int) -> list[int]:
+    """Samples (ns) of what a wait spends on keeping the event thread away from the socket."""
+    return _samples(count, lib.floor_disarm)
+
+
 def ping_pong(transport: str, spin: bool, count: int) -> list[int]:
     """Samples (ns) of a round trip of an IN's bytes between two threads, written in C."""
     near, far = _pair(transport)

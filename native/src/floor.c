@@ -4,8 +4,11 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "control.h"
 
@@ -81,6 +84,33 @@ int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes,
     int error = errno;
     shutdown(near, SHUT_RDWR);
     pthread_join(thread, NULL);
+    errno = error;
+    return result;
+}
+
+static int64_t disarm_and_arm(int epoll_fd, int fd)
+{
+    struct epoll_event off = { .events = 0 }, on = { .events = EPOLLIN };
+    int64_t before = monotonic_ns();
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &off) < 0 ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &on) < 0)
+        return -1;
+    return monotonic_ns() - before;
+}
+
+int floor_disarm(uint64_t *samples, size_t count)
+{
+    int fd = eventfd(0, EFD_CLOEXEC), epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event on = { .events = EPOLLIN };
+    int result = epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &on);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        int64_t sample = disarm_and_arm(epoll_fd, fd);
+        samples[i] = (uint64_t)sample;
+        result = sample < 0 ? -1 : 0;
+    }
+    int error = errno;
+    close(fd);
+    close(epoll_fd);
     errno = error;
     return result;
 }

@@ -19,6 +19,9 @@ int floor_exits(int vcpu_fd, struct kvm_run *run, uint64_t *samples, size_t coun
 int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes, int spin,
                    uint64_t *samples, size_t count);
 
+/* What a wait for an answer spends on keeping the event thread out: two epoll_ctl. */
+int floor_disarm(uint64_t *samples, size_t count);
+
 /* Sets a line and clears it again; a sample is one KVM_IRQ_LINE. */
 int floor_irq_line(int vm_fd, uint32_t line, uint64_t *samples, size_t count);
 

@@ -87,7 +87,7 @@ class Session:
                 answer = self._at_a_glance(glance, monotonic_ns)
                 if answer is not None:
                     return answer
-            for message in self.connection.receive(data):
+            for message in self.connection.incoming(data):
                 self._handle(message, monotonic_ns)
         except RemoteProtocolError as error:
             self._refuse(error.code, str(error))

@@ -19,6 +19,7 @@ checked against those that the handshake settled.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -185,22 +186,25 @@ class Connection:
     # -- receiving ----------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Message]:
-        """The messages that ``data`` completes.
+        """The messages that ``data`` completes; raises as :meth:`incoming` does."""
+        return list(self.incoming(data))
+
+    def incoming(self, data: bytes) -> Iterator[Message]:
+        """The messages that ``data`` completes, each taken in turn: what is sent while one is dealt
+        with acknowledges it, and none of those behind it.
 
         Raises :class:`RemoteProtocolError` at the first mistake of the peer, and closes.
         """
-        messages: list[Message] = []
         try:
             for payload in self._frames.feed(data):
                 for message in codec.iterate(payload):
                     self._accept(message)
-                    messages.append(message)
+                    yield message
                     if self.state is State.CLOSED:
-                        return messages  # whatever follows the last message is of no interest
+                        return  # whatever follows the last message is of no interest
         except RemoteProtocolError:
             self.state = State.CLOSED
             raise
-        return messages
 
     def is_between_frames(self) -> bool:
         """Whether everything received so far made whole frames."""

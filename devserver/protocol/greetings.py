@@ -41,6 +41,10 @@ class _Bounded:
             elif isinstance(value, dict):
                 for key in value:
                     _check_length(f"a key of {what}", key, limits.MAX_NAME_BYTES)
+            elif isinstance(value, list):
+                for item in value:
+                    if isinstance(item, str):
+                        _check_length(f"an item of {what}", item, limits.MAX_NAME_BYTES)
 
 
 def _check_number(what: str, value: int, highest: int) -> None:
@@ -158,6 +162,11 @@ class Attached(_Bounded):
     vm_id: int
     window: int = limits.DEFAULT_WINDOW
     devices: list[AttachedDevice] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window == 0:
+            raise PlainError("Attached.window is 0; a client could never post a write")
 
 
 @dataclass(frozen=True)

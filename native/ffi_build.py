@@ -30,7 +30,17 @@ MODULES = (
         "kvmshim._native",
         topics=("kvm", "codec", "link", "vcpu", "floor"),
         headers=("codec", "control", "floor", "kvm", "link", "vcpu"),
-        sources=("codec", "control", "floor", "kvm", "link", "vcpu"),
+        sources=(
+            "codec",
+            "control",
+            "floor",
+            "kvm",
+            "link",
+            "link_receive",
+            "link_send",
+            "link_wait",
+            "vcpu",
+        ),
     ),
     Module(
         "devserver._native",

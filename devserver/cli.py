@@ -17,7 +17,7 @@ from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Error
 from devserver.session import Identity
-from devserver.transport import ListenError, bound_address, listen
+from devserver.transport import ListenError, bound_address, listen, stop_listening
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -123,15 +123,15 @@ def _serve(options: argparse.Namespace) -> int:
         until_idle=inherited is not None,
         engine=options.engine,
     )
+    signal.signal(signal.SIGTERM, lambda *_: host.stop())
     if inherited is not None:
         # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         host.add_client(inherited, "embedded")
         catalog.preload()  # while the client sets up its machine
     else:
-        _listen(host, options.listen)
         signal.signal(signal.SIGINT, lambda *_: host.stop())
-    signal.signal(signal.SIGTERM, lambda *_: host.stop())
+        _listen(host, options.listen)
     host.run()
     return EXIT_OK
 
@@ -144,7 +144,14 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 def _listen(host: DeviceHost, addresses: Sequence[str]) -> None:
-    sockets = [listen(parse_address(text)) for text in addresses]
+    sockets: list[socket.socket] = []
+    try:
+        for address in map(parse_address, addresses):
+            sockets.append(listen(address))
+    except (ListenError, AddressError):
+        for sock in sockets:
+            stop_listening(sock)
+        raise
     for sock in sockets:
         host.add_listener(sock)
         print(f"devserver: listening on {bound_address(sock)}", flush=True)
@@ -163,14 +170,17 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
     return value
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.01 <= value <= 86400:
         raise argparse.ArgumentTypeError(f"'{text}' is not between 0.01 and 86400 seconds")
     return value

@@ -24,7 +24,7 @@ from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Busy
 from devserver.session import Identity, Session
-from devserver.transport import tune
+from devserver.transport import stop_listening, tune
 
 log = logging.getLogger("devserver.host")
 
@@ -405,8 +405,4 @@ class DeviceHost:
                 client.sock.send(bytes(client.out) + farewell)
             self._drop(client, "shutting down")
         for listener in self._listeners.values():
-            path = listener.getsockname() if listener.family == socket.AF_UNIX else None
-            listener.close()
-            if path:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+            stop_listening(listener)

@@ -11,6 +11,7 @@ from devserver.board import DeviceWiring
 from devserver.models import catalog
 from devserver.models.device import Context, Device, OptionError, Signal, Space, StateError
 from devserver.models.registers import Region
+from devserver.wording import in_one_line
 
 #: Bytes from the world that a channel holds for a device that is not ready for them.
 FEED_LIMIT_BYTES = 64 * 1024
@@ -29,7 +30,7 @@ class DeviceFault(Exception):
         last = traceback.extract_tb(error.__traceback__)[-1:]
         at = f" at {last[0].filename}:{last[0].lineno}" if last else ""
         self.details = "".join(traceback.format_exception(error))
-        super().__init__(f"device '{device}' ({kind}) failed: {type(error).__name__}: {error}{at}")
+        super().__init__(f"device '{device}' ({kind}) failed: {in_one_line(error)}{at}")
 
 
 class Sink(Protocol):

@@ -65,6 +65,15 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
 
 
+def stop_listening(sock: socket.socket) -> None:
+    """Closes a listening socket and removes its file, if it has one."""
+    path = sock.getsockname() if sock.family == socket.AF_UNIX else None
+    sock.close()
+    if path:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
 def bound_address(sock: socket.socket) -> Address:
     """The address that a listening socket has got (its port may have been 0)."""
     if sock.family == socket.AF_UNIX:

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from devserver.models.device import Device
+from devserver.wording import in_one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -60,10 +61,10 @@ def load_file(path: str) -> list[type[Device]]:
         spec.loader.exec_module(module)
     except OSError as error:
         raise UnknownModel(f"model file '{path}' can't be read: {error.strerror}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
         line = getattr(error, "lineno", None) or line
-        raise UnknownModel(f"{path}:{line}: {type(error).__name__}: {error}") from None
+        raise UnknownModel(f"{path}:{line}: {in_one_line(error)}") from None
     found = [
         value
         for value in vars(module).values()

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import LATCH_DEVICE, TRIAL_FILE, Peer, Server
+
+
+@pytest.fixture(scope="module", params=["native over unix", "python over tcp"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server with the trial device, as it serves every test of a module."""
+    engine, _, transport = request.param.split()
+    where = (
+        f"unix:{tmp_path_factory.mktemp('server')}/s"
+        if transport == "unix"
+        else "tcp://127.0.0.1:0"
+    )
+    with Server("--engine", engine, "--model", TRIAL_FILE, listen=where) as running:
+        yield running
+        assert running.end() == 0
+
+
+@pytest.fixture
+def bystander(server: Server) -> Iterator[Peer]:
+    """A client that has nothing to do with what others do to the server."""
+    with Peer(server) as peer:
+        peer.attach(LATCH_DEVICE)
+        yield peer
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> str:
+    """An address for a server of a test's own."""
+    return f"unix:{tmp_path}/server"

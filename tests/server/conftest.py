@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 from live import LATCH_DEVICE, TRIAL_FILE, Peer, Server
 
+#: Engine, transport and how the server waits; each engine meets each of the others once.
+SERVERS = ["native unix spin", "native tcp adaptive", "python unix spin", "python tcp block"]
 
-@pytest.fixture(scope="module", params=["native over unix", "python over tcp"])
+
+@pytest.fixture(scope="module", params=SERVERS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server with the trial device, as it serves every test of a module."""
-    engine, _, transport = request.param.split()
-    where = (
-        f"unix:{tmp_path_factory.mktemp('server')}/s"
-        if transport == "unix"
-        else "tcp://127.0.0.1:0"
-    )
-    with Server("--engine", engine, "--model", TRIAL_FILE, listen=where) as running:
+    engine, transport, wait = request.param.split()
+    path = tmp_path_factory.mktemp("server") / "socket"
+    where = f"unix:{path}" if transport == "unix" else "tcp://127.0.0.1:0"
+    arguments = ("--engine", engine, "--wait", wait, "--model", TRIAL_FILE)
+    with Server(*arguments, listen=where) as running:
         yield running
         assert running.end() == 0
 

@@ -47,7 +47,7 @@ from devserver.protocol.messages import (
 DELAY, FAIL, BIG = TRIAL + 2, TRIAL + 4, TRIAL + 5
 
 LIVE = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -173,11 +173,27 @@ class Backplane:
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Restores what :meth:`save` gave; moves no line. Raises StateError if it does not fit."""
+        """Restores what :meth:`save` gave; moves no line.
+
+        Raises StateError if it does not fit, and then leaves everything as it was.
+        """
+        before = self.save()
+        try:
+            self._load(saved)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._load(before)
+            if isinstance(error, StateError):
+                raise
+            what = f"{type(error).__name__}: {error}"
+            raise StateError(f"the snapshot of a machine is damaged ({what})") from error
+
+    def _load(self, saved: Mapping[str, Any]) -> None:
         if len(saved["slots"]) != len(self.slots):
             raise StateError(
                 f"snapshot has {len(saved['slots'])} devices; this machine has {len(self.slots)}"
             )
+        if not isinstance(saved["now_ns"], int):
+            raise StateError(f"a snapshot's VM time is {saved['now_ns']!r}")
         self.now_ns = saved["now_ns"]
         self._lines.load(saved["lines"])
         for slot, state in zip(self.slots.values(), saved["slots"], strict=True):

@@ -1,7 +1,7 @@
 """Runs small x86 guests on KVM whose devices live somewhere else.
 
->>> from kvmshim import Machine                                             # doctest: +SKIP
->>> with Machine.from_guest("hello") as machine:                            # doctest: +SKIP
+>>> from kvmshim import machine_for, machine_of                             # doctest: +SKIP
+>>> with machine_for(machine_of("hello")) as machine:                       # doctest: +SKIP
 ...     result = machine.run()
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 
 if TYPE_CHECKING:
+    from kvmshim.assemble import machine_for, machine_of
     from kvmshim.machine import Machine
     from kvmshim.outcome import Outcome, RunResult
 
@@ -24,9 +25,13 @@ __all__ = [
     "Outcome",
     "RunResult",
     "ServerError",
+    "machine_for",
+    "machine_of",
 ]
 
 _LATE = {
+    "machine_for": "kvmshim.assemble",
+    "machine_of": "kvmshim.assemble",
     "Machine": "kvmshim.machine",
     "Outcome": "kvmshim.outcome",
     "RunResult": "kvmshim.outcome",

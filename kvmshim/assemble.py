@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devserver.board import DeviceWiring
@@ -21,6 +21,8 @@ from kvmshim.machinefile import (
     default_machine,
     load_machine,
 )
+from kvmshim.machinefile.convert import MAX_IRQ, MAX_PORT
+from kvmshim.machinefile.spec import PLACED_LOCALLY
 from kvmshim.server_process import ServerProcess
 from kvmshim.units import parse_size
 
@@ -40,8 +42,8 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         )
     changed = {
         "kind": options.kind,
-        "load_address": _address(options.load_address),
-        "entry": _address(options.entry),
+        "load_address": _address("--load-address", options.load_address),
+        "entry": _address("--entry", options.entry),
         "append": options.append or None,
         "bios": options.bios,
     }
@@ -55,6 +57,8 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
             dataclasses.replace(device, placement=options.placement) for device in devices
         )
     spec = dataclasses.replace(spec, devices=devices, image=image)
+    if options.model and options.server is not None:
+        _check_models_are_for_here(spec)
     if options.server is not None:
         _check_address(options.server)
     return machine_for(
@@ -64,6 +68,14 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         wait=WaitPolicy(options.wait),
         process=process,
     )
+
+
+def _check_models_are_for_here(spec: MachineSpec) -> None:
+    if all(device.placement != PLACED_LOCALLY for device in spec.devices):
+        raise InputError(
+            "--model makes models known to this process and its embedded server only, and --server "
+            "names another; give the file to 'devserver serve --model', or place the device local"
+        )
 
 
 def machine_of(what: str) -> MachineSpec:
@@ -114,17 +126,30 @@ def parse_device(text: str) -> DeviceSpec:
         key, equals, value = part.partition("=")
         if not equals or not key:
             raise InputError(f"--device {text}: '{part}' is not of the form KEY=VALUE")
+        if key in given:
+            raise InputError(f"--device {text}: '{key}' is given twice")
         given[key] = value
     if not kind:
         raise InputError(f"--device {text}: the device's kind comes first")
     wiring = DeviceWiring(
         name=given.get("name", kind),
         kind=kind,
-        bases={"": parse_size(given["port"])} if "port" in given else {},
-        lines={"": parse_size(given["irq"])} if "irq" in given else {},
+        bases={"": _bounded(text, given, "port", MAX_PORT)} if "port" in given else {},
+        lines={"": _bounded(text, given, "irq", MAX_IRQ)} if "irq" in given else {},
         options={key: _value(v) for key, v in given.items() if key not in _DEVICE_KEYS},
     )
     return DeviceSpec(wiring=wiring, placement=given.get("placement", "server"))
+
+
+def _bounded(text: str, given: Mapping[str, str], key: str, most: int) -> int:
+    """The number of a key of ``--device``."""
+    try:
+        value = parse_size(given[key])
+    except InputError as error:
+        raise InputError(f"--device {text}: {key}: {error}") from None
+    if value > most:
+        raise InputError(f"--device {text}: {key} {given[key]} is above {most} ({most:#x})")
+    return value
 
 
 def _value(text: str) -> object:
@@ -137,8 +162,15 @@ def _value(text: str) -> object:
         return text
 
 
-def _address(text: str | None) -> int | None:
-    return None if text is None else parse_size(text)
+def _size(option: str, text: str) -> int:
+    try:
+        return parse_size(text)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from None
+
+
+def _address(option: str, text: str | None) -> int | None:
+    return None if text is None else _size(option, text)
 
 
 def _memory(text: str) -> int:
@@ -149,7 +181,7 @@ def _memory(text: str) -> int:
     )
     from kvmshim.units import format_size
 
-    size = parse_size(text)
+    size = _size("--memory", text)
     if not MIN_MEMORY_BYTES <= size <= MAX_MEMORY_BYTES or size % MEMORY_GRANULE_BYTES:
         raise InputError(
             f"--memory {text}: give between {format_size(MIN_MEMORY_BYTES)} and "

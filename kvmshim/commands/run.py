@@ -9,7 +9,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kvmshim.errors import InputError
 from kvmshim.server_process import ServerProcess
 
 if TYPE_CHECKING:
@@ -76,8 +75,6 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Boots the guest; returns the exit status."""
-    if options.server is not None and options.model:
-        raise InputError("--model works on the embedded server; give it to 'devserver serve'")
     with contextlib.ExitStack() as stack:
         process = None
         if options.server is None and options.placement != "local":
@@ -128,7 +125,10 @@ def _report(result: RunResult, with_stats: bool) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
     return value

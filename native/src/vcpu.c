@@ -85,15 +85,16 @@ static int from_link(int result)
     }
 }
 
-/* A VM's access to one server does not overtake its posted writes to another. */
+/*
+ * A VM's access to one server, or to a device in this process (link ROUTE_LINKS), does not overtake
+ * its posted writes to another server.
+ */
 static int keep_order(struct vcpu *vcpu, uint16_t link)
 {
-    int result = 0;
-    if (vcpu->last_link != link) {
-        result = link_fence(vcpu->routes->links[vcpu->last_link]);
-        vcpu->last_link = link;
-    }
-    return result;
+    uint16_t before = vcpu->last_link;
+    vcpu->last_link = link;
+    bool other = before != link && before < ROUTE_LINKS && vcpu->routes->links[before];
+    return other ? link_fence(vcpu->routes->links[before]) : 0;
 }
 
 static int serve_remote(struct vcpu *vcpu, const struct route_entry *entry,
@@ -128,10 +129,14 @@ static int serve_by(struct vcpu *vcpu, uint16_t index, const struct vcpu_access 
     switch (entry->kind) {
     case ROUTE_REMOTE:
         return serve_remote(vcpu, entry, access);
-    case ROUTE_LOCAL:
+    case ROUTE_LOCAL: {
+        int result = keep_order(vcpu, ROUTE_LINKS);
+        if (result < 0)
+            return from_link(result);
         vcpu->access = *access;
         vcpu->access.time_ns = control_time_ns(vcpu->control);
         return VCPU_LOCAL;
+    }
     default:
         vcpu->unclaimed++;
         if (!access->direction)

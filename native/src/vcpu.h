@@ -87,7 +87,7 @@ struct vcpu {
     uint64_t detail;
     struct vcpu_access access;
     uint64_t exits, port_exits, memory_exits, unclaimed;
-    uint16_t last_link;     /* the link of the last posted write */
+    uint16_t last_link;     /* the link of the last access; ROUTE_LINKS: this process */
     uint32_t piece;         /* how far an access is that is served byte by byte */
     /* for benchmarks: when each port exit was, while there is room */
     struct vcpu_mark *marks;

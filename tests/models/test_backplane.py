@@ -404,3 +404,15 @@ def test_each_deadline_runs_once_on_time_and_each_line_is_the_or_of_its_outputs(
     assert [due_ns for _, due_ns, _ in sink.expiries] == sorted(due for _, due in expected)
     assert plane.line_levels().get(5, False) == bool(high[0x11] or high[0x16] & 1)
     assert plane.line_levels().get(6, False) == bool(high[0x16] & 2)
+
+
+@pytest.mark.parametrize("damage", ["now_ns", "lines", "slots"])
+def test_a_damaged_snapshot_is_refused_and_changes_nothing(damage: str) -> None:
+    backplane = Backplane(BOARDS["pc"], Recorder())
+    backplane.write(Space.PORT, 0xE0, 1, 0x5A, 1000)
+    before = backplane.save()
+    without = {key: value for key, value in before.items() if key != damage}
+    for damaged in ({}, without, {**before, damage: 5.5}, {**before, damage: [[]]}):
+        with pytest.raises(StateError):
+            backplane.load(damaged)
+        assert backplane.save() == before

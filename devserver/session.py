@@ -43,7 +43,8 @@ from devserver.vm_clock import VmClock
 
 log = logging.getLogger("devserver.session")
 
-_SIZES = (1, 2, 4, 8)
+_MASKS = {size: (1 << (8 * size)) - 1 for size in (1, 2, 4, 8)}
+_SIZES = tuple(_MASKS)
 _EVENTS = {Signal.EXIT: EventKind.EXIT, Signal.RESET: EventKind.RESET}
 
 
@@ -76,6 +77,8 @@ class Session:
         self._ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
         self._fault: DeviceFault | None = None
         self._glancer: Glancer | None = None
+        self._emitter = (0, 0)
+        self._emitted = bytearray()
 
     # -- what the owner calls -----------------------------------------------------------------
 
@@ -125,9 +128,12 @@ class Session:
         self._tell(MessageType.INTERRUPT, line, level, number)
 
     def emit(self, device_id: int, channel: int, data: bytes) -> None:
-        for at in range(0, len(data), limits.MAX_EMIT_BYTES):
-            part = data[at : at + limits.MAX_EMIT_BYTES]
-            self._tell(MessageType.EMIT, device_id, channel, tail=part)
+        # A device that prints emits byte after byte: they are put together until anything else
+        # is said, and so keep their place in the stream.
+        if self._emitter != (device_id, channel):
+            self._end_emit()
+            self._emitter = (device_id, channel)
+        self._emitted += data
 
     def consumed(self, device_id: int, channel: int, total: int) -> None:
         self._tell(MessageType.CONSUMED, device_id, channel, total)
@@ -245,22 +251,26 @@ class Session:
             self.backplane.write(space, request.address, size, value, request.time_ns)
 
     def _on_batch(self, batch: Batch, monotonic_ns: int) -> None:
-        for write in batch.writes:
-            mapped = self._claimed(write)
-            if write.size not in _SIZES:
+        find, write_at = self.backplane.find, self.backplane.write_at
+        likely_ns = self._clock.latest_likely_ns(monotonic_ns)
+        for device_id, space, address, size, time_ns, value in batch.writes:
+            mapped = find(space, address)
+            if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
+                raise _not_there(device_id, space, address, size)
+            if size not in _SIZES:
                 raise RemoteProtocolError(
-                    ErrorCode.MALFORMED, f"BATCH with a write of {write.size} bytes"
+                    ErrorCode.MALFORMED, f"BATCH with a write of {size} bytes"
                 )
-            self._clock.observe(write.time_ns, monotonic_ns)
+            if time_ns > likely_ns:
+                self._clock.observe(time_ns, monotonic_ns)  # says what is wrong
             if self._fault:
                 continue
-            value = write.value & ((1 << (8 * write.size)) - 1)
             try:
-                self.backplane.write(
-                    mapped.region.space, write.address, write.size, value, write.time_ns
-                )
+                write_at(mapped, address, size, value & _MASKS[size], time_ns)
             except DeviceFault as fault:
                 self._stop_for(fault)
+        if batch.writes:
+            self._clock.observe(batch.writes[-1].time_ns, monotonic_ns)
         self._unacknowledged_writes += len(batch.writes)
         if self._unacknowledged_writes >= self._ack_every:
             self._unacknowledged_writes = 0
@@ -319,11 +329,15 @@ class Session:
         try:
             if direction:
                 backplane.write_at(mapped, address, size, value, time_ns)
-                return 0, 0
-            return 0, backplane.read_at(mapped, address, size, time_ns)
+                value = 0
+            else:
+                value = backplane.read_at(mapped, address, size, time_ns)
         except DeviceFault as fault:
             self._stop_for(fault)
             return Status.FAULT, 0
+        if self._emitted:
+            self._end_emit()
+        return 0, value
 
     def answer(self, direction: int, status: int, value: int, size: int) -> None:
         """Answers the request that was received last."""
@@ -400,15 +414,29 @@ class Session:
     def _event(self, device_id: int, kind: EventKind, value: int, text: str = "") -> None:
         self._tell(MessageType.EVENT, device_id, kind, value, tail=text.encode())
 
+    def _end_emit(self) -> None:
+        """Turns what was emitted into messages."""
+        if not self._emitted:
+            return
+        data = bytes(self._emitted)
+        self._emitted.clear()
+        for at in range(0, len(data), limits.MAX_EMIT_BYTES):
+            part = data[at : at + limits.MAX_EMIT_BYTES]
+            self._tell(MessageType.EMIT, *self._emitter, tail=part)
+
     def _tell(self, kind: MessageType, *own: int, tail: bytes | None = None) -> None:
+        if self._emitted:
+            self._end_emit()
         if self.connection.state is State.ATTACHED:
             self.outgoing.append(self.connection.encode(kind, *own, tail=tail))
 
     def _say(self, message: Message) -> None:
+        self._end_emit()
         self.outgoing.append(codec.encode(self.connection.stamp(message)))
 
     def _flush(self) -> bytes:
         """Everything said in this turn, in as few frames as the bound allows."""
+        self._end_emit()
         if len(self.outgoing) == 1:
             return codec.frame(self.outgoing.pop())
         frames: list[bytes] = []

@@ -24,10 +24,10 @@ the client platform, or in a unit test with no guest at all::
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from devserver.models.registers import Access, Policy, Region, Register, Space
 from devserver.models.state import StateError, from_plain, to_plain
@@ -46,6 +46,7 @@ __all__ = [
     "StateError",
 ]
 
+T = TypeVar("T")
 Reader = Callable[[int], int]
 Writer = Callable[[int, int], None]
 
@@ -100,6 +101,14 @@ class Context:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
+def _plain_bytes(rows: Mapping[str, list[tuple[Register, T] | None]]) -> Iterator[tuple[int, T]]:
+    """The offsets where one byte-wide register serves a single byte in every bank."""
+    for offset, entry in enumerate(rows[""]):
+        same = all(row[offset] is entry for row in rows.values())
+        if same and entry is not None and entry[0].width == 1:
+            yield offset, entry[1]
+
+
 class Device:
     """Base of every device model.
 
@@ -135,9 +144,9 @@ class Device:
         self._readers: dict[str, dict[str, list[tuple[Register, Reader] | None]]] = {}
         self._writers: dict[str, dict[str, list[tuple[Register, Writer] | None]]] = {}
         self._quick_readers: dict[tuple[str, int], Reader] = {}
+        self._quick_writers: dict[tuple[str, int], Writer] = {}
         for region in self.regions:
             self._bind(region)
-            self._bind_quick(region)
         self.started()
 
     # -- what a model may override ----------------------------------------------------------
@@ -227,6 +236,9 @@ class Device:
         Split like a read. A write to some byte lanes of a wider register keeps its other lanes
         if the register has storage, and writes zeros to them if it has not.
         """
+        if size == 1 and (quick := self._quick_writers.get((region, offset))) is not None:
+            quick(value & 0xFF, now_ns)
+            return
         done = 0
         table = self._writers[region]
         while done < size:
@@ -294,26 +306,20 @@ class Device:
         self._writers[region.name] = {bank: [None] * region.size for bank in banks}
         ordered = sorted(region.registers, key=lambda register: register.bank != "")
         for register in ordered:  # those of every bank first, so that a bank's own replace them
-            for bank in banks if register.bank == "" else {register.bank}:
-                for offset in range(register.offset, register.offset + register.width):
-                    if register.access.readable:
-                        entry = (register, self._reader(register))
-                        self._readers[region.name][bank][offset] = entry
-                    if register.access.writable:
-                        self._writers[region.name][bank][offset] = (
-                            register,
-                            self._writer(register),
-                        )
-
-    def _bind_quick(self, region: Region) -> None:
-        """Notes the readers of single bytes that are the same in every bank."""
-        first, *others = self._readers[region.name].values()
-        for offset, entry in enumerate(first):
-            if entry is None or entry[0].width != 1:
-                continue
-            rest = [row[offset] for row in others]
-            if all(other is not None and other[0] is entry[0] for other in rest):
-                self._quick_readers[region.name, offset] = entry[1]
+            chosen = banks if register.bank == "" else {register.bank}
+            places = slice(register.offset, register.offset + register.width)
+            if register.access.readable:
+                reader = (register, self._reader(register))
+                for bank in chosen:
+                    self._readers[region.name][bank][places] = [reader] * register.width
+            if register.access.writable:
+                writer = (register, self._writer(register))
+                for bank in chosen:
+                    self._writers[region.name][bank][places] = [writer] * register.width
+        for offset, serve_read in _plain_bytes(self._readers[region.name]):
+            self._quick_readers[region.name, offset] = serve_read
+        for offset, serve_write in _plain_bytes(self._writers[region.name]):
+            self._quick_writers[region.name, offset] = serve_write
 
     def _reader(self, register: Register) -> Reader:
         handler: Reader | None = getattr(self, f"read_{register.name.lower()}", None)

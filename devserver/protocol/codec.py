@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -71,7 +72,9 @@ _TAILS: dict[MessageType, FieldKind | None] = {
     kind: last if (last := list(fields.values())[-1]).is_tail else None
     for kind, fields in FIELDS.items()
 }
+_CHUNK_WRITES = 64
 WRITE_LAYOUT = Layout(bytes([0x90 | len(WRITE_FIELDS)]), WRITE_FIELDS)
+_CHUNK_BYTES = _CHUNK_WRITES * WRITE_LAYOUT.size
 
 
 def encode(message: Message) -> bytes:
@@ -152,9 +155,20 @@ def _decode_tail(kind: MessageType, length: int, payload: bytes, at: int) -> tup
         raise _malformed(f"{kind.name} with text that is not UTF-8") from None
 
 
-def _decode_writes(payload: bytes, at: int, end: int) -> tuple[Write, ...]:
+@cache
+def _writes_pattern(count: int) -> tuple[int, int]:
+    """Mask and tags of so many writes in a row, as one number each."""
     size = WRITE_LAYOUT.size
-    if not all(WRITE_LAYOUT.matches(payload, i) for i in range(at, end, size)):
+    mask, tags = WRITE_LAYOUT.mask.to_bytes(size), WRITE_LAYOUT.tags.to_bytes(size)
+    return int.from_bytes(mask * count), int.from_bytes(tags * count)
+
+
+def _decode_writes(payload: bytes, at: int, end: int) -> tuple[Write, ...]:
+    for start in range(at, end, _CHUNK_BYTES):
+        chunk = payload[start : min(start + _CHUNK_BYTES, end)]
+        mask, tags = _writes_pattern(len(chunk) // WRITE_LAYOUT.size)
+        if int.from_bytes(chunk) & mask == tags:
+            continue
         raise _malformed("BATCH with a write whose fields do not have their fixed widths")
     return tuple(map(Write._make, WRITE_LAYOUT.values.iter_unpack(payload[at:end])))
 

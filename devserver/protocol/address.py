@@ -51,8 +51,10 @@ def parse_address(text: str) -> Address:
         return UnixAddress(path)
     if text.startswith("tcp://"):
         host, colon, port = text.removeprefix("tcp://").rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not colon or not host or not (port.isascii() and port.isdigit()):
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        bracketed = "[" in host or "]" in host
+        if not colon or not host or bracketed or not (port.isascii() and port.isdigit()):
             raise AddressError(f"address '{text}' is not of the form tcp://HOST:PORT")
         if int(port) > 0xFFFF:
             raise AddressError(f"address '{text}': port {port} is above 65535")

@@ -67,6 +67,12 @@ def test_an_address_reads_as_it_is_written(address: Address) -> None:
     assert parse_address(str(address)) == address
 
 
+@pytest.mark.parametrize("text", ["tcp://[[:0", "tcp://[::1:0", "tcp://::1]:0", "tcp://[]:0"])
+def test_brackets_stand_in_pairs_around_a_host(text: str) -> None:
+    with pytest.raises(AddressError, match="not of the form"):
+        parse_address(text)
+
+
 @given(st.text(max_size=40) | st.text(max_size=30).map("tcp://{}:1".format))
 def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
     try:

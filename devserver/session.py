@@ -92,6 +92,7 @@ class Session:
                     return answer
             for message in self.connection.incoming(data):
                 self._handle(message, monotonic_ns)
+                self._end_emit()
         except RemoteProtocolError as error:
             self._refuse(error.code, str(error))
         return self._flush()
@@ -128,8 +129,8 @@ class Session:
         self._tell(MessageType.INTERRUPT, line, level, number)
 
     def emit(self, device_id: int, channel: int, data: bytes) -> None:
-        # A device that prints emits byte after byte: they are put together until anything else
-        # is said, and so keep their place in the stream.
+        # A device that prints emits byte after byte. What one message makes it emit is put
+        # together until anything else is said, and so keeps its place in the stream.
         if self._emitter != (device_id, channel):
             self._end_emit()
             self._emitter = (device_id, channel)

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from kvmshim import outcome
-from kvmshim.commands import bench, doctor, guests, run
+from kvmshim.commands import bench, doctor, guests, lab, run
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Runs small x86 guests on KVM whose devices live somewhere else.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for command in (run, doctor, bench, guests):
+    for command in (run, doctor, bench, lab, guests):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):

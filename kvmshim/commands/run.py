@@ -38,7 +38,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--server",
         metavar="ADDRESS",
-        help="device server, tcp://HOST:PORT or unix:PATH (default: one of this VM's own)",
+        default=os.environ.get("KVMSHIM_SERVER") or None,
+        help="device server, tcp://HOST:PORT or unix:PATH "
+        "(default: KVMSHIM_SERVER if that is set, else one of this VM's own)",
     )
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the guest then")
     parser.add_argument("--memory", metavar="SIZE", help="such as 16M")

@@ -19,14 +19,14 @@ void rouse(int event_fd)
 
 void end_link(struct link *link, int state, int error_number, const char *format, ...)
 {
-    int open = LINK_OPEN;
-    if (!atomic_compare_exchange_strong(&link->state, &open, state))
+    if (atomic_exchange(&link->ending, true))
         return;
     link->error_number = error_number;
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(link->error, sizeof link->error, format, arguments);
     va_end(arguments);
+    atomic_store(&link->state, state);
     rouse(link->inbox_fd);
     rouse(link->wake_fd);
     control_raise(link->control, CONTROL_LINK);
@@ -70,6 +70,8 @@ int link_request(struct link *link, const struct link_access *access)
         .data = access->data,
         .length = access->direction ? bytes : 0,
     };
+    if ((uint64_t)access->size * access->elements > CODEC_MAX_DATA)
+        return LINK_REFUSED;
     pthread_mutex_lock(&link->tx_lock);
     size_t at = tx_begin(link);
     tx_batch(link);
@@ -98,7 +100,10 @@ int link_request(struct link *link, const struct link_access *access)
 
 static void start_flush_timer(struct link *link)
 {
-    struct itimerspec when = { .it_value.tv_nsec = (long)link->flush_after_ns };
+    struct itimerspec when = {
+        .it_value.tv_sec = (time_t)(link->flush_after_ns / 1000000000),
+        .it_value.tv_nsec = (long)(link->flush_after_ns % 1000000000),
+    };
     timerfd_settime(link->timer_fd, 0, &when, NULL);
 }
 
@@ -130,7 +135,7 @@ int link_post(struct link *link, const struct link_access *access)
     link->batch_writes++;
     link->in_flight++;
     link->stats.posted++;
-    if (link->batch_writes == LINK_BATCH_WRITES)
+    if (link->batch_writes == LINK_BATCH_WRITES || link->flush_after_ns == 0)
         tx_flush(link);
     else if (link->batch_writes == 1)
         start_flush_timer(link);
@@ -158,6 +163,8 @@ int link_fence(struct link *link)
 int link_send(struct link *link, const struct message *message)
 {
     struct message stamped = *message;
+    if (codec_size(message) < 0)
+        return LINK_REFUSED;
     pthread_mutex_lock(&link->tx_lock);
     size_t at = tx_begin(link);
     tx_batch(link);

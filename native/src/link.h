@@ -62,6 +62,7 @@ struct link {
     uint32_t server_id, vm_id, client_id;
     uint8_t hypervisor;
 
+    _Atomic bool ending; /* somebody writes the reason; the state follows */
     _Atomic int state;
     int error_number;
     char error[200];
@@ -70,7 +71,7 @@ struct link {
     uint8_t *out;
     size_t out_used, out_size;
     _Atomic bool out_waiting; /* bytes are left over that the socket did not take */
-    uint64_t sent;
+    _Atomic uint64_t sent;
     uint8_t batch[LINK_BATCH_WRITES * CODEC_WRITE_BYTES];
     uint32_t batch_writes;
     uint32_t window; /* writes that may be unacknowledged */
@@ -84,8 +85,8 @@ struct link {
     size_t in_start, in_used, in_size;
     _Atomic uint64_t received;
     _Atomic uint64_t acknowledged;
-    uint64_t awaited; /* the request whose answer is awaited, or 0 */
-    bool answered;
+    _Atomic uint64_t awaited; /* the request whose answer is awaited, or 0 */
+    _Atomic bool answered;
     uint8_t status;
     uint32_t reply_length;
     uint8_t reply[CODEC_MAX_DATA];
@@ -141,7 +142,8 @@ int link_request(struct link *link, const struct link_access *access);
 int link_post(struct link *link, const struct link_access *access);
 /* Sends what is batched and waits until the server has applied everything sent so far. */
 int link_fence(struct link *link);
-/* Sends a numbered message of Python's (FEED, CLOCK, DETACH) behind what is batched. */
+/* Sends a numbered message of Python's (FEED, CLOCK, DETACH) behind what is batched; LINK_REFUSED
+ * if it is too long. */
 int link_send(struct link *link, const struct message *message);
 
 /* Reads the stream while no vCPU does; returns when the link ends or link_close() is called. */

@@ -48,7 +48,8 @@ size_t link_take(struct link *link, uint8_t *out, size_t room)
     pthread_mutex_lock(&link->inbox_lock);
     size_t used = atomic_load(&link->inbox_used);
     size_t taken = room < used ? room : used;
-    memcpy(out, link->inbox, taken);
+    if (taken)
+        memcpy(out, link->inbox, taken);
     memmove(link->inbox, link->inbox + taken, used - taken);
     atomic_store(&link->inbox_used, used - taken);
     pthread_mutex_unlock(&link->inbox_lock);
@@ -110,7 +111,10 @@ static bool acceptable(struct link *link, const struct message *message)
 
 static void acknowledged(struct link *link, uint64_t number)
 {
-    if (number > atomic_load(&link->acknowledged))
+    uint64_t sent = atomic_load(&link->sent);
+    if (number > sent)
+        violated(link, "acknowledged number", number, sent);
+    else if (number > atomic_load(&link->acknowledged))
         atomic_store_explicit(&link->acknowledged, number, memory_order_release);
 }
 
@@ -122,6 +126,8 @@ static void on_message(struct link *link, const struct message *message, const u
             return;
         atomic_store_explicit(&link->received, message->seq, memory_order_relaxed);
         acknowledged(link, message->ack);
+        if (!is_open(link))
+            return;
     }
     switch (message->type) {
     case MESSAGE_FEEDBACK:

@@ -1,0 +1,181 @@
+/* Everybody at once: a vCPU, Python's threads, the event thread, a server that talks all the time. */
+#include "fake_server.h"
+
+#include <linux/kvm.h>
+#include <stdarg.h>
+
+struct irq_log irqs;
+
+int __wrap_ioctl(int fd, unsigned long request, ...);
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    va_start(arguments, request);
+    const struct kvm_irq_level *level = va_arg(arguments, const struct kvm_irq_level *);
+    va_end(arguments);
+    (void)fd;
+    CHECK(irqs.count < IRQ_ROOM); /* the receive lock is held: no two at once */
+    irqs.set[irqs.count++].level = level->level;
+    return 0;
+}
+
+enum { ACCESSES = 2000, FEEDS = 400 };
+
+struct tally {
+    struct bench *bench;
+    uint64_t writes, requests, feeds, clocks, interrupts;
+    uint32_t unacknowledged;
+};
+
+static void take_batch(struct tally *tally, const struct message *batch)
+{
+    for (uint32_t i = 0; i < batch->length; i++) {
+        struct posted_write write;
+        CHECK_EQUAL(codec_decode_write(batch->data + i * CODEC_WRITE_BYTES, &write), 0);
+        CHECK_EQUAL(write.value, (uint8_t)tally->writes++);
+    }
+    tally->unacknowledged += batch->length;
+    if (tally->unacknowledged >= 16) {
+        tally->unacknowledged = 0;
+        tell(tally->bench, (struct message){ .type = MESSAGE_ACK });
+    }
+}
+
+static void answer(struct tally *tally, const struct message *request)
+{
+    struct bench *bench = tally->bench;
+    uint8_t low = (uint8_t)request->seq;
+    tally->requests++;
+    tally->interrupts++;
+    struct message all[] = {
+        stamped(bench, interrupt_of(1, tally->interrupts & 1, tally->interrupts)),
+        stamped(bench, (struct message){ .type = MESSAGE_EMIT, .data = &low, .length = 1 }),
+        stamped(bench, feedback_of(request->seq, &low, 1)),
+    };
+    tell_exactly(bench, all, 3);
+}
+
+static void *server_thread(void *argument)
+{
+    struct tally *tally = argument;
+    for (;;) {
+        struct message message = hear(tally->bench);
+        switch (message.type) {
+        case MESSAGE_REQUEST:
+            answer(tally, &message);
+            break;
+        case MESSAGE_BATCH:
+            take_batch(tally, &message);
+            break;
+        case MESSAGE_FEED:
+            tally->feeds++;
+            tell(tally->bench, (struct message){ .type = MESSAGE_CONSUMED });
+            break;
+        case MESSAGE_PING:
+            tell(tally->bench, (struct message){ .type = MESSAGE_PONG, .token = message.token });
+            break;
+        case MESSAGE_CLOCK:
+            tally->clocks++;
+            break;
+        default:
+            CHECK_EQUAL(message.type, MESSAGE_DETACH);
+            return NULL;
+        }
+    }
+}
+
+static void *vcpu_thread(void *argument)
+{
+    struct bench *bench = argument;
+    uint8_t posted = 0, got = 0;
+    for (int i = 0; i < ACCESSES; i++) {
+        struct link_access read = access_of(IN, 1, &got);
+        if (i % 3 == 0)
+            CHECK_EQUAL(link_request(bench->link, &read), 0);
+        else
+            CHECK_EQUAL(post_byte(bench, posted++), 0);
+        if (i % 50 == 0)
+            CHECK_EQUAL(link_fence(bench->link), 0);
+    }
+    return NULL;
+}
+
+static void *feeder_thread(void *argument)
+{
+    struct bench *bench = argument;
+    for (int i = 0; i < FEEDS; i++) {
+        struct message feed = { .type = MESSAGE_FEED, .data = (const uint8_t *)"k", .length = 1 };
+        struct message clock = { .type = MESSAGE_CLOCK };
+        CHECK_EQUAL(link_send(bench->link, i % 2 ? &feed : &clock), 0);
+    }
+    return NULL;
+}
+
+/* Takes what the inbox has; returns how many messages. */
+static int empty_inbox(struct bench *bench)
+{
+    static uint8_t inbox[1 << 20];
+    size_t size = link_take(bench->link, inbox, link_inbox_bytes(bench->link));
+    int count = 0;
+    for (size_t at = 0; at < size; count++) {
+        struct message message;
+        long length = codec_decode(inbox + at, size - at, &message);
+        CHECK(length > 0);
+        at += (size_t)length;
+    }
+    return count;
+}
+
+static void everybody_at_once(int wait_mode, uint32_t window)
+{
+    struct link_setup setup = usual_setup();
+    setup.wait_mode = wait_mode;
+    setup.window = window;
+    setup.flush_after_ns = 100000;
+    struct bench *bench = set_up_with(setup);
+    struct tally tally = { .bench = bench };
+    pthread_t server, vcpu, feeder;
+    start_event_thread(bench);
+    pthread_create(&server, NULL, server_thread, &tally);
+    pthread_create(&vcpu, NULL, vcpu_thread, bench);
+    pthread_create(&feeder, NULL, feeder_thread, bench);
+    int taken = 0, wanted = (ACCESSES + 2) / 3 + FEEDS / 2;
+    while (taken < wanted) {
+        CHECK(readable(bench->link->inbox_fd, PATIENCE_MS));
+        taken += empty_inbox(bench);
+    }
+    CHECK_EQUAL(pthread_join(vcpu, NULL), 0);
+    CHECK_EQUAL(pthread_join(feeder, NULL), 0);
+    struct message detach = { .type = MESSAGE_DETACH };
+    CHECK_EQUAL(link_send(bench->link, &detach), 0);
+    CHECK_EQUAL(pthread_join(server, NULL), 0);
+    CHECK_EQUAL(taken, wanted);
+    CHECK_EQUAL(tally.requests, (ACCESSES + 2) / 3);
+    CHECK_EQUAL(tally.writes, ACCESSES - tally.requests);
+    CHECK_EQUAL(tally.feeds + tally.clocks, FEEDS);
+    CHECK_EQUAL(irqs.count, tally.interrupts);
+    tear_down(bench);
+}
+
+static void adaptively(void)
+{
+    everybody_at_once(LINK_ADAPTIVE, 4096);
+}
+
+static void blocking(void)
+{
+    everybody_at_once(LINK_BLOCK, 4096);
+}
+
+static void spinning_in_a_narrow_window(void)
+{
+    everybody_at_once(LINK_SPIN, 32);
+}
+
+int main(void)
+{
+    static const struct test tests[] = { TEST(adaptively), TEST(blocking),
+                                         TEST(spinning_in_a_narrow_window) };
+    return run_tests(tests, sizeof tests / sizeof tests[0]);
+}

@@ -1,0 +1,98 @@
+"""The C code under sanitizers, against its own tests in ``native/tests``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).resolve().parents[2] / "native"
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
+PATIENCE_S = 120
+
+LINK = ("codec", "control", "link", "link_receive", "link_send", "link_wait")
+#: Test program -> the sources that it tests.
+PROGRAMS = {
+    "codec_test": ("codec",),
+    "serve_test": ("codec", "serve"),
+    "link_test": LINK,
+    "link_end_test": LINK,
+    "link_busy_test": LINK,
+}
+MEMORY, THREADS = "address,undefined", "thread"
+CASES = [(name, MEMORY) for name in PROGRAMS] + [
+    (name, THREADS) for name in PROGRAMS if name.startswith("link")
+]
+
+OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+}
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command; what it says on both streams is in ``stdout``."""
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+        env={**os.environ, **OPTIONS},
+    )
+
+
+def compiled(
+    sources: list[Path], sanitizer: str, program: Path
+) -> subprocess.CompletedProcess[str]:
+    flags = [
+        "-std=gnu11",
+        "-g",
+        "-O1",
+        "-pthread",
+        f"-fsanitize={sanitizer}",
+        "-fno-sanitize-recover=all",
+        "-Wl,--wrap=ioctl",
+        f"-I{NATIVE / 'src'}",
+        *WARNINGS,
+    ]
+    return run(["gcc", *flags, *map(str, sources), "-o", str(program)])
+
+
+@pytest.fixture(scope="module")
+def lacking(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The sanitizers that do not work here, and why."""
+    folder = tmp_path_factory.mktemp("probe")
+    source = folder / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    found = {}
+    for sanitizer in (MEMORY, THREADS):
+        program = folder / sanitizer
+        result = compiled([source], sanitizer, program)
+        if result.returncode == 0:
+            result = run([str(program)])
+        if result.returncode != 0:
+            found[sanitizer] = result.stdout.strip().partition("\n")[0]
+    return found
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize(("name", "sanitizer"), CASES)
+def test_the_c_code_holds_under_a_sanitizer(
+    name: str, sanitizer: str, lacking: dict[str, str], tmp_path: Path
+) -> None:
+    if sanitizer in lacking:
+        pytest.skip(f"-fsanitize={sanitizer} does not work here: {lacking[sanitizer]}")
+    sources = [NATIVE / "tests" / f"{name}.c"]
+    sources += [NATIVE / "src" / f"{source}.c" for source in PROGRAMS[name]]
+    built = compiled(sources, sanitizer, tmp_path / name)
+    assert built.returncode == 0, built.stdout
+    result = run([str(tmp_path / name)])
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_c_test_is_run() -> None:
+    assert {path.stem for path in (NATIVE / "tests").glob("*_test.c")} == set(PROGRAMS)

@@ -23,6 +23,8 @@ from kvmshim.lab.delayline import DelayLine, Loss
 
 _READ_BYTES = 1 << 16
 _CONNECT_TIMEOUT_S = 5.0
+#: About what it takes to wake up. The relay sleeps until so long before it has something to do.
+_WAKING_NS = 100_000
 READY = "listening"
 
 
@@ -132,7 +134,7 @@ class Relay:
     def _pause_s(self, longest_s: float | None) -> float | None:
         if not self._alarms:
             return longest_s
-        due_s = max(0, self._alarms[0][0] - time.monotonic_ns()) / 1e9
+        due_s = max(0, self._alarms[0][0] - time.monotonic_ns() - _WAKING_NS) / 1e9
         return due_s if longest_s is None else min(due_s, longest_s)
 
     def _accept(self) -> None:

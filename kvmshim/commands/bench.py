@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isascii() and text.isdigit() else 0
     if not 10 <= value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"'{text}' is not between 10 and 1000000")
     return value

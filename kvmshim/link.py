@@ -204,6 +204,8 @@ class Link:
         self._sock = attachment.sock
         self._thread: threading.Thread | None = None
         self._feeders: dict[tuple[int, int], Feeder] = {}
+        #: A program may feed from one thread while another takes the device's credits.
+        self._feeding = threading.Lock()
         connection, welcome = attachment.connection, attachment.welcome
         rest = connection.rest()
         held = ffi.from_buffer("uint8_t[]", rest)
@@ -263,14 +265,16 @@ class Link:
     ) -> None:
         """Gives a device bytes from the world, as fast as it takes them."""
         key = (device_id, channel)
-        if key not in self._feeders:
-            self._feeders[key] = Feeder(partial(self._feed, *key))
-        self._feeders[key].give(data, time_ns, end=end)
+        with self._feeding:
+            if key not in self._feeders:
+                self._feeders[key] = Feeder(partial(self._feed, *key))
+            self._feeders[key].give(data, time_ns, end=end)
 
     def backlog(self, device_id: int, channel: int) -> int:
         """Bytes fed that are still here because the device has not taken earlier ones."""
-        feeder = self._feeders.get((device_id, channel))
-        return feeder.waiting if feeder else 0
+        with self._feeding:
+            feeder = self._feeders.get((device_id, channel))
+            return feeder.waiting if feeder else 0
 
     def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
         self._send(
@@ -306,9 +310,10 @@ class Link:
         messages = codec.decode(bytes(ffi.buffer(buffer, taken)))
         for message in messages:
             if isinstance(message, Consumed):
-                feeder = self._feeders.get((message.device_id, message.channel))
-                if feeder is not None:
-                    feeder.consumed(message.total, time_ns)
+                with self._feeding:
+                    feeder = self._feeders.get((message.device_id, message.channel))
+                    if feeder is not None:
+                        feeder.consumed(message.total, time_ns)
         return messages
 
     def is_open(self) -> bool:

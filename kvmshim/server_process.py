@@ -32,6 +32,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                process_group=0,  # the terminal's Ctrl-C is for the client alone
             )
         except OSError as error:
             self.sock.close()

@@ -30,17 +30,10 @@ def _on_terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = _Parser(
-        prog="kvmshim",
-        description="Runs small x86 guests on KVM whose devices live somewhere else.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for command in (run, doctor, bench, lab, guests):
-        command.add_parser(commands)
-    options = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _on_terminate)
     try:
+        options = _parser().parse_args(arguments)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _on_terminate)
         status: int = options.run(options)
         sys.stdout.flush()
         return status
@@ -55,6 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone; Python must not meet the pipe again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kvmshim",
+        description="Runs small x86 guests on KVM whose devices live somewhere else.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for command in (run, doctor, bench, lab, guests):
+        command.add_parser(commands)
+    return parser
 
 
 def _status_of(error: KvmshimError) -> int:

@@ -36,9 +36,7 @@ def run_guest(name: str, *arguments: str | Path) -> Result:
     given = entry["input"].encode() if "input" in entry else None
     append = ("--append", entry["append"]) if "append" in entry else ()
     limit = ("--timeout", "40")
-    return kvmshim(
-        "run", name, *append, *entry.get("args", ()), *limit, *arguments, given=given
-    )
+    return kvmshim("run", name, *append, *entry.get("args", ()), *limit, *arguments, given=given)
 
 
 def check(name: str, result: Result) -> None:

@@ -111,7 +111,7 @@ class Relay:
 
     def close(self) -> None:
         """Ends all connections."""
-        for pair in list(self._pairs.values()):
+        for pair in set(self._pairs.values()):
             self._close(pair)
         self._epoll.close()
         self._listener.close()

@@ -31,10 +31,13 @@ PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 COMMANDS = {
     "kvmshim run": kvmshim_cli.main,
     "kvmshim bench": kvmshim_cli.main,
+    "kvmshim lab": kvmshim_cli.main,
     "kvmshim doctor": kvmshim_cli.main,
     "devserver serve": devserver_cli.main,
     "devserver models": devserver_cli.main,
 }
+#: The manuals of commands that are not in running.md.
+MANUALS = {"kvmshim lab": "lab.md"}
 SIGPIPE_STATUS = 141  # 128 + SIGPIPE, as a shell has it
 IMPURE = {"asyncio", "select", "selectors", "socket", "threading", "time"}
 
@@ -84,8 +87,11 @@ def commands_shown(program: str) -> list[list[str]]:
         for part in re.split(r"[|;&\n]+", block):
             words = shlex.split(re.split(r"[<>]", part)[0], comments=True)
             words = words[1:] if words[:1] == ["sudo"] else words
-            if words and Path(words[0]).name == program:
-                shown.append(words[1:])
+            # What comes after a -- is a command of its own.
+            cut = words.index("--") if "--" in words else len(words)
+            for call in (words[:cut], words[cut + 1 :]):
+                if call and Path(call[0]).name == program:
+                    shown.append(call[1:])
     return shown
 
 
@@ -111,7 +117,8 @@ def usage(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) ->
 
 def option_rows(command: str) -> dict[str, str]:
     """The option names in the first column of a command's table, with the whole row."""
-    (options,) = (table for table in tables(section(DOCS / "running.md", command)))
+    page = DOCS / MANUALS.get(command, "running.md")
+    (options,) = (table for table in tables(section(page, command)) if len(table[0]) == 3)
     return {name: " ".join(row) for row in options for name in re.findall(r"`(--?[\w-]+)", row[0])}
 
 

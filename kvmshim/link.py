@@ -154,6 +154,8 @@ class _Greeter:
                 answer = self._answer(self._receive(), wanted)
                 if answer is not None:
                     return answer
+        except ServerError:  # said already; as a ConnectionError it is an OSError too
+            raise
         except ProtocolError as error:
             raise ServerError(f"the device server at {self._server}: {error}") from error
         except TimeoutError:

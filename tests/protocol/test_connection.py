@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import pytest
+from conversation import CLIENT_ID, HANDSHAKE, HYPERVISOR, SERVER_ID, VM_ID, other, pair, sample
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from wire_strategies import fixed
 
-from devserver.protocol import codec, limits
+from devserver.protocol import codec
 from devserver.protocol.connection import Connection, Role, State, blank
 from devserver.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from devserver.protocol.messages import (
     FIELDS,
-    FIXED_CLASSES,
     TYPE_OF,
     Ack,
-    Attach,
-    Attached,
     Busy,
     Clock,
     Detach,
     Error,
     Feedback,
-    FieldKind,
     Finish,
     Hello,
     Interrupt,
@@ -37,25 +33,6 @@ from devserver.protocol.messages import (
     Request,
     Welcome,
 )
-
-SERVER_ID, CLIENT_ID, VM_ID, HYPERVISOR = 7, 8, 9, 1
-
-HANDSHAKE: list[tuple[Role, Message]] = [
-    (Role.CLIENT, Hello()),
-    (Role.SERVER, Welcome(limits.PROTOCOL_VERSION, SERVER_ID, CLIENT_ID, epoch=1)),
-    (Role.CLIENT, Attach(HYPERVISOR)),
-    (Role.SERVER, Attached(VM_ID)),
-    (Role.CLIENT, blank(Detach)),
-]
-#: The states that the handshake leads through, one message after the other.
-ROAD = [
-    State.OPENING,
-    State.GREETING,
-    State.READY,
-    State.ATTACHING,
-    State.ATTACHED,
-    State.DETACHED,
-]
 
 FROM_CLIENT = {
     MessageType.REQUEST,
@@ -89,35 +66,9 @@ ALLOWED: dict[tuple[Role, State], set[MessageType]] = {
 }
 
 
-EMPTY: dict[FieldKind, Any] = {FieldKind.BIN: b"", FieldKind.STR: "", FieldKind.WRITES: ()}
-
-
 def allowed(sender: Role, state: State) -> set[MessageType]:
     ends = {MessageType.ERROR} | ({MessageType.BUSY} if sender is Role.SERVER else set())
     return ALLOWED.get((sender, state), set()) | ends
-
-
-def sample(kind: MessageType) -> Any:
-    """Some message of a type."""
-    if kind in FIELDS:
-        tails = {name: EMPTY[width] for name, width in FIELDS[kind].items() if width.is_tail}
-        return blank(FIXED_CLASSES[kind], **tails)
-    greetings = [Error("state", "no"), Busy("full"), *(message for _, message in HANDSHAKE)]
-    return {TYPE_OF[type(message)]: message for message in greetings}[kind]
-
-
-def other(role: Role) -> Role:
-    return Role.SERVER if role is Role.CLIENT else Role.CLIENT
-
-
-def pair(state: State) -> dict[Role, Connection]:
-    """Both ends of a conversation that stands at ``state``."""
-    ends = {role: Connection(role) for role in Role}
-    steps = [(Role.CLIENT, Error("state", ""))] if state is State.CLOSED else HANDSHAKE
-    for sender, message in steps[: 1 if state is State.CLOSED else ROAD.index(state)]:
-        ends[other(sender)].receive(ends[sender].send(message))
-    assert {end.state for end in ends.values()} == {state}
-    return ends
 
 
 def code_of(connection: Connection, message: Message) -> ErrorCode:

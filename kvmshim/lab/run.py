@@ -96,6 +96,8 @@ class Lab:
     def close(self) -> None:
         """Ends all that runs in the lab and removes it. Signals have to wait for that."""
         with _uninterrupted():
+            for process in self._children:  # perhaps one that isn't in its namespace yet
+                process.kill()
             self._network.close()
             for process in self._children:
                 process.wait()

@@ -245,10 +245,12 @@ def test_a_model_that_raises_harms_no_other_machine_of_its_server(
         assert other.outcome is Outcome.DEVICE_FAILED
         good.feed("com1", b"still here\x04")
 
-    with devserver(f"unix:{tmp_path}/socket", arguments=("--model", model)) as server:
-        with machine("echo", server=server.address) as good:
-            terminal.when(b"ready\r\n", break_another)
-            result = good.run(timeout_s=PATIENCE_S, output=terminal)
+    with (
+        devserver(f"unix:{tmp_path}/socket", arguments=("--model", model)) as server,
+        machine("echo", server=server.address) as good,
+    ):
+        terminal.when(b"ready\r\n", break_another)
+        result = good.run(timeout_s=PATIENCE_S, output=terminal)
     assert (result.exit_status, terminal.text) == (0, b"ready\r\nstill here")
 
 

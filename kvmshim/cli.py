@@ -15,6 +15,9 @@ from kvmshim.commands import bench, doctor, guests, lab, run
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 
 
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(outcome.EXIT_BAD_INPUT, f"{self.prog}: {message}; see '{self.prog} --help'\n")
@@ -25,6 +28,8 @@ class _Terminated(BaseException):
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> NoReturn:
+    for other in _TERMINATING:  # a second one must not cut the tidying short
+        signal.signal(other, signal.SIG_IGN)
     raise _Terminated
 
 
@@ -32,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     try:
         options = _parser().parse_args(arguments)
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _TERMINATING:
             signal.signal(number, _on_terminate)
         status: int = options.run(options)
         sys.stdout.flush()
@@ -45,9 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Terminated:
         return outcome.EXIT_TERMINATED
     except BrokenPipeError:
-        # Whoever read the output has gone; Python must not meet the pipe again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        _forget_output()
+        print(f"kvmshim: {error}", file=sys.stderr)
+        return outcome.EXIT_HOST
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, doctor, bench, lab, guests):
         command.add_parser(commands)
     return parser
+
+
+def _forget_output() -> None:
+    """Standard output takes no more: Python must not meet that again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _status_of(error: KvmshimError) -> int:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import select
 import sys
 import termios
 from collections.abc import Iterator
+
+from kvmshim.errors import HostError
 
 #: Ctrl-], as in telnet: rarely meant for a guest.
 ESCAPE = 0x1D
@@ -29,7 +33,8 @@ def raw(fd: int) -> Iterator[None]:
         termios.tcsetattr(fd, termios.TCSADRAIN, changed)
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # it has hung up: there is nothing to restore
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def until_escape(data: bytes) -> bytes | None:
@@ -38,8 +43,20 @@ def until_escape(data: bytes) -> bytes | None:
 
 
 def write_all(data: bytes) -> None:
-    """Writes to standard output at once and whole; raises BrokenPipeError when nobody reads."""
+    """Writes to standard output at once and whole.
+
+    Raises BrokenPipeError when nobody reads any more, HostError when it can't be written to.
+    """
     fd = sys.stdout.fileno()
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # whoever shares this terminal or pipe has made it so
+            select.select([], [fd], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.errno == errno.EIO:  # a terminal that has hung up
+                raise BrokenPipeError from error
+            raise HostError(f"can't write to standard output: {error.strerror}") from error

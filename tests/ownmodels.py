@@ -42,6 +42,26 @@ _LOADED = _DICE.replace('"dice"', '"loaded"').replace(
     "return self.state.seed % 6 + 1", 'raise ValueError("it rolled off the table")'
 )
 
+_RESETTER = """\
+from devserver.models import Access, Device, Region, Register, Signal
+
+
+class Resetter(Device):
+    '''Resets the machine when it is written to.'''
+
+    kind = "resetter"
+    regions = (
+        Region(
+            name="io",
+            size=1,
+            registers=(Register(offset=0, name="RESET", access=Access.WO),),
+        ),
+    )
+
+    def write_reset(self, value, now_ns):
+        self.signal(Signal.RESET)
+"""
+
 
 def dice(folder: Path) -> Path:
     """A file with the model ``dice``: each read gives the next of :data:`ROLLS`."""
@@ -52,6 +72,11 @@ def loaded_dice(folder: Path) -> tuple[Path, int]:
     """A file with the model ``loaded``, whose read raises, and the line that does."""
     line = 1 + _LOADED[: _LOADED.index("raise ")].count("\n")
     return _write(folder / "loaded.py", _LOADED), line
+
+
+def resetter(folder: Path) -> Path:
+    """A file with the model ``resetter``: a write to it asks for the machine's reset."""
+    return _write(folder / "resetter.py", _RESETTER)
 
 
 def _write(path: Path, text: str) -> Path:

@@ -14,7 +14,6 @@ from kvmshim import outcome
 from kvmshim.commands import bench, doctor, guests, lab, run
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 
-
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP)
 
 

@@ -37,12 +37,20 @@ def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(arguments, **{**pipes, "env": environment(), "cwd": "/", **options})
 
 
-def kvmshim(*arguments: str | Path, given: bytes | None = None, **options: Any) -> Result:
-    """Runs ``kvmshim`` to its end, with ``given`` as its input; nothing may be left of it."""
+def kvmshim(
+    *arguments: str | Path,
+    given: bytes | None = None,
+    before: Sequence[str] = (),
+    **options: Any,
+) -> Result:
+    """Runs ``kvmshim`` to its end, with ``given`` as its input; nothing may be left of it.
+
+    ``before`` is a command that runs it, such as ``ip netns exec``.
+    """
     env = environment()
     stdin = {"input": given} if given is not None else {"stdin": subprocess.DEVNULL}
     result = subprocess.run(
-        command(*arguments),
+        [*before, *command(*arguments)],
         capture_output=True,
         timeout=PATIENCE_S,
         **{"env": env, "cwd": "/", **stdin, **options},
@@ -130,12 +138,15 @@ class DevServer:
 
 @contextmanager
 def devserver(
-    *listen: str, arguments: Sequence[str | Path] = (), log: IO[bytes] | None = None
+    *listen: str,
+    arguments: Sequence[str | Path] = (),
+    before: Sequence[str] = (),
+    log: IO[bytes] | None = None,
 ) -> Iterator[DevServer]:
     """A device server that listens at ``listen``; killed at the end, whatever became of it."""
     where = [part for address in listen for part in ("--listen", address)]
     process = start(
-        command("serve", *where, *arguments, program="devserver"),
+        [*before, *command("serve", *where, *arguments, program="devserver")],
         stdin=subprocess.DEVNULL,
         stderr=log or subprocess.DEVNULL,
     )

@@ -96,6 +96,8 @@ void tx_push(struct link *link)
             done += (size_t)n;
         else if (errno == EAGAIN)
             break;
+        else if (errno == EPIPE || errno == ECONNRESET)
+            done = link->out_used; /* it has gone; its last words, still to be read, say why */
         else if (errno != EINTR)
             end_link(link, LINK_BROKEN, errno, "send: %s", strerror(errno));
     }

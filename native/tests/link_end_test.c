@@ -13,6 +13,13 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     return 0;
 }
 
+static int feed(struct bench *bench, uint32_t length)
+{
+    static uint8_t bytes[CODEC_MAX_FEED + 1];
+    struct message message = { .type = MESSAGE_FEED, .data = bytes, .length = length };
+    return link_send(bench->link, &message);
+}
+
 /* -- rules broken ---------------------------------------------------------------------------- */
 
 /* Sends what breaks a rule to a client that waits for the answer to request 1. */
@@ -230,6 +237,24 @@ static void last_words_are_kept_for_python(void)
     }
 }
 
+static void last_words_are_read_even_if_nothing_can_be_sent_any_more(void)
+{
+    static const char words[] = "\x92\x06\x81\xa7message\xa1y";
+    for (int unread = 0; unread < 2; unread++) {
+        struct bench *bench = set_up();
+        if (unread) /* then the socket reports a reset */
+            CHECK_EQUAL(feed(bench, 1), 0);
+        put_frame(bench, (const uint8_t *)words, sizeof words - 1);
+        hang_up(bench);
+        uint8_t data[8] = { 0 };
+        struct link_access access = access_of(IN, 1, data);
+        CHECK_EQUAL(link_request(bench->link, &access), LINK_LOST);
+        CHECK_EQUAL(bench->link->state, LINK_CLOSED);
+        CHECK_EQUAL(link_inbox_bytes(bench->link), sizeof words - 1);
+        tear_down(bench);
+    }
+}
+
 static void a_server_that_hangs_up_is_missed(void)
 {
     static const size_t kept[] = { 0, 1, 4, 20 }; /* bytes of the answer that still come */
@@ -340,13 +365,6 @@ static void a_stop_that_was_cleared_is_forgotten(void)
 
 /* -- a server that does not read --------------------------------------------------------------- */
 
-static int feed(struct bench *bench, uint32_t length)
-{
-    static uint8_t bytes[CODEC_MAX_FEED + 1];
-    struct message message = { .type = MESSAGE_FEED, .data = bytes, .length = length };
-    return link_send(bench->link, &message);
-}
-
 static void what_the_socket_does_not_take_is_sent_later_in_order(void)
 {
     struct bench *bench = set_up();
@@ -403,6 +421,7 @@ int main(void)
         TEST(a_server_that_breaks_a_rule_is_left),
         TEST(a_second_answer_is_a_breach),
         TEST(last_words_are_kept_for_python),
+        TEST(last_words_are_read_even_if_nothing_can_be_sent_any_more),
         TEST(a_server_that_hangs_up_is_missed),
         TEST(a_link_that_has_ended_takes_nothing),
         TEST(a_silent_server_is_asked_and_then_left),

@@ -103,6 +103,7 @@ def machine_for(
     image = spec.image
     if image is None:
         raise InputError("the machine names no image to boot")
+    _check_names(spec)
     plan = load_image(
         image.path,
         memory_bytes=spec.memory_bytes,
@@ -113,6 +114,14 @@ def machine_for(
         bios=image.bios,
     )
     return Machine(spec, plan, server=server, models=models, wait=wait, process=process)
+
+
+def _check_names(spec: MachineSpec) -> None:
+    """Names are the machine's, wherever the devices are: no server sees all of them."""
+    names = [device.wiring.name for device in spec.devices]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two devices are named '{name}'; give one another name")
 
 
 def parse_device(text: str) -> DeviceSpec:

@@ -157,7 +157,8 @@ class _Greeter:
         except ServerError:  # said already; as a ConnectionError it is an OSError too
             raise
         except ProtocolError as error:
-            raise ServerError(f"the device server at {self._server}: {error}") from error
+            hint = "; is it a devserver?" if error.code == ErrorCode.MALFORMED else ""
+            raise ServerError(f"the device server at {self._server}: {error}{hint}") from error
         except TimeoutError:
             raise ServerError(
                 f"the device server at {self._server} does not answer; "
@@ -169,7 +170,10 @@ class _Greeter:
             ) from error
 
     def _receive(self) -> list[Message]:
-        self._sock.settimeout(max(0.01, self._deadline_s - time.monotonic()))
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:  # though it may be talking all the time
+            raise TimeoutError
+        self._sock.settimeout(left_s)
         data = self._sock.recv(65536)
         if not data:
             raise ServerError(

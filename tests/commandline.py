@@ -23,7 +23,8 @@ Result = subprocess.CompletedProcess[bytes]
 
 def environment() -> dict[str, str]:
     """An environment of one's own, whose processes :func:`left_running` finds."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), _MARK: uuid.uuid4().hex}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("KVMSHIM_")}
+    return {**inherited, "PYTHONPATH": str(ROOT), _MARK: uuid.uuid4().hex}
 
 
 def command(*arguments: str | Path, program: str = "kvmshim") -> list[str]:

@@ -109,8 +109,8 @@ def test_each_of_two_servers_has_an_address_and_answers_there() -> None:
 
 @netns
 def test_the_lab_describes_itself_to_people_programs_and_its_command() -> None:
-    shown = lab("--json", "--servers", "2", "--rtt", "2ms", "--loss", "0.5%", "--", "env")
-    found = dict(line.split("=", 1) for line in shown.stdout.decode().splitlines())
+    shown = lab("--json", "--servers", "2", "--rtt", "2ms", "--loss", "0.5%", "--", "env", "-0")
+    found = dict(entry.split("=", 1) for entry in shown.stdout.decode().split("\0") if entry)
     described = about(shown)
     servers = [found["KVMSHIM_SERVER_1"], found["KVMSHIM_SERVER_2"]]
     assert described["emulation"] in ("netem", "relay")

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import tinyguest
 
+from devserver.protocol import codec
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.messages import (
     Attach,
@@ -111,7 +112,7 @@ def greets_with(answer: Message) -> Conversation:
     def converse(client: socket.socket) -> None:
         connection = Connection(Role.SERVER)
         _hear(client, connection, Hello)
-        client.sendall(connection.send(answer))
+        client.sendall(codec.frame(codec.encode(answer)))
         _until_it_goes(client)
 
     return converse

@@ -119,7 +119,7 @@ def attach(
         request = Attach(
             hypervisor=hypervisor,
             vm_id=vm_id,
-            vm_name=vm_name,
+            vm_name=vm_name.encode()[-limits.MAX_NAME_BYTES :].decode(errors="ignore"),
             memory_bytes=memory_bytes,
             epoch_ns=epoch_ns,
             devices=list(devices),

@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from devserver.board import DeviceWiring
+from devserver.plain import PlainError
 from devserver.protocol.messages import AttachedDevice, Hypervisor, WantedDevice
 from kvmshim import placement
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import HostError
+from kvmshim.errors import HostError, InputError
 from kvmshim.link import Link, WaitPolicy, attach, connect
 from kvmshim.loader import BootPlan
 from kvmshim.local import LocalDevices
@@ -113,6 +114,7 @@ class Machine:
                 self._routes.add_link(link)
 
     def _attach(self, place: str, wirings: Sequence[DeviceWiring], epoch_ns: int) -> Link:
+        wanted = [_wanted(wiring) for wiring in wirings]
         embedded = self._process is not None and place == placement.SERVER
         if embedded and self._process is not None:
             sock, address = self._process.sock, "(embedded)"
@@ -122,16 +124,7 @@ class Machine:
         attachment = attach(
             sock,
             address,
-            [
-                WantedDevice(
-                    name=wiring.name,
-                    kind=wiring.kind,
-                    bases=dict(wiring.bases),
-                    lines=dict(wiring.lines),
-                    options=dict(wiring.options),
-                )
-                for wiring in wirings
-            ],
+            wanted,
             vm_name=self._name,
             vm_id=0,
             hypervisor=Hypervisor.KVM,
@@ -225,3 +218,17 @@ class Machine:
     def stop(self) -> None:
         """Stops a running guest; callable from another thread."""
         lib.control_raise(self._control, lib.CONTROL_STOP)
+
+
+def _wanted(wiring: DeviceWiring) -> WantedDevice:
+    """A wiring in the protocol's words; raises :class:`InputError` if it is too long for them."""
+    try:
+        return WantedDevice(
+            name=wiring.name,
+            kind=wiring.kind,
+            bases=dict(wiring.bases),
+            lines=dict(wiring.lines),
+            options=dict(wiring.options),
+        )
+    except PlainError as error:
+        raise InputError(f"device '{wiring.name:.40}' can't be asked for: {error}") from None

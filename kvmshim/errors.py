@@ -42,3 +42,8 @@ class KvmError(KvmshimError, OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+def printable(text: str) -> str:
+    """Text of another's making, for one line: line ends and control characters written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

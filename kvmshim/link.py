@@ -30,8 +30,9 @@ from devserver.protocol.messages import (
     Welcome,
 )
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import InputError, ServerError
+from kvmshim.errors import InputError, ServerError, printable
 from kvmshim.feeder import Feeder
+from kvmshim.given import check_given
 
 CONNECT_TIMEOUT_S = 10.0
 #: Longer than it takes to wake a server that sleeps: otherwise two ends that have both given up
@@ -125,6 +126,7 @@ def attach(
             devices=list(devices),
         )
         attached = greeter.exchange(request, Attached)
+        check_given(server, devices, attached.devices)
     except BaseException:
         sock.close()
         raise
@@ -185,20 +187,22 @@ class _Greeter:
     def _answer(self, messages: list[Message], wanted: type[Any]) -> Any:
         answer: Any = None
         for message in messages:
-            if isinstance(message, Error) and message.code == ErrorCode.MACHINE:
-                raise InputError(message.message)  # the user's mistake, which the server found
-            if isinstance(message, Error):
-                hint = "; install the same version on both" if message.code == "version" else ""
-                raise ServerError(
-                    f"the device server at {self._server} refuses: {message.message}{hint}"
-                )
-            if isinstance(message, Busy):
-                raise ServerError(f"the device server at {self._server} is busy: {message.message}")
+            if isinstance(message, Error | Busy):
+                raise self._refusal(message)
             if isinstance(message, wanted):
                 answer = message
             else:
                 self.early.append(message)
         return answer
+
+    def _refusal(self, message: Error | Busy) -> InputError | ServerError:
+        why = printable(message.message)
+        if isinstance(message, Busy):
+            return ServerError(f"the device server at {self._server} is busy: {why}")
+        if message.code == ErrorCode.MACHINE:
+            return InputError(why)  # the user's mistake, which the server found
+        hint = "; install the same version on both" if message.code == ErrorCode.VERSION else ""
+        return ServerError(f"the device server at {self._server} refuses: {why}{hint}")
 
 
 class Link:
@@ -330,7 +334,8 @@ class Link:
         """One line on how the link ended; ``last_words`` are messages taken from it."""
         for message in last_words:
             if isinstance(message, Error | Busy):
-                return f"the device server at {self.server} ended the session: {message.message}"
+                why = printable(message.message)
+                return f"the device server at {self.server} ended the session: {why}"
         text = ffi.string(self.handle.error).decode(errors="replace")
         return f"lost the device server at {self.server}: {text}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devserver.board import BOARDS
-from kvmshim.errors import InputError
+from kvmshim.errors import InputError, printable
 from kvmshim.files import read_file
 from kvmshim.machinefile import keys, spec
 from kvmshim.machinefile.convert import BadValue, suggest
@@ -64,8 +64,7 @@ def _syntax_error(path: Path, text: str, error: ValueError) -> InputError:
 
 
 def _error(path: Path, line: int, why: str) -> InputError:
-    whole = f"{path}:{line}: {why}"
-    return InputError("".join(c if c.isprintable() else repr(c)[1:-1] for c in whole))
+    return InputError(printable(f"{path}:{line}: {why}"))
 
 
 class _Reader:

@@ -31,19 +31,19 @@ Reply = Callable[[Connection, Request], bytes]
 
 SERVER_ID, CLIENT_ID, VM_ID, EPOCH = 1, 7, 3, 5
 WELCOME = Welcome(version=1, server_id=SERVER_ID, client_id=CLIENT_ID, epoch=EPOCH)
-#: One device, where the PC's first serial port is; every write to it waits.
-ATTACHED = Attached(
-    vm_id=VM_ID,
-    devices=[
-        AttachedDevice(
-            device_id=1,
-            name="com1",
-            kind="uart16550",
-            version=1,
-            regions=[AttachedRegion(name="io", space=0, base=tinyguest.COM1, size=8)],
-        )
-    ],
-)
+Giving = Callable[[Attach], Attached]
+
+
+def gives(attach: Attach) -> Attached:
+    """What was asked for; only the first serial port is anywhere, and every write to it waits."""
+    where = {"com1": [AttachedRegion(name="io", space=0, base=tinyguest.COM1, size=8)]}
+    return Attached(
+        vm_id=VM_ID,
+        devices=[
+            AttachedDevice(number, wanted.name, wanted.kind, 1, where.get(wanted.name, []))
+            for number, wanted in enumerate(attach.devices, start=1)
+        ],
+    )
 
 
 @contextmanager
@@ -118,15 +118,16 @@ def greets_with(answer: Message) -> Conversation:
     return converse
 
 
-def answers_a_request_with(reply: Reply, *, stays: bool = True) -> Conversation:
+def answers_a_request_with(
+    reply: Reply, *, stays: bool = True, giving: Giving = gives
+) -> Conversation:
     """Is a good server until the guest's first request."""
 
     def converse(client: socket.socket) -> None:
         connection = Connection(Role.SERVER)
         _hear(client, connection, Hello)
         client.sendall(connection.send(WELCOME))
-        _hear(client, connection, Attach)
-        client.sendall(connection.send(ATTACHED))
+        client.sendall(connection.send(giving(_hear(client, connection, Attach))))
         client.sendall(reply(connection, _hear(client, connection, Request)))
         if stays:
             _until_it_goes(client)

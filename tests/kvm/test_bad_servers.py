@@ -7,6 +7,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,10 +26,12 @@ from commandline import (
 )
 from fakeserver import (
     Conversation,
+    Giving,
     Reply,
     answers_a_request_with,
     chatters,
     fake_server,
+    gives,
     greets_with,
     hangs_up,
     says,
@@ -37,12 +41,15 @@ from fakeserver import (
 from devserver.protocol import codec, limits
 from devserver.protocol.connection import Connection, blank
 from devserver.protocol.messages import (
+    Attach,
+    Attached,
     Busy,
     Error,
     Feedback,
     Finish,
     Interrupt,
     Message,
+    PolicyRange,
     Request,
     Welcome,
 )
@@ -99,6 +106,7 @@ HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
         (says(codec.frame(b"\x92\x7f\x80")), "unknown message type 127; is it a devserver?"),
         (hangs_up, "closed the connection during the handshake"),
         (greets_with(Busy("no room")), "is busy: no room"),
+        (greets_with(Error("state", "no\n\x1b[31mway")), r"refuses: no\n\x1b[31mway"),
         (greets_with(Error("version", "too old")), "too old; install the same version on both"),
         (greets_with(Welcome(2, 1, 1, 1)), "version 2 of the protocol, this client version 1"),
     ],
@@ -131,6 +139,48 @@ def test_a_stranger_is_not_waited_for_without_end(conversation: Conversation) ->
                 epoch_ns=0,
                 timeout_s=0.3,
             )
+
+
+COM1 = 6  # its place on the PC's board
+
+
+def device(giving: Attach, **changed: object) -> Attached:
+    """What was asked for, with the first serial port changed."""
+    given = gives(giving)
+    given.devices[COM1] = replace(given.devices[COM1], **changed)
+    return given
+
+
+def region(giving: Attach, **changed: object) -> Attached:
+    """What was asked for, with the serial port's region changed."""
+    (own,) = gives(giving).devices[COM1].regions
+    return device(giving, regions=[replace(own, **changed)])
+
+
+@pytest.mark.parametrize(
+    ("giving", "why"),
+    [
+        (lambda a: Attached(vm_id=3), "0 devices that are not the 7 of this machine"),
+        (partial(device, name="com2"), "7 devices that are not the 7 of this machine"),
+        (partial(device, device_id=1), "two devices with one number"),
+        (partial(device, feeds=["x"] * 257), "device 'com1' with more than 256 channels"),
+        (partial(region, base=0xFFFC), "device 'com1' with a region outside its address space"),
+        (partial(region, space=7), "device 'com1' with a region outside its address space"),
+        (partial(region, size=0), "device 'com1' with a region outside its address space"),
+        (partial(region, size=1 << 63), "device 'com1' with a region outside its address space"),
+        (
+            partial(region, policies=[PolicyRange(4, 5, "posted")]),
+            "device 'com1' with a policy outside its region",
+        ),
+    ],
+)
+def test_a_server_that_gives_what_was_not_asked_for_is_refused(giving: Giving, why: str) -> None:
+    with fake_server(answers_a_request_with(raw(b""), giving=giving)) as address:
+        result = kvmshim("run", "hello", "--server", address)
+    assert the_line(result).startswith(
+        f"kvmshim: the device server at {address} gave what was not asked for: {why}; "
+    )
+    assert result.returncode == UNREACHABLE
 
 
 def test_a_full_server_says_so(tmp_path: Path) -> None:

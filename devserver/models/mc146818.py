@@ -32,7 +32,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntFlag
 from typing import Any
 
 from devserver.models.device import (
@@ -45,6 +44,7 @@ from devserver.models.device import (
     StateError,
 )
 from devserver.models.rtc_calendar import UNIX_EPOCH, ClockFace, Cmos, Format
+from devserver.models.rtc_registers import RegisterA, RegisterB, RegisterC, RegisterD
 
 SIZE_BYTES = 128
 SECOND_NS = 1_000_000_000
@@ -54,47 +54,6 @@ _TICK_NUMERATOR_NS, _TICK_DENOMINATOR = 1_953_125, 64
 #: UIP is set for 8 ticks (244.14 us) before an update: data sheet, table "update cycle times".
 _UIP_TICKS = 8
 UIP_NS = _UIP_TICKS * _TICK_NUMERATOR_NS // _TICK_DENOMINATOR
-
-
-class RegisterA(IntFlag):
-    """Update in progress, divider and rate selection."""
-
-    UIP = 0x80
-    DV2 = 0x40
-    DV1 = 0x20
-    DV0 = 0x10
-    RS3 = 0x08
-    RS2 = 0x04
-    RS1 = 0x02
-    RS0 = 0x01
-
-
-class RegisterB(IntFlag):
-    """What is enabled, and the format of the time."""
-
-    SET = 0x80
-    PIE = 0x40
-    AIE = 0x20
-    UIE = 0x10
-    SQWE = 0x08
-    DM = 0x04
-    HOURS24 = 0x02  # the data sheet's 24/12
-    DSE = 0x01
-
-
-class RegisterC(IntFlag):
-    """Interrupt flags; each but IRQF lies where register B has its enable bit."""
-
-    IRQF = 0x80
-    PF = 0x40
-    AF = 0x20
-    UF = 0x10
-
-
-class RegisterD(IntFlag):
-    """VRT: the RAM and the time are valid (the battery has not failed)."""
-
-    VRT = 0x80
 
 
 _DIVIDER_MASK = RegisterA.DV2 | RegisterA.DV1 | RegisterA.DV0

@@ -204,10 +204,16 @@ def wrong(**fields: int) -> Callable[[Connection, Request], bytes]:
     ],
 )
 def test_a_server_that_breaks_the_protocol_ends_the_run(
-    answer: Callable[[Connection, Request], bytes], said: str
+    answer: Callable[[Connection, Request], bytes], said: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "reader.bin").write_bytes(bytes.fromhex("e4f4 f4"))  # in al, F4h; hlt
+    machine = tmp_path / "machine.toml"
+    machine.write_text(
+        '[machine]\nboard = "none"\n[image]\npath = "reader.bin"\n'
+        '[[device]]\nname = "exit"\nkind = "debugexit"\nport = 0xf4\n'
+    )
     with server_that(latch_server(answer)) as address:
-        result = kvmshim("run", "unclaimed", "--server", address)
+        result = kvmshim("run", machine, "--server", address)
     assert (result.returncode, said in the_line(result)) == (LOST, True), result.stderr
 
 

@@ -252,10 +252,10 @@ class Session:
             self.backplane.write(space, request.address, size, value, request.time_ns)
 
     def _on_batch(self, batch: Batch, monotonic_ns: int) -> None:
-        find, write_at = self.backplane.find, self.backplane.write_at
+        backplane = self.backplane
         likely_ns = self._clock.latest_likely_ns(monotonic_ns)
-        for device_id, space, address, size, time_ns, value in batch.writes:
-            mapped = find(space, address)
+        for device_id, direction, space, address, size, time_ns, value in batch.writes:
+            mapped = backplane.find(space, address)
             if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
                 raise _not_there(device_id, space, address, size)
             if size not in _SIZES:
@@ -267,7 +267,10 @@ class Session:
             if self._fault:
                 continue
             try:
-                write_at(mapped, address, size, value & _MASKS[size], time_ns)
+                if direction:
+                    backplane.write_at(mapped, address, size, value & _MASKS[size], time_ns)
+                else:
+                    backplane.read_at(mapped, address, size, time_ns)
             except DeviceFault as fault:
                 self._stop_for(fault)
         if batch.writes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -23,11 +23,13 @@ from devserver.protocol.messages import (
     FIXED_CLASSES,
     SESSION_CLASSES,
     TAIL_LIMITS,
+    TERM_FIELDS,
     TYPE_OF,
     WRITE_FIELDS,
     FieldKind,
     Message,
     MessageType,
+    Term,
     Write,
 )
 
@@ -72,9 +74,14 @@ _TAILS: dict[MessageType, FieldKind | None] = {
     kind: last if (last := list(fields.values())[-1]).is_tail else None
     for kind, fields in FIELDS.items()
 }
-_CHUNK_WRITES = 64
+_CHUNK_RECORDS = 64
 WRITE_LAYOUT = Layout(bytes([0x90 | len(WRITE_FIELDS)]), WRITE_FIELDS)
-_CHUNK_BYTES = _CHUNK_WRITES * WRITE_LAYOUT.size
+TERM_LAYOUT = Layout(bytes([0x90 | len(TERM_FIELDS)]), TERM_FIELDS)
+#: The tails that are arrays of fixed-width records.
+_RECORDS: dict[FieldKind, tuple[Layout, type[Any]]] = {
+    FieldKind.WRITES: (WRITE_LAYOUT, Write),
+    FieldKind.TERMS: (TERM_LAYOUT, Term),
+}
 
 
 def encode(message: Message) -> bytes:
@@ -89,12 +96,17 @@ def encode(message: Message) -> bytes:
     if tail is None:
         return layout.pack(*values)
     last = values[-1]
-    if tail is FieldKind.WRITES:
-        body = b"".join([WRITE_LAYOUT.pack(*write) for write in last])
+    if tail in _RECORDS:
+        body, length = pack_records(_RECORDS[tail][0], last), len(last)
     else:
         body = last.encode() if tail is FieldKind.STR else last
-    length = len(last) if tail is FieldKind.WRITES else len(body)
+        length = len(body)
     return layout.pack(*values[:-1], length) + body
+
+
+def pack_records(layout: Layout, records: Iterable[tuple[int, ...]]) -> bytes:
+    """The tail of a message that is an array of records."""
+    return b"".join([layout.pack(*record) for record in records])
 
 
 def frame(payload: bytes) -> bytes:
@@ -140,12 +152,12 @@ def _decode_tail(kind: MessageType, length: int, payload: bytes, at: int) -> tup
     if length > TAIL_LIMITS[kind]:
         raise _malformed(f"{kind.name} with a tail of {length}; at most {TAIL_LIMITS[kind]}")
     tail = _TAILS[kind]
-    item_bytes = WRITE_LAYOUT.size if tail is FieldKind.WRITES else 1
-    end = at + length * item_bytes
+    records = _RECORDS.get(tail) if tail else None
+    end = at + length * (records[0].size if records else 1)
     if end > len(payload):
         raise _malformed(f"{kind.name} cut short: its tail needs {end - len(payload)} bytes more")
-    if tail is FieldKind.WRITES:
-        return _decode_writes(payload, at, end), end
+    if records:
+        return _decode_records(kind, *records, payload[at:end]), end
     body = payload[at:end]
     if tail is FieldKind.BIN:
         return body, end
@@ -156,21 +168,25 @@ def _decode_tail(kind: MessageType, length: int, payload: bytes, at: int) -> tup
 
 
 @cache
-def _writes_pattern(count: int) -> tuple[int, int]:
-    """Mask and tags of so many writes in a row, as one number each."""
-    size = WRITE_LAYOUT.size
-    mask, tags = WRITE_LAYOUT.mask.to_bytes(size), WRITE_LAYOUT.tags.to_bytes(size)
+def _records_pattern(layout: Layout, count: int) -> tuple[int, int]:
+    """Mask and tags of so many records in a row, as one number each."""
+    mask, tags = layout.mask.to_bytes(layout.size), layout.tags.to_bytes(layout.size)
     return int.from_bytes(mask * count), int.from_bytes(tags * count)
 
 
-def _decode_writes(payload: bytes, at: int, end: int) -> tuple[Write, ...]:
-    for start in range(at, end, _CHUNK_BYTES):
-        chunk = payload[start : min(start + _CHUNK_BYTES, end)]
-        mask, tags = _writes_pattern(len(chunk) // WRITE_LAYOUT.size)
-        if int.from_bytes(chunk) & mask == tags:
-            continue
-        raise _malformed("BATCH with a write whose fields do not have their fixed widths")
-    return tuple(map(Write._make, WRITE_LAYOUT.values.iter_unpack(payload[at:end])))
+def _decode_records(
+    kind: MessageType, layout: Layout, record: type[Any], tail: bytes
+) -> tuple[Any, ...]:
+    chunk_bytes = _CHUNK_RECORDS * layout.size
+    for start in range(0, len(tail), chunk_bytes):
+        chunk = tail[start : start + chunk_bytes]
+        mask, tags = _records_pattern(layout, len(chunk) // layout.size)
+        if int.from_bytes(chunk) & mask != tags:
+            raise _malformed(
+                f"{kind.name} with a {record.__name__.lower()} whose fields do not have their "
+                f"fixed widths"
+            )
+    return tuple(map(record._make, layout.values.iter_unpack(tail)))
 
 
 def _decode_session(payload: bytes, at: int) -> tuple[Message, int]:

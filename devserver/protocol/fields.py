@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 
 from devserver.protocol import limits
 
@@ -32,6 +32,7 @@ class MessageType(IntEnum):
     EMIT = 35
     CONSUMED = 36
     EVENT = 37
+    LEASE = 38
 
     __hash__ = int.__hash__  # Enum's own goes through the name, in Python
 
@@ -72,15 +73,28 @@ class EventKind(IntEnum):
     FAULT = 3  # a device model failed; text says which and how
 
 
-class FieldKind(Enum):
-    """How a field of a numbered message stands on the wire: msgpack tag and struct letter."""
+class LeaseRule(IntFlag):
+    """The flags of a LEASE's ``rule``; below them are the lane, mask and match of ``HOLD``."""
 
-    U8 = (0xCC, "B", 1)
-    U32 = (0xCE, "I", 4)
-    U64 = (0xCF, "Q", 8)
-    BIN = (0xC6, "I", 4)  # u32 length, then the bytes; always the last field
-    STR = (0xDB, "I", 4)  # likewise, UTF-8
-    WRITES = (0xDD, "I", 4)  # array32 of posted writes; always the last field
+    GRANTED = 1 << 24
+    PAIR = 1 << 25  # the value has 16 bits; reads give its low byte and its high byte in turn
+    HIGH_NEXT = 1 << 26  # of a pair: the next read gives the high byte
+    HOLD = 1 << 27  # certain writes to a lane hold the value for the reads that follow
+
+
+class FieldKind(Enum):
+    """How a field of a numbered message stands on the wire: msgpack tag, struct letter, tail.
+
+    A tail is always the last field: a u32 length, and so many of what the name says.
+    """
+
+    U8 = (0xCC, "B", "")
+    U32 = (0xCE, "I", "")
+    U64 = (0xCF, "Q", "")
+    BIN = (0xC6, "I", "bytes")
+    STR = (0xDB, "I", "bytes of UTF-8")
+    WRITES = (0xDD, "I", "posted accesses")
+    TERMS = (0xDD, "I", "terms of a lease")
 
     @property
     def tag(self) -> int:
@@ -92,11 +106,11 @@ class FieldKind(Enum):
 
     @property
     def is_tail(self) -> bool:
-        return self in (FieldKind.BIN, FieldKind.STR, FieldKind.WRITES)
+        return bool(self.value[2])
 
 
 U8, U32, U64 = FieldKind.U8, FieldKind.U32, FieldKind.U64
-BIN, STR, WRITES = FieldKind.BIN, FieldKind.STR, FieldKind.WRITES
+BIN, STR, WRITES, TERMS = FieldKind.BIN, FieldKind.STR, FieldKind.WRITES, FieldKind.TERMS
 
 _FROM_CLIENT = {
     "seq": U64,
@@ -141,16 +155,45 @@ FIELDS: dict[MessageType, dict[str, FieldKind]] = {
     MessageType.EMIT: {**_FROM_SERVER, "device_id": U32, "channel": U8, "data": BIN},
     MessageType.CONSUMED: {**_FROM_SERVER, "device_id": U32, "channel": U8, "total": U64},
     MessageType.EVENT: {**_FROM_SERVER, "device_id": U32, "kind": U8, "value": U64, "text": STR},
+    MessageType.LEASE: {
+        **_FROM_SERVER,
+        "device_id": U32,
+        "space": U8,
+        "address": U64,
+        "rule": U32,
+        "value": U64,
+        "until_ns": U64,
+        "unaffected": U64,
+        "steady": U64,
+        "terms": TERMS,
+    },
 }
 
-#: The fields of one write in a batch.
+#: The fields of one posted access in a batch.
 WRITE_FIELDS: dict[str, FieldKind] = {
     "device_id": U32,
+    "direction": U8,
     "space": U8,
     "address": U64,
     "size": U8,
     "time_ns": U64,
     "value": U64,
+}
+
+#: The fields of one term of a lease.
+TERM_FIELDS: dict[str, FieldKind] = {
+    "num": U64,
+    "den": U64,
+    "origin": U64,
+    "period": U64,
+    "length": U64,
+    "start": U64,
+    "step": U64,
+    "start2": U64,
+    "step2": U64,
+    "wrap": U64,
+    "shift": U8,
+    "mask": U64,
 }
 
 #: Longest tail of each message that has one.
@@ -161,4 +204,5 @@ TAIL_LIMITS: dict[MessageType, int] = {
     MessageType.FEEDBACK: limits.MAX_DATA_BYTES,
     MessageType.EMIT: limits.MAX_EMIT_BYTES,
     MessageType.EVENT: limits.MAX_TEXT_BYTES,
+    MessageType.LEASE: limits.MAX_TERMS,
 }

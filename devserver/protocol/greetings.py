@@ -94,13 +94,19 @@ class Welcome(_Bounded):
 
 @dataclass(frozen=True)
 class WantedDevice(_Bounded):
-    """A device that a VM wants: model kind, and region and output names to addresses and lines."""
+    """A device that a VM wants: model kind, and region and output names to addresses and lines.
+
+    ``policies`` maps the names of registers, or ``*`` for all others, to the policies that are to
+    replace the model's: one of ``finish``, ``posted``, ``coalesced`` for writes, one of ``asked``,
+    ``leased`` for reads, or one of each joined by ``+``.
+    """
 
     name: str
     kind: str
     bases: dict[str, int] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    policies: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +114,8 @@ class WantedDevice(_Bounded):
             _check_number(f"WantedDevice.bases[{name!r}]", base, (1 << 64) - 1)
         for name, line in self.lines.items():
             _check_number(f"WantedDevice.lines[{name!r}]", line, limits.MAX_LINES - 1)
+        for name, words in self.policies.items():
+            _check_length(f"WantedDevice.policies[{name!r}]", words, limits.MAX_NAME_BYTES)
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,10 @@ class Attach(_Bounded):
 
 @dataclass(frozen=True)
 class PolicyRange(_Bounded):
-    """Writes to ``length`` bytes from ``offset`` of a region may travel by ``policy``."""
+    """How accesses to ``length`` bytes from ``offset`` of a region may travel.
+
+    ``policy`` is ``posted`` or ``coalesced`` (writes) or ``leased`` (reads).
+    """
 
     offset: int
     length: int

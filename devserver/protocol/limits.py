@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 #: The length field in front of every frame.
 FRAME_HEADER_BYTES = 4
@@ -16,6 +16,8 @@ MAX_FEED_BYTES = 4096
 MAX_EMIT_BYTES = 16384
 #: Most writes in one batch.
 MAX_BATCH_WRITES = 1024
+#: Most terms in one lease.
+MAX_TERMS = 4
 #: Longest text in an event.
 MAX_TEXT_BYTES = 16384
 #: Most devices that one attach may ask for.

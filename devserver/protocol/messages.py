@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 from devserver.protocol.fields import (
     FIELDS,
     TAIL_LIMITS,
+    TERM_FIELDS,
     WRITE_FIELDS,
     AddressSpace,
     Direction,
     EventKind,
     FieldKind,
     Hypervisor,
+    LeaseRule,
     MessageType,
     Status,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "FIXED_CLASSES",
     "SESSION_CLASSES",
     "TAIL_LIMITS",
+    "TERM_FIELDS",
     "TYPE_OF",
     "WRITE_FIELDS",
     "Ack",
@@ -67,6 +70,8 @@ __all__ = [
     "Hello",
     "Hypervisor",
     "Interrupt",
+    "Lease",
+    "LeaseRule",
     "Message",
     "MessageType",
     "Numbered",
@@ -76,6 +81,7 @@ __all__ = [
     "Request",
     "SessionMessage",
     "Status",
+    "Term",
     "WantedDevice",
     "Welcome",
     "Write",
@@ -129,9 +135,13 @@ class Request(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One posted write in a batch."""
+    """One posted access in a batch: a write, or a read that the client answered from a lease.
+
+    Such a read is done for what it causes; its ``value`` is 0 and its answer is dropped.
+    """
 
     device_id: int
+    direction: int
     space: int
     address: int
     size: int
@@ -140,7 +150,7 @@ class Write(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Posted writes in program order. Never answered, only acknowledged."""
+    """Posted accesses in program order. Never answered, only acknowledged."""
 
     seq: int
     ack: int
@@ -273,6 +283,51 @@ class Event(NamedTuple):
     text: str
 
 
+class Term(NamedTuple):
+    """One summand of a leased function of VM time; all arithmetic is modulo 2**64.
+
+    With ``n = time_ns * num // den - origin`` (modulo ``period``, unless that is 0) it is
+    ``v = start + step * n`` while ``n < length``, then ``v = start2 + step2 * (n - length)``.
+    To the lease it contributes ``(v & wrap) >> shift & mask``.
+    """
+
+    num: int
+    den: int
+    origin: int
+    period: int
+    length: int
+    start: int
+    step: int
+    start2: int
+    step2: int
+    wrap: int
+    shift: int
+    mask: int
+
+
+class Lease(NamedTuple):
+    """What a read of one byte at ``address`` gives from now on, so that the client can answer it.
+
+    ``rule`` holds :class:`LeaseRule` flags and, in its low three bytes, the lane, mask and match of
+    a hold; ``unaffected`` and ``steady`` have one bit for each lane of the device.
+    """
+
+    seq: int
+    applied: int
+    vm_id: int
+    hypervisor: int
+    client_id: int
+    device_id: int
+    space: int
+    address: int
+    rule: int
+    value: int
+    until_ns: int
+    unaffected: int
+    steady: int
+    terms: tuple[Term, ...]
+
+
 FIXED_CLASSES: dict[MessageType, type[Any]] = {
     MessageType.PING: Ping,
     MessageType.PONG: Pong,
@@ -288,6 +343,7 @@ FIXED_CLASSES: dict[MessageType, type[Any]] = {
     MessageType.EMIT: Emit,
     MessageType.CONSUMED: Consumed,
     MessageType.EVENT: Event,
+    MessageType.LEASE: Lease,
 }
 
 SESSION_CLASSES: dict[MessageType, type[Any]] = {
@@ -304,7 +360,7 @@ TYPE_OF: dict[type[Any], MessageType] = {
 }
 
 FromClient = Request | Batch | Feed | Clock | Detach
-FromServer = Feedback | Finish | Interrupt | Emit | Consumed | Event
+FromServer = Feedback | Finish | Interrupt | Emit | Consumed | Event | Lease
 Numbered = FromClient | FromServer
 SessionMessage = Hello | Welcome | Attach | Attached | Error | Busy
 Message = Numbered | Ping | Pong | Ack | SessionMessage

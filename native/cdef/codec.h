@@ -7,6 +7,12 @@
 #define CODEC_MAX_WRITES ...
 #define CODEC_MAX_TEXT ...
 #define CODEC_WRITE_BYTES ...
+#define CODEC_MAX_TERMS ...
+#define CODEC_TERM_BYTES ...
+#define LEASE_GRANTED ...
+#define LEASE_PAIR ...
+#define LEASE_HIGH_NEXT ...
+#define LEASE_HOLD ...
 #define CODEC_TRUNCATED ...
 #define CODEC_MALFORMED ...
 #define CODEC_UNKNOWN ...
@@ -39,6 +45,8 @@ struct message {
     uint64_t value;
     uint8_t running;
     uint64_t token;
+    uint32_t rule;
+    uint64_t until_ns, unaffected, steady;
     const uint8_t *data;
     uint32_t length;
     ...;
@@ -46,6 +54,7 @@ struct message {
 
 struct posted_write {
     uint32_t device_id;
+    uint8_t direction;
     uint8_t space;
     uint64_t address;
     uint8_t size;
@@ -59,3 +68,13 @@ long codec_encode(const struct message *message, uint8_t *out);
 long codec_decode(const uint8_t *in, size_t length, struct message *message);
 void codec_encode_write(const struct posted_write *write, uint8_t *out);
 int codec_decode_write(const uint8_t *in, struct posted_write *write);
+
+struct lease_term {
+    uint64_t num, den, origin, period, length, start, step, start2, step2, wrap;
+    uint8_t shift;
+    uint64_t mask;
+    ...;
+};
+
+void codec_encode_term(const struct lease_term *term, uint8_t *out);
+int codec_decode_term(const uint8_t *in, struct lease_term *term);

@@ -2,18 +2,18 @@
 
 #include <string.h>
 
-enum kind { U8, U32, U64, BIN, STR, WRITES };
+enum kind { U8, U32, U64, BIN, STR, RECORDS };
 
 static const uint8_t tag_of[] = {
-    [U8] = 0xcc, [U32] = 0xce, [U64] = 0xcf, [BIN] = 0xc6, [STR] = 0xdb, [WRITES] = 0xdd,
+    [U8] = 0xcc, [U32] = 0xce, [U64] = 0xcf, [BIN] = 0xc6, [STR] = 0xdb, [RECORDS] = 0xdd,
 };
 static const uint8_t width_of[] = {
-    [U8] = 1, [U32] = 4, [U64] = 8, [BIN] = 4, [STR] = 4, [WRITES] = 4,
+    [U8] = 1, [U32] = 4, [U64] = 8, [BIN] = 4, [STR] = 4, [RECORDS] = 4,
 };
 
 struct field {
     uint8_t kind;
-    uint8_t offset; /* in struct message or struct posted_write */
+    uint8_t offset; /* in the struct that the layout is of */
 };
 
 #define MAX_FIELDS 14
@@ -26,6 +26,7 @@ struct layout {
 
 #define F(kind, member) { kind, offsetof(struct message, member) }
 #define W(kind, member) { kind, offsetof(struct posted_write, member) }
+#define T(kind, member) { kind, offsetof(struct lease_term, member) }
 #define FROM_CLIENT                                                                     \
     F(U64, seq), F(U64, ack), F(U32, server_id), F(U32, vm_id), F(U8, hypervisor),      \
         F(U32, client_id)
@@ -39,7 +40,7 @@ static const struct layout layouts[] = {
                           { FROM_CLIENT, F(U32, device_id), F(U8, direction), F(U8, space),
                             F(U64, address), F(U8, size), F(U32, elements), F(U64, time_ns),
                             F(BIN, length) } },
-    [MESSAGE_BATCH] = { 7, CODEC_MAX_WRITES, { FROM_CLIENT, F(WRITES, length) } },
+    [MESSAGE_BATCH] = { 7, CODEC_MAX_WRITES, { FROM_CLIENT, F(RECORDS, length) } },
     [MESSAGE_FEED] = { 11, CODEC_MAX_FEED,
                        { FROM_CLIENT, F(U32, device_id), F(U8, channel), F(U8, end),
                          F(U64, time_ns), F(BIN, length) } },
@@ -56,12 +57,22 @@ static const struct layout layouts[] = {
     [MESSAGE_EVENT] = { 9, CODEC_MAX_TEXT,
                         { FROM_SERVER, F(U32, device_id), F(U8, kind), F(U64, value),
                           F(STR, length) } },
+    [MESSAGE_LEASE] = { 14, CODEC_MAX_TERMS,
+                        { FROM_SERVER, F(U32, device_id), F(U8, space), F(U64, address),
+                          F(U32, rule), F(U64, value), F(U64, until_ns), F(U64, unaffected),
+                          F(U64, steady), F(RECORDS, length) } },
 };
 
 static const struct layout write_layout = {
-    6, 0,
-    { W(U32, device_id), W(U8, space), W(U64, address), W(U8, size), W(U64, time_ns),
-      W(U64, value) },
+    7, 0,
+    { W(U32, device_id), W(U8, direction), W(U8, space), W(U64, address), W(U8, size),
+      W(U64, time_ns), W(U64, value) },
+};
+
+static const struct layout term_layout = {
+    12, 0,
+    { T(U64, num), T(U64, den), T(U64, origin), T(U64, period), T(U64, length), T(U64, start),
+      T(U64, step), T(U64, start2), T(U64, step2), T(U64, wrap), T(U8, shift), T(U64, mask) },
 };
 
 static const struct layout *find_layout(uint8_t type)
@@ -141,7 +152,9 @@ static const uint8_t *get_fields(const struct layout *layout, const uint8_t *in,
 
 static size_t tail_bytes(uint8_t type, uint32_t length)
 {
-    return type == MESSAGE_BATCH ? (size_t)length * CODEC_WRITE_BYTES : length;
+    size_t each = type == MESSAGE_BATCH ? CODEC_WRITE_BYTES
+                  : type == MESSAGE_LEASE ? CODEC_TERM_BYTES : 1;
+    return length * each;
 }
 
 static int has_tail(const struct layout *layout)
@@ -182,12 +195,18 @@ long codec_encode(const struct message *message, uint8_t *out)
     return out - start;
 }
 
-static int writes_are_whole(const uint8_t *in, uint32_t count)
+/* Whether every record of a tail has its tags. */
+static int records_are_whole(uint8_t type, const uint8_t *in, uint32_t count)
 {
     struct posted_write write;
-    for (uint32_t i = 0; i < count; i++)
-        if (codec_decode_write(in + (size_t)i * CODEC_WRITE_BYTES, &write) < 0)
+    struct lease_term term;
+    for (uint32_t i = 0; i < count; i++) {
+        if (type == MESSAGE_BATCH && codec_decode_write(in, &write) < 0)
             return 0;
+        if (type == MESSAGE_LEASE && codec_decode_term(in, &term) < 0)
+            return 0;
+        in += tail_bytes(type, 1);
+    }
     return 1;
 }
 
@@ -215,20 +234,41 @@ long codec_decode(const uint8_t *in, size_t length, struct message *message)
     if (length - size < tail)
         return CODEC_TRUNCATED;
     message->data = in + size;
-    if (message->type == MESSAGE_BATCH && !writes_are_whole(message->data, message->length))
+    if (layout->fields[layout->count - 1].kind == RECORDS &&
+        !records_are_whole(message->type, message->data, message->length))
         return CODEC_MALFORMED;
     return (long)(size + tail);
 }
 
+static void encode_record(const struct layout *layout, const void *record, uint8_t *out)
+{
+    *out++ = (uint8_t)(0x90 | layout->count);
+    put_fields(layout, record, out);
+}
+
+static int decode_record(const struct layout *layout, const uint8_t *in, void *record)
+{
+    if (*in != (0x90 | layout->count))
+        return CODEC_MALFORMED;
+    return get_fields(layout, in + 1, record) ? 0 : CODEC_MALFORMED;
+}
+
 void codec_encode_write(const struct posted_write *write, uint8_t *out)
 {
-    *out++ = (uint8_t)(0x90 | write_layout.count);
-    put_fields(&write_layout, write, out);
+    encode_record(&write_layout, write, out);
 }
 
 int codec_decode_write(const uint8_t *in, struct posted_write *write)
 {
-    if (*in != (0x90 | write_layout.count))
-        return CODEC_MALFORMED;
-    return get_fields(&write_layout, in + 1, write) ? 0 : CODEC_MALFORMED;
+    return decode_record(&write_layout, in, write);
+}
+
+void codec_encode_term(const struct lease_term *term, uint8_t *out)
+{
+    encode_record(&term_layout, term, out);
+}
+
+int codec_decode_term(const uint8_t *in, struct lease_term *term)
+{
+    return decode_record(&term_layout, in, term);
 }

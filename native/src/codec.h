@@ -32,6 +32,7 @@ enum {
     MESSAGE_EMIT = 35,
     MESSAGE_CONSUMED = 36,
     MESSAGE_EVENT = 37,
+    MESSAGE_LEASE = 38,
 };
 
 /* Bounds; devserver/protocol/limits.py has the same. */
@@ -42,8 +43,10 @@ enum {
     CODEC_MAX_EMIT = 16384,
     CODEC_MAX_WRITES = 1024,
     CODEC_MAX_TEXT = 16384,
-    CODEC_WRITE_BYTES = 37,
-    CODEC_MAX_HEADER = 96, /* no message is longer without its tail */
+    CODEC_MAX_TERMS = 4,
+    CODEC_WRITE_BYTES = 39,
+    CODEC_TERM_BYTES = 102,
+    CODEC_MAX_HEADER = 128, /* no message is longer without its tail */
 };
 
 enum {
@@ -51,6 +54,14 @@ enum {
     CODEC_MALFORMED = -2,
     CODEC_UNKNOWN = -3,
     CODEC_TOO_LONG = -4,
+};
+
+/* Flags of a LEASE's rule; below them its lane, mask and match of a hold. */
+enum {
+    LEASE_GRANTED = 1 << 24,
+    LEASE_PAIR = 1 << 25,
+    LEASE_HIGH_NEXT = 1 << 26,
+    LEASE_HOLD = 1 << 27,
 };
 
 struct message {
@@ -80,12 +91,16 @@ struct message {
     uint64_t value;
     uint8_t running;
     uint64_t token;
-    const uint8_t *data; /* the tail; of a BATCH: its encoded writes */
-    uint32_t length;     /* bytes of the tail; of a BATCH: number of writes */
+    uint32_t rule;
+    uint64_t until_ns, unaffected, steady;
+    const uint8_t *data; /* the tail; of a BATCH and a LEASE: its encoded records */
+    uint32_t length;     /* bytes of the tail; of a BATCH and a LEASE: number of records */
 };
 
+/* A write, or a read that was answered from a lease (its value is 0). */
 struct posted_write {
     uint32_t device_id;
+    uint8_t direction;
     uint8_t space;
     uint64_t address;
     uint8_t size;
@@ -103,8 +118,19 @@ long codec_encode(const struct message *message, uint8_t *out);
  */
 long codec_decode(const uint8_t *in, size_t length, struct message *message);
 
-/* One write of a batch: CODEC_WRITE_BYTES bytes. */
+/* One summand of a leased function of VM time; devserver/protocol/messages.py says what it means. */
+struct lease_term {
+    uint64_t num, den, origin, period, length, start, step, start2, step2, wrap;
+    uint8_t shift;
+    uint64_t mask;
+};
+
+/* One posted access of a batch: CODEC_WRITE_BYTES bytes. */
 void codec_encode_write(const struct posted_write *write, uint8_t *out);
 int codec_decode_write(const uint8_t *in, struct posted_write *write);
+
+/* One term of a lease: CODEC_TERM_BYTES bytes. */
+void codec_encode_term(const struct lease_term *term, uint8_t *out);
+int codec_decode_term(const uint8_t *in, struct lease_term *term);
 
 #endif

@@ -113,6 +113,7 @@ int link_post(struct link *link, const struct link_access *access)
         return LINK_LOST;
     struct posted_write write = {
         .device_id = access->device_id,
+        .direction = 1,
         .space = access->space,
         .address = access->address,
         .size = access->size,

@@ -10,6 +10,7 @@ static const uint8_t types[] = {
     MESSAGE_PING,   MESSAGE_PONG,     MESSAGE_ACK,    MESSAGE_REQUEST,   MESSAGE_BATCH,
     MESSAGE_FEED,   MESSAGE_CLOCK,    MESSAGE_DETACH, MESSAGE_FEEDBACK,  MESSAGE_FINISH,
     MESSAGE_EMIT,   MESSAGE_CONSUMED, MESSAGE_EVENT,  MESSAGE_INTERRUPT,
+    MESSAGE_LEASE,
 };
 enum { TYPES = sizeof types / sizeof types[0] };
 
@@ -27,6 +28,8 @@ static uint32_t limit_of(uint8_t type)
         return CODEC_MAX_EMIT;
     case MESSAGE_EVENT:
         return CODEC_MAX_TEXT;
+    case MESSAGE_LEASE:
+        return CODEC_MAX_TERMS;
     default:
         return 0;
     }
@@ -54,16 +57,26 @@ static struct message some_message(uint8_t type)
     return message;
 }
 
-/* The tail of a message: bytes, or writes for a BATCH. On the heap, of exactly its size. */
+static size_t tail_size(const struct message *message)
+{
+    size_t each = message->type == MESSAGE_BATCH   ? CODEC_WRITE_BYTES
+                  : message->type == MESSAGE_LEASE ? CODEC_TERM_BYTES : 1;
+    return message->length * each;
+}
+
+/* The tail of a message: bytes or records. On the heap, of exactly its size. */
 static uint8_t *some_tail(const struct message *message)
 {
-    size_t size = message->type == MESSAGE_BATCH ? (size_t)message->length * CODEC_WRITE_BYTES
-                                                 : message->length;
+    size_t size = tail_size(message);
     uint8_t *tail = malloc(size ? size : 1);
     memset(tail, 0x5a, size);
     for (uint32_t i = 0; message->type == MESSAGE_BATCH && i < message->length; i++) {
         struct posted_write write = { .device_id = i, .address = draw(), .value = draw() };
         codec_encode_write(&write, tail + (size_t)i * CODEC_WRITE_BYTES);
+    }
+    for (uint32_t i = 0; message->type == MESSAGE_LEASE && i < message->length; i++) {
+        struct lease_term term = { .num = draw(), .den = draw(), .shift = 8, .mask = draw() };
+        codec_encode_term(&term, tail + (size_t)i * CODEC_TERM_BYTES);
     }
     return tail;
 }
@@ -85,9 +98,7 @@ static long decode_exactly(const uint8_t *in, size_t length, struct message *mes
     long size = codec_decode(copy, length, message);
     CHECK(size <= (long)length);
     if (size > 0 && message->data) {
-        size_t tail = message->type == MESSAGE_BATCH
-                          ? (size_t)message->length * CODEC_WRITE_BYTES : message->length;
-        CHECK(message->data + tail == copy + size);
+        CHECK(message->data + tail_size(message) == copy + size);
     }
     free(copy);
     return size;

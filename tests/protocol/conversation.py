@@ -41,7 +41,12 @@ ROAD = [
     State.DETACHED,
 ]
 
-EMPTY: dict[FieldKind, Any] = {FieldKind.BIN: b"", FieldKind.STR: "", FieldKind.WRITES: ()}
+EMPTY: dict[FieldKind, Any] = {
+    FieldKind.BIN: b"",
+    FieldKind.STR: "",
+    FieldKind.WRITES: (),
+    FieldKind.TERMS: (),
+}
 
 
 def sample(kind: MessageType) -> Any:

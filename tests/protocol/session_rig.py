@@ -55,7 +55,7 @@ def write(offset: int, value: int, size: int = 1, **fields: Any) -> Request:
 
 def posted(offset: int, *values: int, time_ns: int = 0) -> Batch:
     """A batch of byte writes to one register of the trial device."""
-    writes = (Write(1, 0, BASE + offset, 1, time_ns, value) for value in values)
+    writes = (Write(1, 1, 0, BASE + offset, 1, time_ns, value) for value in values)
     return blank(Batch, writes=tuple(writes))
 
 

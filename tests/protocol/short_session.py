@@ -41,7 +41,7 @@ QUESTIONS: tuple[Message, ...] = (
     blank(Clock, running=1, time_ns=1000),
     blank(
         Batch,
-        writes=tuple(Write(1, 0, 0xE9, 1, at, ord(c)) for at, c in ((2000, "h"), (2100, "i"))),
+        writes=tuple(Write(1, 1, 0, 0xE9, 1, at, ord(c)) for at, c in ((2000, "h"), (2100, "i"))),
     ),
     blank(
         Request,
@@ -130,7 +130,7 @@ def _fixed(message: Any, encoded: bytes) -> Iterator[Piece]:
 
 def _write(write: Write) -> Iterator[Piece]:
     encoded, at = codec.WRITE_LAYOUT.pack(*write), 1
-    yield encoded[:1], "a write"
+    yield encoded[:1], "an access"
     for (name, width), value in zip(WRITE_FIELDS.items(), write, strict=True):
         end = at + 1 + {"B": 1, "I": 4, "Q": 8}[width.letter]
         yield encoded[at:end], f"{name} {value}"

@@ -196,7 +196,7 @@ def test_a_tail_above_its_limit_is_refused_by_its_length_alone(kind: MessageType
     [
         Request(1, 0, 1, 1, 1, 1, 1, 1, 0, 0x80, 1, 4096, 0, bytes(limits.MAX_DATA_BYTES)),
         Emit(1, 0, 1, 1, 1, 1, 0, bytes(limits.MAX_EMIT_BYTES)),
-        Batch(1, 0, 1, 1, 1, 1, (Write(1, 0, 0x80, 1, 0, 0),) * limits.MAX_BATCH_WRITES),
+        Batch(1, 0, 1, 1, 1, 1, (Write(1, 1, 0, 0x80, 1, 0, 0),) * limits.MAX_BATCH_WRITES),
     ],
     ids=["REQUEST", "EMIT", "BATCH"],
 )
@@ -270,6 +270,7 @@ def test_field_kinds_are_msgpack_tags() -> None:
         FieldKind.BIN: (b"\xc6\0\0\0\x01a", b"a"),
         FieldKind.STR: (b"\xdb\0\0\0\x01a", "a"),
         FieldKind.WRITES: (b"\xdd\0\0\0\x01\x07", [7]),
+        FieldKind.TERMS: (b"\xdd\0\0\0\x01\x07", [7]),
     }
     for kind in FieldKind:
         encoded, value = read[kind]

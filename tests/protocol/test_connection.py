@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from wire_strategies import fixed
 
-from devserver.protocol import codec
+from devserver.protocol import codec, limits
 from devserver.protocol.connection import Connection, Role, State, blank
 from devserver.protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from devserver.protocol.messages import (
@@ -48,6 +48,7 @@ FROM_SERVER = {
     MessageType.EMIT,
     MessageType.CONSUMED,
     MessageType.EVENT,
+    MessageType.LEASE,
 }
 KEEPING_ALIVE = {MessageType.PING, MessageType.PONG, MessageType.ACK}
 
@@ -139,7 +140,7 @@ def test_the_handshake_settles_the_identities_for_both() -> None:
         assert identity == (SERVER_ID, CLIENT_ID, VM_ID, HYPERVISOR)
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [0, limits.PROTOCOL_VERSION + 1])
 def test_another_version_is_refused_by_either_end(version: int) -> None:
     assert code_of(pair(State.OPENING)[Role.SERVER], Hello(version)) is ErrorCode.VERSION
     welcome = Welcome(version, SERVER_ID, CLIENT_ID, epoch=1)

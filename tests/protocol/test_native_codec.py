@@ -12,7 +12,15 @@ from wire_strategies import FIXED, MESSAGES, WRITES
 
 from devserver.protocol import codec, limits
 from devserver.protocol.errors import RemoteProtocolError
-from devserver.protocol.messages import FIELDS, TYPE_OF, FieldKind, Message, MessageType, Write
+from devserver.protocol.messages import (
+    FIELDS,
+    TYPE_OF,
+    FieldKind,
+    Message,
+    MessageType,
+    Term,
+    Write,
+)
 
 ERRORS = {lib.CODEC_TRUNCATED, lib.CODEC_MALFORMED, lib.CODEC_UNKNOWN, lib.CODEC_TOO_LONG}
 #: What C calls fields that Python has more than one name for.
@@ -25,6 +33,15 @@ def write_to_c(write: Write) -> bytes:
     return bytes(out)
 
 
+def term_to_c(term: Term) -> bytes:
+    out = ffi.new("uint8_t[]", lib.CODEC_TERM_BYTES)
+    lib.codec_encode_term(ffi.new("struct lease_term *", term._asdict()), out)
+    return bytes(out)
+
+
+RECORDS = {FieldKind.WRITES: write_to_c, FieldKind.TERMS: term_to_c}
+
+
 def c_bytes(message: Any) -> bytes:
     """The message as C encodes it."""
     kind = TYPE_OF[type(message)]
@@ -34,10 +51,10 @@ def c_bytes(message: Any) -> bytes:
             setattr(held, NAMES.get(name, name), value)
             continue
         body = value.encode() if width is FieldKind.STR else value
-        if width is FieldKind.WRITES:
-            body = b"".join(map(write_to_c, value))
+        if width in RECORDS:
+            body = b"".join(map(RECORDS[width], value))
         tail = ffi.from_buffer("uint8_t[]", body)
-        held.data, held.length = tail, len(value if width is FieldKind.WRITES else body)
+        held.data, held.length = tail, len(value if width in RECORDS else body)
     size = lib.codec_size(held)
     assert size > 0
     out = ffi.new("uint8_t[]", size)
@@ -61,6 +78,8 @@ def _to_python(held: Any) -> list[Any]:
             values.append(getattr(held, NAMES.get(name, name)))
         elif width is FieldKind.WRITES:
             values.append(tuple(_write(held.data, i) for i in range(held.length)))
+        elif width is FieldKind.TERMS:
+            values.append(tuple(_term(held.data, i) for i in range(held.length)))
         else:
             values.append(bytes(ffi.buffer(held.data, held.length)))
     return values
@@ -70,6 +89,12 @@ def _write(data: Any, index: int) -> Write:
     held = ffi.new("struct posted_write *")
     assert lib.codec_decode_write(data + index * lib.CODEC_WRITE_BYTES, held) == 0
     return Write(*(getattr(held, name) for name in Write._fields))
+
+
+def _term(data: Any, index: int) -> Term:
+    held = ffi.new("struct lease_term *")
+    assert lib.codec_decode_term(data + index * lib.CODEC_TERM_BYTES, held) == 0
+    return Term(*(getattr(held, name) for name in Term._fields))
 
 
 def in_python(message: Any) -> list[Any]:

@@ -21,6 +21,7 @@ from devserver.protocol.errors import ErrorCode, LocalProtocolError
 from devserver.protocol.messages import (
     FIELDS,
     SESSION_CLASSES,
+    TERM_FIELDS,
     WRITE_FIELDS,
     FieldKind,
     MessageType,
@@ -78,12 +79,20 @@ def test_every_fixed_width_message_has_its_fields_at_their_offsets(kind: Message
     assert head_of(kind) + own == wanted
 
 
-def test_a_write_has_its_fields_at_their_offsets() -> None:
-    _, write = tables("BATCH (17)")
-    offsets = codec.WRITE_LAYOUT.offsets
-    wanted = [(offsets[name] - 1, name, kind.name.lower()) for name, kind in WRITE_FIELDS.items()]
-    assert fields_of(write) == wanted
-    assert f"{codec.WRITE_LAYOUT.size} bytes long" in section("BATCH (17)")
+@pytest.mark.parametrize(
+    ("heading", "layout", "fields"),
+    [
+        ("BATCH (17)", codec.WRITE_LAYOUT, WRITE_FIELDS),
+        ("LEASE (38)", codec.TERM_LAYOUT, TERM_FIELDS),
+    ],
+)
+def test_a_record_has_its_fields_at_their_offsets(
+    heading: str, layout: codec.Layout, fields: dict[str, FieldKind]
+) -> None:
+    _, record = tables(heading)
+    wanted = [(layout.offsets[name] - 1, name, kind.name.lower()) for name, kind in fields.items()]
+    assert fields_of(record) == wanted
+    assert f"{layout.size} bytes long" in section(heading)
 
 
 def test_every_width_has_its_tag() -> None:
@@ -114,6 +123,7 @@ def type_of(name: str, annotation: str) -> str:
         "str": "text" if name in greetings.TEXTS else "name",
         "list[str]": "list of name",
         "dict[str, int]": "map of name to u64",
+        "dict[str, str]": "map of name to name",
         "dict[str, Any]": "map of name to anything",
     }
     return plain.get(annotation) or annotation.replace("list[", "list of ").removesuffix("]")
@@ -163,6 +173,7 @@ def test_every_value_is_listed() -> None:
         "space": messages.AddressSpace,
         "status": messages.Status,
         "kind": messages.EventKind,
+        "rule": messages.LeaseRule,
     }
     listed = [(row["field"], int(row["value"]), row["name"]) for row in table("Values")]
     assert listed == [
@@ -256,7 +267,7 @@ def numbered(fields: dict[str, FieldKind], values: list[Any]) -> Iterator[str]:
         if isinstance(value, list):
             yield f"{name}: {len(value)} of them"
             for write in value:
-                yield "a write"
+                yield "an access"
                 yield from numbered(WRITE_FIELDS, write)
         else:
             yield f"{name} {value.hex(' ') if isinstance(value, bytes) else value}".rstrip()

@@ -73,7 +73,7 @@ def test_a_client_is_welcomed_with_the_server_s_identity_and_an_id_of_its_own() 
     identity = Identity(server_id=4, name="rack", heartbeat_ns=10, deadline_ns=30)
     welcome = answer(Rig(identity).say(Hello()))
     assert welcome == Welcome(
-        1, 4, client_id=1, epoch=2, name="rack", heartbeat_ns=10, deadline_ns=30
+        2, 4, client_id=1, epoch=2, name="rack", heartbeat_ns=10, deadline_ns=30
     )
 
 
@@ -133,8 +133,8 @@ def test_a_message_at_a_wrong_time_is_refused() -> None:
 
 
 def test_another_version_is_refused_by_name() -> None:
-    message = error_of(Rig().say(Hello(version=2)), ErrorCode.VERSION)
-    assert message == "the client speaks version 2 of the protocol, this server version 1"
+    message = error_of(Rig().say(Hello(version=1)), ErrorCode.VERSION)
+    assert message == "the client speaks version 1 of the protocol, this server version 2"
 
 
 # -- requests -------------------------------------------------------------------------------------
@@ -212,9 +212,9 @@ def test_a_request_whose_sizes_do_not_fit_is_refused(mistaken: Request) -> None:
         read(VALUE, address=(1 << 64) - 1),
         read(VALUE, space=1),
         read(VALUE, space=2),
-        blank(Batch, writes=(Write(2, 0, BASE, 1, 0, 0),)),
-        blank(Batch, writes=(Write(1, 1, BASE, 1, 0, 0),)),
-        blank(Batch, writes=(Write(1, 0, BASE + SIZE - 1, 2, 0, 0),)),
+        blank(Batch, writes=(Write(2, 1, 0, BASE, 1, 0, 0),)),
+        blank(Batch, writes=(Write(1, 1, 1, BASE, 1, 0, 0),)),
+        blank(Batch, writes=(Write(1, 1, 0, BASE + SIZE - 1, 2, 0, 0),)),
     ],
 )
 def test_a_device_that_does_not_answer_there_is_refused(mistaken: Request | Batch) -> None:
@@ -301,12 +301,12 @@ def test_a_read_behind_posted_writes_sees_them_applied() -> None:
 
 
 def test_a_value_wider_than_its_write_is_cut() -> None:
-    said = attached().say(blank(Batch, writes=(Write(1, 0, BASE + VALUE, 1, 0, 0x1FF),)))
+    said = attached().say(blank(Batch, writes=(Write(1, 1, 0, BASE + VALUE, 1, 0, 0x1FF),)))
     assert answer(said).data == b"\xff"
 
 
 def test_a_posted_write_of_a_strange_size_is_refused() -> None:
-    said = attached().say(blank(Batch, writes=(Write(1, 0, BASE + COUNT, 3, 0, 0),)))
+    said = attached().say(blank(Batch, writes=(Write(1, 1, 0, BASE + COUNT, 3, 0, 0),)))
     assert error_of(said, ErrorCode.MALFORMED)
 
 
@@ -394,7 +394,7 @@ def test_after_a_failure_nothing_is_applied_any_more() -> None:
 
 def test_a_failure_in_a_batch_drops_the_writes_behind_it() -> None:
     said = attached().say(
-        blank(Batch, writes=tuple(Write(1, 0, BASE + at, 1, 0, 1) for at in (VALUE, FAIL, IRQ)))
+        blank(Batch, writes=tuple(Write(1, 1, 0, BASE + at, 1, 0, 1) for at in (VALUE, FAIL, IRQ)))
     )
     assert kinds(said) == [Emit, Event]
 

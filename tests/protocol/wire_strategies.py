@@ -11,10 +11,12 @@ from devserver.protocol.messages import (
     FIELDS,
     FIXED_CLASSES,
     SESSION_CLASSES,
+    TERM_FIELDS,
     WRITE_FIELDS,
     FieldKind,
     Message,
     MessageType,
+    Term,
     Write,
 )
 
@@ -23,11 +25,13 @@ NAMES = st.text(max_size=20)
 
 NUMBERS = {FieldKind.U8: U8, FieldKind.U32: U32, FieldKind.U64: U64}
 WRITES = st.builds(Write, **{name: NUMBERS[kind] for name, kind in WRITE_FIELDS.items()})
+TERMS = st.builds(Term, **{name: NUMBERS[kind] for name, kind in TERM_FIELDS.items()})
 VALUES: dict[FieldKind, st.SearchStrategy[Any]] = {
     **NUMBERS,
     FieldKind.BIN: st.binary(max_size=40),
     FieldKind.STR: st.text(max_size=20),
     FieldKind.WRITES: st.lists(WRITES, max_size=4).map(tuple),
+    FieldKind.TERMS: st.lists(TERMS, max_size=4).map(tuple),
 }
 
 #: What a machine file's option may hold.
@@ -69,6 +73,8 @@ def _field(cls: type[Any], name: str, kind: str) -> st.SearchStrategy[Any]:
             return NAMES
         case "list[str]":
             return st.lists(NAMES, max_size=3)
+        case "dict[str, str]":
+            return st.dictionaries(NAMES, NAMES, max_size=3)
         case "dict[str, int]":
             lines = name == "lines"
             return st.dictionaries(NAMES, st.integers(0, 1023) if lines else U64, max_size=3)

@@ -142,7 +142,7 @@ MISTAKES: dict[str, tuple[bytes, ErrorCode]] = {
     "unknown type": (codec.frame(b"\x92\x63\x80"), ErrorCode.MALFORMED),
     "message cut short": (codec.frame(b"\x92\x01"), ErrorCode.MALFORMED),
     "not an array": (codec.frame(b"\x80"), ErrorCode.MALFORMED),
-    "another version": (framed(Hello(version=2)), ErrorCode.VERSION),
+    "another version": (framed(Hello(version=1)), ErrorCode.VERSION),
     "no greeting": (framed(Attach(1)), ErrorCode.STATE),
     "a server's message": (framed(Welcome(1, 1, 1, 1)), ErrorCode.STATE),
     "a flood of greetings": (codec.frame(codec.encode(Hello()) * 5000), ErrorCode.STATE),

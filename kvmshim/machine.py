@@ -61,6 +61,7 @@ class Machine:
         self._vm: Any = None
         self._vcpu: Any = None
         self._control: Any = ffi.NULL
+        self._ring_at: int | None = None
         self._routes: Routes | None = None
         self._process = process
         self._links: list[Link] = []
@@ -101,6 +102,8 @@ class Machine:
         if self._control == ffi.NULL:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
         self._attach_devices(by_place)
+        if self._routes is not None:
+            self._ring_at = self._vm.coalesce(self._routes.coalesced())
         self._vcpu = self._vm.create_vcpu()
         self.cores = choose(self._wait.cores, self._wait.mode, embedded=self._process is not None)
         if self._process is not None:
@@ -111,12 +114,16 @@ class Machine:
         self._routes = Routes(self.spec.memory_bytes)
         for place, wirings in by_place.items():
             if place == placement.LOCAL:
-                self._local = LocalDevices(wirings, epoch_ns, self._control, self._vm.set_line)
+                self._local = LocalDevices(wirings, epoch_ns, self._control, self._set_line)
                 self._routes.add_local(self._local.devices())
             else:
                 link = self._attach(place, wirings, epoch_ns)
                 self._links.append(link)
                 self._routes.add_link(link)
+
+    def _set_line(self, line: int, level: bool) -> None:
+        self._vm.set_line(line, level)
+        lib.control_stir(self._control)
 
     def _attach(self, place: str, wirings: Sequence[DeviceWiring], epoch_ns: int) -> Link:
         wanted = [_wanted(wiring) for wiring in wirings]
@@ -188,6 +195,7 @@ class Machine:
             start=self.plan.start,
             links=self._links,
             local=self._local,
+            ring_at=self._ring_at,
             cores=self.cores,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)

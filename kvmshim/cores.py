@@ -33,8 +33,9 @@ class Cores:
 def choose(mode: str, wait_mode: str, *, embedded: bool) -> Cores:
     """The cores for a mode of :data:`MODES`.
 
-    ``auto`` is ``same`` for an embedded server where both ends always sleep, else ``any``. ``apart``
-    takes two of the cores that this process may run on, and is ``any`` where there is but one.
+    ``auto`` is ``same`` for an embedded server where both ends always sleep, else ``any``.
+    ``apart`` takes two of the cores that this process may run on, and is ``any`` where there is but
+    one.
     """
     if mode == "auto":
         mode = "same" if embedded and wait_mode == "block" else "any"

@@ -43,6 +43,7 @@ MODULES = (
             "link_receive",
             "link_send",
             "link_wait",
+            "patience",
             "routes",
             "vcpu",
         ),

@@ -111,7 +111,7 @@ class Machine:
 
     def _attach_devices(self, by_place: dict[str, list[DeviceWiring]]) -> None:
         epoch_ns = time.time_ns()
-        self._routes = Routes(self.spec.memory_bytes)
+        self._routes = Routes(self.spec.memory_bytes, strict=self.spec.strict)
         for place, wirings in by_place.items():
             if place == placement.LOCAL:
                 self._local = LocalDevices(wirings, epoch_ns, self._control, self._set_line)
@@ -142,6 +142,7 @@ class Machine:
             hypervisor=Hypervisor.KVM,
             memory_bytes=self.spec.memory_bytes,
             epoch_ns=epoch_ns,
+            leased=not self.spec.strict,
         )
         return Link(self._control, attachment, self._wait)
 
@@ -243,6 +244,7 @@ def _wanted(wiring: DeviceWiring) -> WantedDevice:
             bases=dict(wiring.bases),
             lines=dict(wiring.lines),
             options=dict(wiring.options),
+            policies=dict(wiring.policies),
         )
     except PlainError as error:
         raise InputError(f"device '{wiring.name:.40}' can't be asked for: {error}") from None

@@ -32,12 +32,6 @@ class Ring:
             )
             self._thread.start()
 
-    def stats(self) -> dict[str, int]:
-        """``ticks``: how often the thread looked; ``found``: how many writes it found."""
-        if self._ring == ffi.NULL:
-            return {}
-        return {"ticks": int(self._ring.ticks), "found": int(self._ring.found)}
-
     def close(self) -> None:
         """Ends the thread; the vCPU must not run any more."""
         if self._ring == ffi.NULL:

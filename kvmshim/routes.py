@@ -19,9 +19,11 @@ _POSTED = ("posted", COALESCED)
 class Routes:
     """Ports and memory ranges to devices; what nobody claims reads all-ones."""
 
-    def __init__(self, ram_bytes: int) -> None:
-        """``ram_bytes``: RAM lies from 0 to there, and no device can lie in it."""
+    def __init__(self, ram_bytes: int, *, strict: bool = False) -> None:
+        """``ram_bytes``: RAM lies from 0 to there, and no device can lie in it. ``strict``: every
+        access waits for its answer, whatever the server allows."""
         self._ram_bytes = ram_bytes
+        self._strict = strict
         self.handle = lib.routes_new()
         if self.handle == ffi.NULL:
             raise MemoryError("no memory for the route table")
@@ -65,7 +67,7 @@ class Routes:
             self._fill(region, 0, region.size, self._entry(entry))
             lane += region.size
             for policy in region.policies:
-                if kind == lib.ROUTE_REMOTE and policy.policy in _POSTED:
+                if kind == lib.ROUTE_REMOTE and not self._strict and policy.policy in _POSTED:
                     entry.posted = 1
                     self._fill(region, policy.offset, policy.length, self._entry(entry))
                     if policy.policy == COALESCED:

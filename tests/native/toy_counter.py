@@ -144,8 +144,9 @@ class ToyServer:
                     self._out.append(Pong(message.token, self.received))
         return self._frames()
 
-    def ask_all_anew(self) -> Sequence[bytes]:
-        """Something has happened to the device that nobody can see."""
+    def say_again(self) -> Sequence[bytes]:
+        """Says all leases once more, as a server may at any time."""
+        self.evolved.update(LEASED)
         self._ask(LEASED)
         return self._frames()
 

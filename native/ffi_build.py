@@ -46,7 +46,7 @@ MODULES = (
         "devserver._native",
         topics=("serve",),
         headers=("serve",),
-        sources=("codec", "serve"),
+        sources=("codec", "serve", "serve_message", "serve_out", "serve_wait"),
     ),
 )
 

@@ -109,6 +109,17 @@ def _plain_bytes(rows: Mapping[str, list[tuple[Register, T] | None]]) -> Iterato
             yield offset, entry[1]
 
 
+def _plain_entry(
+    rows: Mapping[str, list[tuple[Register, T] | None]], offset: int, size: int
+) -> T | None:
+    """What serves ``size`` bytes at an offset in every bank, if one register does just that."""
+    entry = rows[""][offset]
+    if entry is None or any(row[offset] is not entry for row in rows.values()):
+        return None
+    register = entry[0]
+    return entry[1] if (register.offset, register.width) == (offset, size) else None
+
+
 class Device:
     """Base of every device model.
 
@@ -257,6 +268,18 @@ class Device:
                 part = kept & ~(((1 << (8 * take)) - 1) << (8 * lane)) | part << (8 * lane)
             writer(part, now_ns)
             done += take
+
+    def plain_reader(self, region: str, offset: int, size: int) -> Reader | None:
+        """What a read there comes down to, if that is the same call whatever the state.
+
+        It is so where one register as wide as the read answers, in every bank. The value is not
+        masked.
+        """
+        return _plain_entry(self._readers[region], offset, size)
+
+    def plain_writer(self, region: str, offset: int, size: int) -> Writer | None:
+        """What a write there comes down to; see :meth:`plain_reader`. The value must fit."""
+        return _plain_entry(self._writers[region], offset, size)
 
     def reset(self) -> None:
         """Power-on reset: a fresh state, lines low."""

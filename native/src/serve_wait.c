@@ -1,0 +1,200 @@
+/*
+ * The data loop's waiting: who has something to say, and for how long to look before sleeping.
+ *
+ * Looking saves the wake-up, which costs several times what an access does. It does not pay when
+ * nothing comes in time, and it costs more than it saves when the core is wanted: the client that
+ * is waited for may be the one that wants it. Both are noticed, the second by the scheduler's taking
+ * the core away (involuntary context switches), and after each disappointment the loop sleeps at
+ * once for a while that doubles, up to MAX_PAUSE waits.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "serve_inner.h"
+
+enum {
+    LOOK_EVERY = 16, /* receives from the hot stream */
+    SCORE_MAX = 16,
+    MIN_PAUSE = 32,
+    MAX_PAUSE = 8192,
+    ACCOUNT_NS = 1000000, /* so much looking between two questions to the scheduler */
+};
+
+/* -- looking or sleeping ------------------------------------------------------------------ */
+
+static bool wants_to_look(struct serve_patience *patience)
+{
+    if (patience->mode != SERVE_ADAPTIVE)
+        return patience->mode == SERVE_SPIN;
+    if (patience->pause == 0)
+        return true;
+    patience->pause--;
+    return false;
+}
+
+/* Whether the scheduler took the core away while the loop was looking. */
+static bool was_preempted(struct serve_patience *patience, int64_t spent_ns)
+{
+    patience->spun_ns += spent_ns;
+    if (patience->spun_ns < ACCOUNT_NS)
+        return false;
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage);
+    bool preempted = (uint64_t)usage.ru_nivcsw > patience->preempted;
+    patience->spun_ns = 0;
+    patience->preempted = (uint64_t)usage.ru_nivcsw;
+    return preempted;
+}
+
+static void learn(struct serve_patience *patience, bool paid, int64_t spent_ns)
+{
+    if (patience->mode != SERVE_ADAPTIVE)
+        return;
+    if (was_preempted(patience, spent_ns))
+        patience->score = 0;
+    else if (!paid)
+        patience->score /= 2;
+    else if (patience->score < SCORE_MAX)
+        patience->score++;
+    if (patience->score == SCORE_MAX)
+        patience->next_pause = MIN_PAUSE;
+    if (patience->score > 0)
+        return;
+    if (patience->next_pause < MIN_PAUSE)
+        patience->next_pause = MIN_PAUSE;
+    patience->pause = patience->next_pause;
+    if (patience->next_pause < MAX_PAUSE)
+        patience->next_pause *= 2;
+}
+
+/* -- receiving ---------------------------------------------------------------------------- */
+
+/* Starts the stream's turn, if it has something to say; else current stays NULL. */
+static int receive(struct serve_loop *loop, struct serve_stream *stream)
+{
+    size_t kept = stream->in_used;
+    ssize_t n = recv(stream->fd, loop->buffer + kept, SERVE_CHUNK, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return SERVE_NOTHING;
+    loop->exchange.stream = stream->id;
+    if (n <= 0) {
+        loop->error_number = n < 0 ? errno : 0;
+        return SERVE_CLOSED;
+    }
+    if (kept) {
+        memcpy(loop->buffer, stream->in, kept);
+        free(stream->in);
+        stream->in = NULL;
+        stream->in_used = 0;
+    }
+    loop->now_ns = stream->heard_ns = serve_now_ns();
+    loop->current = stream;
+    loop->at = loop->frame_end = 0;
+    loop->end = kept + (size_t)n;
+    return SERVE_NOTHING;
+}
+
+static int take_event(struct serve_loop *loop, const struct epoll_event *event)
+{
+    if (event->events == 0)
+        return SERVE_NOTHING; /* of a stream that is gone */
+    if (event->data.u64 & 1) {
+        loop->other_fd = (int)(event->data.u64 >> 1);
+        return SERVE_OTHER;
+    }
+    struct serve_stream *stream = event->data.ptr;
+    if (event->events & EPOLLOUT)
+        out_retry(loop, stream);
+    return event->events & ~(uint32_t)EPOLLOUT ? receive(loop, stream) : SERVE_NOTHING;
+}
+
+/* -- waiting ------------------------------------------------------------------------------ */
+
+static int sleep_until(struct serve_loop *loop, int64_t due_ns)
+{
+    int64_t left_ns = due_ns == INT64_MAX ? -1 : due_ns - serve_now_ns();
+    if (due_ns != INT64_MAX && left_ns < 0)
+        left_ns = 0;
+    struct timespec left = { left_ns / 1000000000, left_ns % 1000000000 };
+#ifdef SYS_epoll_pwait2
+    long count = syscall(SYS_epoll_pwait2, loop->epoll_fd, loop->events, SERVE_EVENTS,
+                         left_ns < 0 ? NULL : &left, NULL, 0);
+    if (count >= 0 || errno != ENOSYS)
+        return (int)count;
+#endif
+    struct pollfd set = { .fd = loop->epoll_fd, .events = POLLIN }; /* epoll_wait has only ms */
+    int ready = ppoll(&set, 1, left_ns < 0 ? NULL : &left, NULL);
+    return ready <= 0 ? ready : epoll_wait(loop->epoll_fd, loop->events, SERVE_EVENTS, 0);
+}
+
+/* Who has something to say now, or at due_ns at the latest; 0: nobody. */
+static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
+{
+    int count = sleep ? sleep_until(loop, due_ns)
+                      : epoll_wait(loop->epoll_fd, loop->events, SERVE_EVENTS, 0);
+    loop->now_ns = serve_now_ns();
+    loop->event_at = 0;
+    loop->event_count = count > 0 ? count : 0;
+    loop->since_look = 0;
+    loop->timer_told = false;
+    if (count > 0) {
+        bool single = count == 1 && !(loop->events[0].data.u64 & 1);
+        loop->hot = single ? loop->events[0].data.ptr : NULL;
+    }
+    return count < 0 && errno == EINTR ? SERVE_SIGNAL : SERVE_NOTHING;
+}
+
+/* Looks, without sleeping, until something comes, the time is over or a timer is due. */
+static int spin(struct serve_loop *loop)
+{
+    struct serve_patience *patience = &loop->patience;
+    int64_t start_ns = serve_now_ns(), now_ns = start_ns;
+    int64_t due_ns = (int64_t)loop->exchange.due_ns;
+    for (;;) {
+        int found;
+        if (loop->hot && !(loop->hot->interest & EPOLLOUT) && ++loop->since_look < LOOK_EVERY)
+            found = receive(loop, loop->hot);
+        else
+            found = look(loop, false, 0);
+        if (found != SERVE_NOTHING || loop->current || loop->event_count) {
+            learn(patience, true, serve_now_ns() - start_ns);
+            return found;
+        }
+        now_ns = serve_now_ns();
+        if (now_ns >= due_ns)
+            break;
+        if (patience->mode == SERVE_ADAPTIVE && now_ns - start_ns >= patience->spin_ns) {
+            learn(patience, false, now_ns - start_ns);
+            break;
+        }
+    }
+    loop->now_ns = now_ns;
+    return SERVE_NOTHING;
+}
+
+int serve_wait(struct serve_loop *loop)
+{
+    int64_t due_ns = (int64_t)loop->exchange.due_ns;
+    if (loop->now_ns >= due_ns && !loop->timer_told) {
+        loop->timer_told = true; /* once; then it is the streams' turn, however late it is */
+        return SERVE_TIMER;
+    }
+    if (loop->event_at < loop->event_count)
+        return take_event(loop, &loop->events[loop->event_at++]);
+    loop->event_count = 0;
+    if (loop->now_ns < due_ns && wants_to_look(&loop->patience)) {
+        int found = spin(loop);
+        if (found != SERVE_NOTHING || loop->current || loop->event_count ||
+            loop->now_ns >= due_ns || loop->patience.mode == SERVE_SPIN)
+            return found;
+    }
+    return look(loop, true, due_ns);
+}

@@ -28,8 +28,8 @@ class Module:
 MODULES = (
     Module(
         "kvmshim._native",
-        topics=("kvm", "codec", "link", "vcpu", "floor"),
-        headers=("codec", "control", "floor", "kvm", "link", "vcpu"),
+        topics=("kvm", "codec", "link", "vcpu", "floor", "load"),
+        headers=("codec", "control", "floor", "kvm", "link", "load", "vcpu"),
         sources=(
             "codec",
             "control",
@@ -39,6 +39,7 @@ MODULES = (
             "link_receive",
             "link_send",
             "link_wait",
+            "load",
             "vcpu",
         ),
     ),

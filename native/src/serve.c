@@ -22,8 +22,7 @@ struct serve_loop *serve_new(int mode, int64_t spin_ns)
     if (!loop)
         return NULL;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    loop->patience.mode = mode;
-    loop->patience.spin_ns = spin_ns;
+    loop->patience = serve_patience(mode, spin_ns);
     loop->exchange.due_ns = INT64_MAX;
     if (loop->epoll_fd < 0) {
         free(loop);

@@ -97,9 +97,11 @@ struct serve_exchange {
 struct serve_patience {
     int mode;
     int64_t spin_ns;
-    int score, pause, next_pause;
-    int64_t spun_ns;   /* since the last look at the scheduler */
-    uint64_t preempted; /* involuntary switches then */
+    int score;
+    int64_t resume_ns;                  /* no looking until then */
+    int64_t fruitless_ns, preempted_ns; /* for how long the next time, by the reason */
+    int64_t spun_ns;                    /* since the last question to the scheduler */
+    uint64_t preemptions;               /* its answer then */
 };
 
 struct serve_loop {

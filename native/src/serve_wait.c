@@ -4,8 +4,9 @@
  * Looking saves the wake-up, which costs several times what an access does. It does not pay when
  * nothing comes in time, and it costs more than it saves when the core is wanted: the client that
  * is waited for may be the one that wants it. Both are noticed, the second by the scheduler's taking
- * the core away (involuntary context switches), and after each disappointment the loop sleeps at
- * once for a while that doubles, up to MAX_PAUSE waits.
+ * the core away (involuntary context switches). After each disappointment the loop sleeps at once
+ * for a while that doubles with the next one. The longest while is so much longer than what is
+ * lost before the disappointment that it is a few percent at most.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,24 +24,32 @@
 enum {
     LOOK_EVERY = 16, /* receives from the hot stream */
     SCORE_MAX = 16,
-    MIN_PAUSE = 32,
-    MAX_PAUSE = 8192,
     ACCOUNT_NS = 1000000, /* so much looking between two questions to the scheduler */
+    FRUITLESS_NS = 250000, /* the first pause where nothing came, and the longest */
+    FRUITLESS_MAX_NS = 4000000,
+    PREEMPTED_NS = 4000000, /* the first pause where the core was taken away, and the longest */
+    PREEMPTED_MAX_NS = 64000000,
 };
 
 /* -- looking or sleeping ------------------------------------------------------------------ */
 
-static bool wants_to_look(struct serve_patience *patience)
+static bool wants_to_look(const struct serve_loop *loop)
 {
+    const struct serve_patience *patience = &loop->patience;
     if (patience->mode != SERVE_ADAPTIVE)
         return patience->mode == SERVE_SPIN;
-    if (patience->pause == 0)
-        return true;
-    patience->pause--;
-    return false;
+    return loop->now_ns >= patience->resume_ns;
 }
 
-/* Whether the scheduler took the core away while the loop was looking. */
+static void pause_looking(struct serve_patience *patience, int64_t now_ns, int64_t *pause_ns,
+                          int64_t longest_ns)
+{
+    patience->score = 0;
+    patience->resume_ns = now_ns + *pause_ns;
+    *pause_ns = *pause_ns * 2 < longest_ns ? *pause_ns * 2 : longest_ns;
+}
+
+/* Asks the scheduler, now and then, whether it took the core away while the loop was looking. */
 static bool was_preempted(struct serve_patience *patience, int64_t spent_ns)
 {
     patience->spun_ns += spent_ns;
@@ -48,31 +57,35 @@ static bool was_preempted(struct serve_patience *patience, int64_t spent_ns)
         return false;
     struct rusage usage;
     getrusage(RUSAGE_THREAD, &usage);
-    bool preempted = (uint64_t)usage.ru_nivcsw > patience->preempted;
+    bool preempted = (uint64_t)usage.ru_nivcsw > patience->preemptions;
     patience->spun_ns = 0;
-    patience->preempted = (uint64_t)usage.ru_nivcsw;
+    patience->preemptions = (uint64_t)usage.ru_nivcsw;
+    if (!preempted && patience->preempted_ns > PREEMPTED_NS)
+        patience->preempted_ns /= 2;
     return preempted;
 }
 
-static void learn(struct serve_patience *patience, bool paid, int64_t spent_ns)
+static void learn(struct serve_patience *patience, bool paid, int64_t start_ns, int64_t now_ns)
 {
     if (patience->mode != SERVE_ADAPTIVE)
         return;
-    if (was_preempted(patience, spent_ns))
-        patience->score = 0;
-    else if (!paid)
+    if (was_preempted(patience, now_ns - start_ns)) {
+        pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
+    } else if (!paid) {
         patience->score /= 2;
-    else if (patience->score < SCORE_MAX)
+        if (patience->score == 0)
+            pause_looking(patience, now_ns, &patience->fruitless_ns, FRUITLESS_MAX_NS);
+    } else if (patience->score < SCORE_MAX) {
         patience->score++;
-    if (patience->score == SCORE_MAX)
-        patience->next_pause = MIN_PAUSE;
-    if (patience->score > 0)
-        return;
-    if (patience->next_pause < MIN_PAUSE)
-        patience->next_pause = MIN_PAUSE;
-    patience->pause = patience->next_pause;
-    if (patience->next_pause < MAX_PAUSE)
-        patience->next_pause *= 2;
+    } else {
+        patience->fruitless_ns = FRUITLESS_NS;
+    }
+}
+
+struct serve_patience serve_patience(int mode, int64_t spin_ns)
+{
+    return (struct serve_patience){ .mode = mode, .spin_ns = spin_ns, .score = SCORE_MAX,
+                                    .fruitless_ns = FRUITLESS_NS, .preempted_ns = PREEMPTED_NS };
 }
 
 /* -- receiving ---------------------------------------------------------------------------- */
@@ -165,14 +178,14 @@ static int spin(struct serve_loop *loop)
         else
             found = look(loop, false, 0);
         if (found != SERVE_NOTHING || loop->current || loop->event_count) {
-            learn(patience, true, serve_now_ns() - start_ns);
+            learn(patience, true, start_ns, serve_now_ns());
             return found;
         }
         now_ns = serve_now_ns();
         if (now_ns >= due_ns)
             break;
         if (patience->mode == SERVE_ADAPTIVE && now_ns - start_ns >= patience->spin_ns) {
-            learn(patience, false, now_ns - start_ns);
+            learn(patience, false, start_ns, now_ns);
             break;
         }
     }
@@ -190,7 +203,7 @@ int serve_wait(struct serve_loop *loop)
     if (loop->event_at < loop->event_count)
         return take_event(loop, &loop->events[loop->event_at++]);
     loop->event_count = 0;
-    if (loop->now_ns < due_ns && wants_to_look(&loop->patience)) {
+    if (loop->now_ns < due_ns && wants_to_look(loop)) {
         int found = spin(loop);
         if (found != SERVE_NOTHING || loop->current || loop->event_count ||
             loop->now_ns >= due_ns || loop->patience.mode == SERVE_SPIN)

@@ -65,7 +65,7 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         spec,
         server=options.server,
         models=options.model,
-        wait=WaitPolicy(options.wait),
+        wait=WaitPolicy(options.wait, options.cores),
         process=process,
     )
 

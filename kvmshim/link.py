@@ -46,9 +46,14 @@ WAIT_MODES = {"adaptive": "LINK_ADAPTIVE", "spin": "LINK_SPIN", "block": "LINK_B
 
 @dataclass(frozen=True)
 class WaitPolicy:
-    """How a vCPU waits for an answer: ``mode`` is adaptive, spin or block."""
+    """How a vCPU waits for an answer: ``mode`` is adaptive, spin or block.
+
+    ``cores`` says where it and its embedded server run: auto, any, same or apart (see
+    :mod:`kvmshim.cores`).
+    """
 
     mode: str = "adaptive"
+    cores: str = "auto"
     spin_ns: int = DEFAULT_SPIN_NS
     flush_ns: int = DEFAULT_FLUSH_NS
 

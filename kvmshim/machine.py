@@ -13,6 +13,7 @@ from devserver.plain import PlainError
 from devserver.protocol.messages import AttachedDevice, Hypervisor, WantedDevice
 from kvmshim import placement
 from kvmshim.abi import ffi, lib
+from kvmshim.cores import Cores, choose
 from kvmshim.errors import HostError, InputError
 from kvmshim.link import Link, WaitPolicy, attach, connect
 from kvmshim.loader import BootPlan
@@ -63,6 +64,7 @@ class Machine:
         self._routes: Routes | None = None
         self._process = process
         self._links: list[Link] = []
+        self.cores = Cores()
         self._local: LocalDevices | None = None
 
     # -- set-up and tear-down -----------------------------------------------------------------
@@ -100,6 +102,9 @@ class Machine:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
         self._attach_devices(by_place)
         self._vcpu = self._vm.create_vcpu()
+        self.cores = choose(self._wait.cores, self._wait.mode, embedded=self._process is not None)
+        if self._process is not None:
+            self.cores.bind_server(self._process.pid)
 
     def _attach_devices(self, by_place: dict[str, list[DeviceWiring]]) -> None:
         epoch_ns = time.time_ns()
@@ -183,6 +188,7 @@ class Machine:
             start=self.plan.start,
             links=self._links,
             local=self._local,
+            cores=self.cores,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
         run.trace_exits(trace_exits)

@@ -17,6 +17,7 @@ from typing import Any
 from devserver.protocol.messages import AttachedDevice, Emit, Message
 from kvmshim import placement
 from kvmshim.abi import ffi, lib
+from kvmshim.cores import Cores
 from kvmshim.cpu_start import apply_start
 from kvmshim.ending import Ending
 from kvmshim.link import Link
@@ -50,6 +51,7 @@ class Parts:
     start: CpuStart
     links: Sequence[Link]
     local: LocalDevices | None
+    cores: Cores
 
 
 class Run:
@@ -123,6 +125,7 @@ class Run:
 
     def _run_vcpu(self) -> None:
         try:
+            self._parts.cores.bind_vcpu()
             apply_start(self._parts.vcpu, self._parts.start)
             local = self._parts.local
             while True:

@@ -40,6 +40,7 @@ MODULES = (
             "link_send",
             "link_wait",
             "load",
+            "patience",
             "vcpu",
         ),
     ),

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tinyguest
 
-from devserver.protocol import codec
+from devserver.protocol import codec, limits
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.messages import (
     Attach,
@@ -30,7 +30,9 @@ Conversation = Callable[[socket.socket], None]
 Reply = Callable[[Connection, Request], bytes]
 
 SERVER_ID, CLIENT_ID, VM_ID, EPOCH = 1, 7, 3, 5
-WELCOME = Welcome(version=1, server_id=SERVER_ID, client_id=CLIENT_ID, epoch=EPOCH)
+WELCOME = Welcome(
+    version=limits.PROTOCOL_VERSION, server_id=SERVER_ID, client_id=CLIENT_ID, epoch=EPOCH
+)
 Giving = Callable[[Attach], Attached]
 
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from devserver.models.lease import Hold, Lease, Term
 from devserver.models.registers import Access, Policy, Region, Register, Space
 from devserver.models.state import StateError, from_plain, to_plain
 
@@ -37,6 +38,8 @@ __all__ = [
     "Bus",
     "Context",
     "Device",
+    "Hold",
+    "Lease",
     "OptionError",
     "Policy",
     "Region",
@@ -44,11 +47,13 @@ __all__ = [
     "Signal",
     "Space",
     "StateError",
+    "Term",
 ]
 
 T = TypeVar("T")
 Reader = Callable[[int], int]
 Writer = Callable[[int, int], None]
+Lessor = Callable[[int], Lease | None]
 
 
 class Signal(IntEnum):
@@ -128,6 +133,10 @@ class Device:
     dataclass, and an ``Options`` dataclass if they take options. For a register ``FOO`` they
     define ``read_foo(now_ns) -> int`` and ``write_foo(value, now_ns)``, unless the register
     names a ``storage`` field of the state. Values are unsigned and fit the register's width.
+
+    For a leased register they define ``lease_foo(now_ns) -> Lease | None``, None where the client
+    is to ask: because a read would change something now, or because the answer can't be said in
+    advance. Leases that mean the same must be equal whenever they are asked for.
     """
 
     kind: ClassVar[str] = ""
@@ -136,6 +145,9 @@ class Device:
     outputs: ClassVar[tuple[str, ...]] = ()
     feeds: ClassVar[tuple[str, ...]] = ()
     emits: ClassVar[tuple[str, ...]] = ()
+    #: False: what changes a lease as time passes is all said in it, as a function of time or as its
+    #: end; so leases need not be looked at again after :meth:`advance`.
+    leases_move_with_time: ClassVar[bool] = True
 
     @dataclass
     class State:
@@ -156,6 +168,7 @@ class Device:
         self._writers: dict[str, dict[str, list[tuple[Register, Writer] | None]]] = {}
         self._quick_readers: dict[tuple[str, int], Reader] = {}
         self._quick_writers: dict[tuple[str, int], Writer] = {}
+        self._lessors: dict[tuple[str, str, int], Lessor | None] = {}
         for region in self.regions:
             self._bind(region)
         self.started()
@@ -240,6 +253,20 @@ class Device:
             reader, mask = entry[1], (1 << (8 * size)) - 1
             return [reader(now_ns) & mask for _ in range(count)]
         return [self.read(region, offset, size, now_ns) for _ in range(count)]
+
+    def lease(self, region: str, offset: int, now_ns: int) -> Lease | None:
+        """The lease on reads of the byte at ``offset`` at the present VM time, if there can be one.
+
+        It is that of the register which is selected now, where banks share the offset.
+        """
+        bank = self.bank()
+        key = (region, bank if bank in self._readers[region] else "", offset)
+        lessor = self._lessors.get(key)
+        return None if lessor is None else lessor(now_ns)
+
+    def can_lease(self, register: Register) -> bool:
+        """Whether a register's reads can be leased at all: a matter of the model's code."""
+        return self._lessor(register) is not None
 
     def write(self, region: str, offset: int, size: int, value: int, now_ns: int) -> None:
         """Writes ``size`` bytes (1, 2, 4, 8) at ``offset``, little-endian.
@@ -335,6 +362,7 @@ class Device:
                 reader = (register, self._reader(register))
                 for bank in chosen:
                     self._readers[region.name][bank][places] = [reader] * register.width
+                    self._lessors[region.name, bank, register.offset] = self._lessor(register)
             if register.access.writable:
                 writer = (register, self._writer(register))
                 for bank in chosen:
@@ -357,6 +385,24 @@ class Device:
             return handler
         storage = self._storage(register, "write")
         return lambda value, now_ns: setattr(self.state, storage, value)
+
+    def _lessor(self, register: Register) -> Lessor | None:
+        name = register.name.lower()
+        handler: Lessor | None = getattr(self, f"lease_{name}", None)
+        storage = register.storage
+        if (
+            handler is None
+            and storage
+            and register.width == 1
+            and not hasattr(self, f"read_{name}")
+        ):
+            return lambda now_ns: Lease(value=getattr(self.state, storage))
+        if handler is None and register.leased:
+            raise TypeError(
+                f"model '{self.kind}': leased register {register.name} needs a method "
+                f"lease_{name}, or a storage field and no read_{name}"
+            )
+        return handler
 
     def _storage(self, register: Register, verb: str) -> str:
         if register.storage is None:

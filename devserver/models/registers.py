@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -30,14 +31,25 @@ class Access(Enum):
 
 
 class Policy(Enum):
-    """How a write to a register travels.
+    """How a write to a register travels, from the strictest on.
 
     ``FINISH``: the guest waits until the model has applied the write (the strict mode).
     ``POSTED``: the write is queued and the guest goes on; later reads still see it applied.
+    ``COALESCED``: posted, and where the hypervisor can collect writes by itself the guest does not
+    even leave its processor. The model sees such a write up to a millisecond late, but in its turn.
     """
 
     FINISH = "finish"
     POSTED = "posted"
+    COALESCED = "coalesced"
+
+    @property
+    def freedom(self) -> int:
+        """How much the policy allows; higher is freer."""
+        return _FREEDOM.index(self)
+
+
+_FREEDOM = (Policy.FINISH, Policy.POSTED, Policy.COALESCED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +57,12 @@ class Register:
     """One register as the datasheet has it.
 
     ``offset`` is in bytes from the region's base, ``width`` in bytes (1, 2, 4 or 8). ``bank`` names
-    a set of registers that shares offsets with another set; the model's ``bank()`` says which
-    is selected, and a register with no bank is there in all of them. ``storage`` names the
-    ``State`` field that a plain register lives in: it then needs no ``read_…``/``write_…`` method.
-    ``source`` is the datasheet and section that the declaration follows.
+    a set of registers that shares offsets with another set; the model's ``bank()`` says which is
+    selected, and a register with no bank is there in all of them. ``storage`` names the ``State``
+    field that a plain register lives in: it then needs no ``read_…``/``write_…`` method. ``policy``
+    says how writes travel. ``leased``: reads may be answered by the client, for as long as the
+    model's ``lease_…`` gives a lease; a plain register of one byte needs no such method. ``source``
+    is the datasheet and section that the declaration follows.
     """
 
     offset: int
@@ -58,6 +72,7 @@ class Register:
     width: int = 1
     bank: str = ""
     policy: Policy = Policy.FINISH
+    leased: bool = False
     storage: str | None = None
     source: str = ""
 
@@ -73,6 +88,11 @@ class Region:
 
     def __post_init__(self) -> None:
         for register in self.registers:
+            if register.leased and (register.width != 1 or not register.access.readable):
+                raise ValueError(
+                    f"register {register.name} can't be leased: leases are of single bytes that "
+                    f"can be read"
+                )
             if not 0 <= register.offset <= self.size - register.width:
                 raise ValueError(
                     f"register {register.name} at offset {register.offset:#x}, "
@@ -81,13 +101,15 @@ class Region:
                 )
 
     def write_policy(self, offset: int) -> Policy:
-        """The policy of a write at ``offset``: posted only if every register there allows it."""
-        here = [
-            register
-            for register in self.registers
-            if register.access.writable
-            and register.offset <= offset < register.offset + register.width
-        ]
-        if here and all(register.policy is Policy.POSTED for register in here):
-            return Policy.POSTED
-        return Policy.FINISH
+        """The policy of a write at ``offset``: the strictest of the registers there."""
+        here = [r.policy for r in self._at(offset) if r.access.writable]
+        return min(here, key=lambda policy: policy.freedom, default=Policy.FINISH)
+
+    def may_be_leased(self, offset: int) -> bool:
+        """Whether a read of the byte at ``offset`` may be leased, in one bank at least."""
+        return any(r.leased for r in self._at(offset) if r.access.readable)
+
+    def _at(self, offset: int) -> Iterator[Register]:
+        for register in self.registers:
+            if register.offset <= offset < register.offset + register.width:
+                yield register

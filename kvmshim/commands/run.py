@@ -71,6 +71,12 @@ def add_parser(commands: Any) -> None:
         "--placement", metavar="PLACE", help="where all devices run: server (default) or local"
     )
     parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
+    parser.add_argument(
+        "--cores",
+        choices=("auto", "any", "same", "apart"),
+        default="auto",
+        help="where the virtual CPU and its own server run",
+    )
     parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
     parser.set_defaults(run=run)
 

@@ -21,6 +21,7 @@ struct load_plan {
     const struct load_access *accesses;
     uint32_t access_count;
     uint32_t batch;
+    uint32_t spin;
     int64_t duration_ns;
 };
 

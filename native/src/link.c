@@ -1,10 +1,12 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -188,7 +190,7 @@ static void serve_socket(struct link *link)
         pthread_mutex_unlock(&link->tx_lock);
     }
     if (pthread_mutex_trylock(&link->rx_lock) == 0) { /* else a vCPU reads */
-        while (receive(link))
+        while (receive(link, MSG_DONTWAIT))
             ;
         pthread_mutex_unlock(&link->rx_lock);
     }
@@ -207,13 +209,15 @@ static void serve_timer(struct link *link)
 void link_serve(struct link *link)
 {
     while (!atomic_load(&link->closing) && is_open(link)) {
-        struct epoll_event events[3];
-        int n = epoll_wait(link->epoll_fd, events, 3, heartbeat_ms(link));
+        struct epoll_event events[4];
+        int n = epoll_wait(link->epoll_fd, events, 4, heartbeat_ms(link));
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == link->fd)
                 serve_socket(link);
             else if (events[i].data.fd == link->timer_fd)
                 serve_timer(link);
+            else if (events[i].data.fd == link->tick_fd)
+                cool_down(link);
         }
         look_after(link);
     }
@@ -241,11 +245,22 @@ static bool open_descriptors(struct link *link)
 {
     link->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     link->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    link->tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->inbox_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return link->epoll_fd >= 0 && link->timer_fd >= 0 && link->wake_fd >= 0 &&
-           link->inbox_fd >= 0 && watch(link, link->fd) == 0 &&
-           watch(link, link->timer_fd) == 0 && watch(link, link->wake_fd) == 0;
+    return link->epoll_fd >= 0 && link->timer_fd >= 0 && link->tick_fd >= 0 &&
+           link->wake_fd >= 0 && link->inbox_fd >= 0 && watch(link, link->fd) == 0 &&
+           watch(link, link->timer_fd) == 0 && watch(link, link->tick_fd) == 0 &&
+           watch(link, link->wake_fd) == 0;
+}
+
+/* Whoever does not want to sleep in a system call says so in each; sleeping ones end by themselves. */
+static bool may_sleep(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    struct timeval nap = { .tv_usec = LINK_NAP_US };
+    return flags >= 0 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 &&
+           setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &nap, sizeof nap) == 0;
 }
 
 static bool make_buffers(struct link *link)
@@ -277,7 +292,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     struct link *link = calloc(1, sizeof *link);
     if (!link)
         return NULL;
-    link->epoll_fd = link->timer_fd = link->wake_fd = link->inbox_fd = -1;
+    link->epoll_fd = link->timer_fd = link->tick_fd = link->wake_fd = link->inbox_fd = -1;
     link->fd = setup->fd;
     link->control = control;
     link->server_id = setup->server_id;
@@ -288,9 +303,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     link->received = setup->received;
     link->acknowledged = setup->sent;
     link->window = setup->window;
-    link->wait_mode = setup->wait_mode;
-    link->spin_ns = setup->spin_ns;
-    link->spin_score = LINK_SPIN_SCORE;
+    link->patience = patience_new(setup->wait_mode, (int64_t)setup->spin_ns);
     link->heartbeat_ns = setup->heartbeat_ns;
     link->deadline_ns = setup->deadline_ns;
     link->flush_after_ns = setup->flush_after_ns;
@@ -298,7 +311,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     pthread_mutex_init(&link->tx_lock, NULL);
     pthread_mutex_init(&link->rx_lock, NULL);
     pthread_mutex_init(&link->inbox_lock, NULL);
-    if (!open_descriptors(link) || !make_buffers(link)) {
+    if (!open_descriptors(link) || !may_sleep(link->fd) || !make_buffers(link)) {
         int error = errno;
         link_free(link);
         errno = error;
@@ -320,6 +333,7 @@ void link_free(struct link *link)
         return;
     close_descriptor(link->epoll_fd);
     close_descriptor(link->timer_fd);
+    close_descriptor(link->tick_fd);
     close_descriptor(link->wake_fd);
     close_descriptor(link->inbox_fd);
     pthread_mutex_destroy(&link->tx_lock);

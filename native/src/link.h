@@ -3,7 +3,10 @@
  *
  * Who reads: the vCPU thread reads the stream itself while it waits for a feedback; the event
  * thread (link_serve) reads it the rest of the time. The socket is disarmed in the event thread's
- * epoll set for the length of a wait, so that an answer wakes only the thread that wants it.
+ * epoll set for the length of a wait, so that an answer wakes only the thread that wants it. Where
+ * one wait follows another (the link is "hot") it stays disarmed between them, as arming and
+ * disarming cost as much as a tenth of an access: then the event thread looks every LINK_TICK_NS
+ * whether there was a wait since, and arms the socket again when there was none.
  * Who writes: any thread, under the transmit lock, one send per frame.
  *
  * Lock order: receive before transmit before inbox.
@@ -19,8 +22,13 @@
 
 #include "codec.h"
 #include "control.h"
+#include "patience.h"
 
-enum link_wait { LINK_ADAPTIVE, LINK_SPIN, LINK_BLOCK };
+enum link_wait {
+    LINK_ADAPTIVE = PATIENCE_ADAPTIVE,
+    LINK_SPIN = PATIENCE_SPIN,
+    LINK_BLOCK = PATIENCE_BLOCK,
+};
 
 enum link_state {
     LINK_OPEN,
@@ -38,6 +46,10 @@ enum {
     LINK_BATCHES = 1024,    /* batches that may be unacknowledged */
     LINK_BATCH_WRITES = 64, /* a batch this long is sent at once */
     LINK_INBOX_HIGH = 4 << 20, /* the guest pauses while so many bytes wait for Python */
+    LINK_HOT_WAITS = 16,       /* so many waits in quick succession make a link hot */
+    LINK_HOT_GAP_NS = 50000,   /* a wait so soon after another is in quick succession */
+    LINK_TICK_NS = 250000,
+    LINK_NAP_US = 20000,       /* a stop that just misses a sleep is noticed so much later */
 };
 
 struct link_stats {
@@ -56,6 +68,7 @@ struct link {
     int fd;
     int epoll_fd;
     int timer_fd; /* flushes a batch that nothing else flushes */
+    int tick_fd;  /* timerfd, ticks while the link is hot */
     int wake_fd;  /* ends or rouses link_serve */
     int inbox_fd; /* eventfd, readable when the inbox has messages or the state has changed */
     struct control *control;
@@ -99,10 +112,11 @@ struct link {
     _Atomic size_t inbox_used;
     size_t inbox_size;
 
-    int wait_mode;
-    uint64_t spin_ns;
-    int spin_score; /* above 0: spinning has paid lately */
-    uint32_t waits;
+    struct patience patience; /* the receive lock is held to look at this and the next five */
+    bool hot;
+    uint32_t quick_waits;
+    int64_t waited_ns; /* when the last wait ended */
+    uint64_t waits_ended, waits_seen; /* in all; at the event thread's last tick */
     uint64_t heartbeat_ns, deadline_ns;
     _Atomic int64_t heard_ns;
     _Atomic int64_t asked_ns;

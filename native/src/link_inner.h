@@ -10,7 +10,6 @@
 enum {
     LINK_FIRST_BUFFER = 64 * 1024,
     LINK_FRAME_HEADER = 4,
-    LINK_SPIN_SCORE = 16, /* where the score of spinning starts, and its highest */
 };
 
 /* -- its end (link.c) -- */
@@ -44,8 +43,9 @@ void arm(struct link *link, uint32_t events);
 
 /* -- receiving (link_receive.c); the receive lock is held -- */
 
-/* Reads what is there and acts on it; false if nothing was there. */
-bool receive(struct link *link);
+/* Reads what is there and acts on it; false if nothing was there. flags: MSG_DONTWAIT, or 0 to sleep
+ * until something is there, a signal comes, or LINK_NAP_US are over. */
+bool receive(struct link *link, int flags);
 /* Acts on the whole frames in the receive buffer. */
 void rx_frames(struct link *link);
 /* Makes room for the rest of a frame that is longer than the buffer. */
@@ -56,6 +56,8 @@ void violated(struct link *link, const char *what, uint64_t got, uint64_t wanted
 
 /* Reads the stream until done; 0, LINK_LOST or LINK_STOPPED. No lock is held. */
 int wait_for(struct link *link, bool (*done)(struct link *));
+/* The event thread's tick: arms the socket again if the link is hot no longer. */
+void cool_down(struct link *link);
 /* Asks a silent server for a sign of life, and gives it up when it shows none. */
 void look_after(struct link *link);
 int heartbeat_ms(const struct link *link);

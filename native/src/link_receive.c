@@ -224,13 +224,11 @@ bool rx_room(struct link *link)
     return true;
 }
 
-/* Reads what is there and acts on it; false if nothing was there. */
-bool receive(struct link *link)
+bool receive(struct link *link, int flags)
 {
     if (!rx_room(link))
         return false;
-    ssize_t n = recv(link->fd, link->in + link->in_used, link->in_size - link->in_used,
-                     MSG_DONTWAIT);
+    ssize_t n = recv(link->fd, link->in + link->in_used, link->in_size - link->in_used, flags);
     if (n > 0) {
         link->in_used += (size_t)n;
         link->stats.frames_in++;

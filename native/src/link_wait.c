@@ -1,6 +1,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include "link_inner.h"
 
@@ -28,76 +31,119 @@ int heartbeat_ms(const struct link *link)
     return (int)(period / 1000000) + 1;
 }
 
-enum { PROBE_EVERY = 32, LOOK_AFTER_EVERY = 1 << 16 };
+enum { LOOK_AFTER_EVERY = 1 << 16 };
 
-static bool should_spin(struct link *link)
+/* Bytes are left over that the socket did not take: for as long as that is so, wait for both. */
+static void wait_for_room(struct link *link)
 {
-    if (link->wait_mode != LINK_ADAPTIVE)
-        return link->wait_mode == LINK_SPIN;
-    return link->spin_score > 0 || ++link->waits % PROBE_EVERY == 0;
-}
-
-static void learn(struct link *link, bool slept)
-{
-    if (slept) {
-        link->spin_score /= 2;
-        link->stats.slept++;
-    } else {
-        link->spin_score += link->spin_score < LINK_SPIN_SCORE;
-        link->stats.spun++;
-    }
-}
-
-static void sleep_on(struct link *link)
-{
-    short events = atomic_load(&link->out_waiting) ? POLLIN | POLLOUT : POLLIN;
     struct pollfd fds[] = {
-        { .fd = link->fd, .events = events },
+        { .fd = link->fd, .events = POLLIN | POLLOUT },
         { .fd = link->control->stop_fd, .events = POLLIN },
     };
-    if (poll(fds, 2, heartbeat_ms(link)) == 0)
-        look_after(link);
+    poll(fds, 2, heartbeat_ms(link));
+    pthread_mutex_lock(&link->tx_lock);
+    tx_push(link);
+    pthread_mutex_unlock(&link->tx_lock);
 }
 
-static int wait_locked(struct link *link, bool (*done)(struct link *))
+/* One look at the stream; true if something came. */
+static bool look(struct link *link, bool spin)
 {
-    bool spin = should_spin(link), slept = false;
-    int64_t until = spin && link->wait_mode == LINK_ADAPTIVE
-                        ? monotonic_ns() + (int64_t)link->spin_ns : INT64_MAX;
-    uint32_t turns = 0;
-    for (;;) {
-        bool got = receive(link);
-        if (done(link)) {
-            learn(link, slept);
-            return 0;
-        }
+    bool waiting = atomic_load_explicit(&link->out_waiting, memory_order_relaxed);
+    if (waiting)
+        wait_for_room(link);
+    bool sleep = !spin && !waiting;
+    bool got = receive(link, sleep ? 0 : MSG_DONTWAIT);
+    if (!got && sleep)
+        look_after(link);
+    return got;
+}
+
+/* Whether to look on, a look having brought nothing. */
+static bool look_on(struct link *link, int64_t start)
+{
+    int64_t now = monotonic_ns();
+    if (link->patience.mode == PATIENCE_SPIN || now - start < link->patience.spin_ns)
+        return true;
+    patience_learn(&link->patience, false, start, now);
+    return false;
+}
+
+static int wait_locked(struct link *link, bool (*done)(struct link *), int64_t start)
+{
+    bool spin = patience_wants_to_look(&link->patience, start);
+    for (uint32_t turns = 1; !done(link); turns++) {
+        bool got = look(link, spin);
+        if (done(link))
+            break;
         if (!is_open(link))
             return LINK_LOST;
         if (control_pending(link->control) & (CONTROL_STOP | CONTROL_LINK))
             return LINK_STOPPED;
-        if (got)
-            continue;
-        if (atomic_load_explicit(&link->out_waiting, memory_order_relaxed)) {
-            pthread_mutex_lock(&link->tx_lock);
-            tx_push(link);
-            pthread_mutex_unlock(&link->tx_lock);
-        }
-        if (++turns % LOOK_AFTER_EVERY == 0)
+        if (turns % LOOK_AFTER_EVERY == 0)
             look_after(link);
-        if (spin && monotonic_ns() < until)
-            continue;
-        spin = false;
-        slept = true;
-        sleep_on(link);
+        spin = spin && (got || look_on(link, start));
     }
+    if (spin)
+        patience_learn(&link->patience, true, start, monotonic_ns());
+    link->stats.spun += spin;
+    link->stats.slept += !spin;
+    return 0;
+}
+
+/* -- hot links ---------------------------------------------------------------------------- */
+
+static void set_tick(struct link *link, long period_ns)
+{
+    struct itimerspec when = { { 0, period_ns }, { 0, period_ns } };
+    timerfd_settime(link->tick_fd, 0, &when, NULL);
+}
+
+static uint32_t events_wanted(struct link *link)
+{
+    return atomic_load(&link->out_waiting) ? EPOLLIN | EPOLLOUT : EPOLLIN;
+}
+
+static void heat_up(struct link *link, int64_t began_ns)
+{
+    bool quick = began_ns - link->waited_ns < LINK_HOT_GAP_NS;
+    link->quick_waits = quick ? link->quick_waits + 1 : 0;
+    if (link->hot || link->quick_waits < LINK_HOT_WAITS)
+        return;
+    link->hot = true;
+    link->waits_seen = link->waits_ended;
+    set_tick(link, LINK_TICK_NS);
+}
+
+void cool_down(struct link *link)
+{
+    uint64_t expirations;
+    if (read(link->tick_fd, &expirations, sizeof expirations) < 0)
+        return;
+    if (pthread_mutex_trylock(&link->rx_lock) != 0)
+        return; /* a vCPU waits */
+    if (link->waits_seen == link->waits_ended) {
+        link->hot = false;
+        link->quick_waits = 0;
+        set_tick(link, 0);
+        arm(link, events_wanted(link));
+    }
+    link->waits_seen = link->waits_ended;
+    pthread_mutex_unlock(&link->rx_lock);
 }
 
 int wait_for(struct link *link, bool (*done)(struct link *))
 {
-    arm(link, 0);
+    int64_t start = monotonic_ns();
     pthread_mutex_lock(&link->rx_lock);
-    int result = wait_locked(link, done);
+    heat_up(link, start);
+    if (!link->hot)
+        arm(link, 0);
+    int result = wait_locked(link, done, start);
+    if (!link->hot)
+        arm(link, events_wanted(link));
+    link->waited_ns = monotonic_ns();
+    link->waits_ended++;
     pthread_mutex_unlock(&link->rx_lock);
-    arm(link, atomic_load(&link->out_waiting) ? EPOLLIN | EPOLLOUT : EPOLLIN);
     return result;
 }

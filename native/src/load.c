@@ -219,10 +219,20 @@ static int start(struct load *load, struct load_client *clients)
     return 0;
 }
 
+static int look_at_all(struct load *load)
+{
+    for (size_t i = 0; i < load->count; i++)
+        if (pull(load, &load->workers[i]) < 0 || push(load, &load->workers[i]) < 0)
+            return -1;
+    return 0;
+}
+
 /* Serves the clients whose sockets are ready; -1 and errno if something is wrong. */
 static int turn(struct load *load)
 {
     struct epoll_event events[EVENTS];
+    if (load->plan->spin)
+        return look_at_all(load);
     int count = epoll_wait(load->epoll_fd, events, EVENTS, PATIENCE_MS);
     if (count == 0)
         errno = ETIMEDOUT;

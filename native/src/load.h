@@ -32,6 +32,7 @@ struct load_plan {
     const struct load_access *accesses;
     uint32_t access_count; /* 1 to LOAD_MAX_ACCESSES */
     uint32_t batch;        /* posted accesses in a batch, up to LOAD_MAX_BATCH; 0: requests */
+    uint32_t spin;         /* looks at every client all the time, instead of waiting in epoll */
     int64_t duration_ns;
 };
 

@@ -12,11 +12,11 @@ NATIVE = Path(__file__).resolve().parents[2] / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 PATIENCE_S = 120
 
-LINK = ("codec", "control", "link", "link_receive", "link_send", "link_wait")
+LINK = ("codec", "control", "link", "link_receive", "link_send", "link_wait", "patience")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
-    "serve_test": ("codec", "serve"),
+    "serve_test": ("codec", "serve", "serve_message", "serve_out", "serve_wait"),
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,

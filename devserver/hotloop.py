@@ -23,7 +23,11 @@ from devserver.slot import DeviceFault
 
 log = logging.getLogger("devserver.host")
 
-_MODES = {"adaptive": lib.SERVE_ADAPTIVE, "spin": lib.SERVE_SPIN, "block": lib.SERVE_BLOCK}
+_MODES = {
+    "adaptive": lib.PATIENCE_ADAPTIVE,
+    "spin": lib.PATIENCE_SPIN,
+    "block": lib.PATIENCE_BLOCK,
+}
 #: The numbers of ``struct serve_exchange``, by index.
 _VALUE, _TIME, _STREAM, _COUNT, _RUNS, _ANSWER, _STATUS, _ACK, _PASS, _DUE = range(10)
 

@@ -48,7 +48,7 @@ MODULES = (
         "devserver._native",
         topics=("serve",),
         headers=("serve",),
-        sources=("codec", "serve", "serve_message", "serve_out", "serve_wait"),
+        sources=("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
     ),
 )
 

@@ -12,7 +12,7 @@ enum serve_found {
     ...
 };
 
-enum serve_wait { SERVE_ADAPTIVE, SERVE_SPIN, SERVE_BLOCK };
+enum patience_mode { PATIENCE_ADAPTIVE, PATIENCE_SPIN, PATIENCE_BLOCK };
 
 struct serve_counters {
     uint64_t sent, received, acknowledged;

@@ -22,7 +22,7 @@ struct serve_loop *serve_new(int mode, int64_t spin_ns)
     if (!loop)
         return NULL;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    loop->patience = serve_patience(mode, spin_ns);
+    loop->patience = patience_new(mode, spin_ns);
     loop->exchange.due_ns = INT64_MAX;
     if (loop->epoll_fd < 0) {
         free(loop);

@@ -18,6 +18,7 @@
 #include <sys/epoll.h>
 
 #include "codec.h"
+#include "patience.h"
 
 enum {
     SERVE_HEADER = 4,                /* the length before a frame */
@@ -39,8 +40,6 @@ enum serve_found {
     SERVE_OTHER = -7,   /* other_fd, which is not a stream, is ready */
     SERVE_SIGNAL = -8,  /* a signal came */
 };
-
-enum serve_wait { SERVE_ADAPTIVE, SERVE_SPIN, SERVE_BLOCK };
 
 /* Kept together with a devserver.protocol.connection.Connection: the numbers of COUNTERS there. */
 struct serve_counters {
@@ -93,21 +92,10 @@ struct serve_exchange {
     uint64_t due_ns;         /* from Python: CLOCK_MONOTONIC at which to return SERVE_TIMER */
 };
 
-/* How the loop waits; see serve_wait.c. */
-struct serve_patience {
-    int mode;
-    int64_t spin_ns;
-    int score;
-    int64_t resume_ns;                  /* no looking until then */
-    int64_t fruitless_ns, preempted_ns; /* for how long the next time, by the reason */
-    int64_t spun_ns;                    /* since the last question to the scheduler */
-    uint64_t preemptions;               /* its answer then */
-};
-
 struct serve_loop {
     int epoll_fd;
     struct serve_exchange exchange;
-    struct serve_patience patience;
+    struct patience patience;
     struct serve_access access;
     int other_fd, error_number;
     const uint8_t *bytes;
@@ -135,7 +123,7 @@ struct serve_loop {
     uint8_t buffer[SERVE_HEADER + CODEC_MAX_FRAME + SERVE_CHUNK];
 };
 
-/* NULL where there is no memory or no descriptor for it. */
+/* mode: how to wait (enum patience_mode). NULL where there is no memory or no descriptor. */
 struct serve_loop *serve_new(int mode, int64_t spin_ns);
 void serve_free(struct serve_loop *loop);
 

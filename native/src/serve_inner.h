@@ -17,9 +17,7 @@ bool out_message(struct serve_loop *loop, const struct message *message);
 int out_end(struct serve_loop *loop, struct serve_stream *stream);
 int out_retry(struct serve_loop *loop, struct serve_stream *stream);
 
-/* serve_wait.c */
-struct serve_patience serve_patience(int mode, int64_t spin_ns);
-/* Receives from the next stream that has something, or waits for one. */
+/* serve_wait.c: receives from the next stream that has something, or waits for one. */
 int serve_wait(struct serve_loop *loop);
 
 #endif

@@ -1,19 +1,9 @@
-/*
- * The data loop's waiting: who has something to say, and for how long to look before sleeping.
- *
- * Looking saves the wake-up, which costs several times what an access does. It does not pay when
- * nothing comes in time, and it costs more than it saves when the core is wanted: the client that
- * is waited for may be the one that wants it. Both are noticed, the second by the scheduler's taking
- * the core away (involuntary context switches). After each disappointment the loop sleeps at once
- * for a while that doubles with the next one. The longest while is so much longer than what is
- * lost before the disappointment that it is a few percent at most.
- */
+/* The data loop's waiting: who has something to say; looking for a while, or sleeping at once. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -21,72 +11,7 @@
 
 #include "serve_inner.h"
 
-enum {
-    LOOK_EVERY = 16, /* receives from the hot stream */
-    SCORE_MAX = 16,
-    ACCOUNT_NS = 1000000, /* so much looking between two questions to the scheduler */
-    FRUITLESS_NS = 250000, /* the first pause where nothing came, and the longest */
-    FRUITLESS_MAX_NS = 4000000,
-    PREEMPTED_NS = 4000000, /* the first pause where the core was taken away, and the longest */
-    PREEMPTED_MAX_NS = 64000000,
-};
-
-/* -- looking or sleeping ------------------------------------------------------------------ */
-
-static bool wants_to_look(const struct serve_loop *loop)
-{
-    const struct serve_patience *patience = &loop->patience;
-    if (patience->mode != SERVE_ADAPTIVE)
-        return patience->mode == SERVE_SPIN;
-    return loop->now_ns >= patience->resume_ns;
-}
-
-static void pause_looking(struct serve_patience *patience, int64_t now_ns, int64_t *pause_ns,
-                          int64_t longest_ns)
-{
-    patience->score = 0;
-    patience->resume_ns = now_ns + *pause_ns;
-    *pause_ns = *pause_ns * 2 < longest_ns ? *pause_ns * 2 : longest_ns;
-}
-
-/* Asks the scheduler, now and then, whether it took the core away while the loop was looking. */
-static bool was_preempted(struct serve_patience *patience, int64_t spent_ns)
-{
-    patience->spun_ns += spent_ns;
-    if (patience->spun_ns < ACCOUNT_NS)
-        return false;
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    bool preempted = (uint64_t)usage.ru_nivcsw > patience->preemptions;
-    patience->spun_ns = 0;
-    patience->preemptions = (uint64_t)usage.ru_nivcsw;
-    if (!preempted && patience->preempted_ns > PREEMPTED_NS)
-        patience->preempted_ns /= 2;
-    return preempted;
-}
-
-static void learn(struct serve_patience *patience, bool paid, int64_t start_ns, int64_t now_ns)
-{
-    if (patience->mode != SERVE_ADAPTIVE)
-        return;
-    if (was_preempted(patience, now_ns - start_ns)) {
-        pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
-    } else if (!paid) {
-        patience->score /= 2;
-        if (patience->score == 0)
-            pause_looking(patience, now_ns, &patience->fruitless_ns, FRUITLESS_MAX_NS);
-    } else if (patience->score < SCORE_MAX) {
-        patience->score++;
-    } else {
-        patience->fruitless_ns = FRUITLESS_NS;
-    }
-}
-
-struct serve_patience serve_patience(int mode, int64_t spin_ns)
-{
-    return (struct serve_patience){ .mode = mode, .spin_ns = spin_ns, .score = SCORE_MAX,
-                                    .fruitless_ns = FRUITLESS_NS, .preempted_ns = PREEMPTED_NS };
-}
+enum { LOOK_EVERY = 16 /* receives from the hot stream */ };
 
 /* -- receiving ---------------------------------------------------------------------------- */
 
@@ -168,7 +93,7 @@ static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
 /* Looks, without sleeping, until something comes, the time is over or a timer is due. */
 static int spin(struct serve_loop *loop)
 {
-    struct serve_patience *patience = &loop->patience;
+    struct patience *patience = &loop->patience;
     int64_t start_ns = serve_now_ns(), now_ns = start_ns;
     int64_t due_ns = (int64_t)loop->exchange.due_ns;
     for (;;) {
@@ -178,14 +103,14 @@ static int spin(struct serve_loop *loop)
         else
             found = look(loop, false, 0);
         if (found != SERVE_NOTHING || loop->current || loop->event_count) {
-            learn(patience, true, start_ns, serve_now_ns());
+            patience_learn(patience, true, start_ns, serve_now_ns());
             return found;
         }
         now_ns = serve_now_ns();
         if (now_ns >= due_ns)
             break;
-        if (patience->mode == SERVE_ADAPTIVE && now_ns - start_ns >= patience->spin_ns) {
-            learn(patience, false, start_ns, now_ns);
+        if (patience->mode == PATIENCE_ADAPTIVE && now_ns - start_ns >= patience->spin_ns) {
+            patience_learn(patience, false, start_ns, now_ns);
             break;
         }
     }
@@ -203,10 +128,10 @@ int serve_wait(struct serve_loop *loop)
     if (loop->event_at < loop->event_count)
         return take_event(loop, &loop->events[loop->event_at++]);
     loop->event_count = 0;
-    if (loop->now_ns < due_ns && wants_to_look(loop)) {
+    if (loop->now_ns < due_ns && patience_wants_to_look(&loop->patience, loop->now_ns)) {
         int found = spin(loop);
         if (found != SERVE_NOTHING || loop->current || loop->event_count ||
-            loop->now_ns >= due_ns || loop->patience.mode == SERVE_SPIN)
+            loop->now_ns >= due_ns || loop->patience.mode == PATIENCE_SPIN)
             return found;
     }
     return look(loop, true, due_ns);

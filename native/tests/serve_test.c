@@ -133,7 +133,7 @@ static void a_request_is_asked_about_once_and_then_comes_by_its_handle(void)
 {
     static const uint8_t sizes[] = { 1, 2, 4, 8 };
     for (int i = 0; i < 8; i++) {
-        struct bench bench = set_up(SERVE_BLOCK);
+        struct bench bench = set_up(PATIENCE_BLOCK);
         uint8_t size = sizes[i / 2], direction = i % 2;
         struct message request = simple(direction, size), answer;
         put(&bench, &request);
@@ -163,7 +163,7 @@ static void a_request_is_asked_about_once_and_then_comes_by_its_handle(void)
 
 static void what_a_request_caused_goes_out_before_its_answer(void)
 {
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     struct message request = simple(0, 1), caused = { .type = MESSAGE_PONG }, answers[2];
     uint8_t bytes[64];
     put(&bench, &request);
@@ -183,7 +183,7 @@ static void what_a_request_caused_goes_out_before_its_answer(void)
 
 static void handed_over(struct message message)
 {
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     static uint8_t bytes[SERVE_CHUNK];
     put(&bench, &message);
     CHECK_EQUAL(next(&bench), SERVE_BYTES);
@@ -231,7 +231,7 @@ static void anything_unusual_is_handed_over(void)
 static void nothing_is_decoded_for_a_stream_that_is_not_ready_for_it(void)
 {
     for (int i = 0; i < 2; i++) {
-        struct bench bench = set_up(SERVE_BLOCK);
+        struct bench bench = set_up(PATIENCE_BLOCK);
         struct message request = simple(0, 1);
         if (i)
             bench.stream->direct = 0;
@@ -245,7 +245,7 @@ static void nothing_is_decoded_for_a_stream_that_is_not_ready_for_it(void)
 
 static void a_message_that_python_passes_on_goes_to_the_session(void)
 {
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     struct message request = simple(0, 1);
     put(&bench, &request);
     CHECK_EQUAL(next(&bench), SERVE_UNKNOWN);
@@ -258,7 +258,7 @@ static void a_message_that_python_passes_on_goes_to_the_session(void)
 static void a_batch_comes_in_runs(void)
 {
     static const uint16_t ports[] = { 5, 5, 5, 6, 5 };
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     struct message message = batch(5, ports);
     put(&bench, &message);
     for (int handle = 5; handle <= 6; handle++) {
@@ -285,7 +285,7 @@ static void a_batch_comes_in_runs(void)
 static void batches_are_acknowledged_in_time_or_when_it_is_wanted(void)
 {
     static const uint16_t ports[10];
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     struct message message = batch(10, ports), answer;
     for (uint64_t seq = 1; seq <= 4; seq++) {
         message.seq = seq;
@@ -311,7 +311,7 @@ static void frames_are_put_together_however_they_are_cut(void)
     request.seq = 2;
     length += framed(&request, bytes + length);
     for (size_t cut = 1; cut < length; cut++) {
-        struct bench bench = set_up(SERVE_BLOCK);
+        struct bench bench = set_up(PATIENCE_BLOCK);
         size_t count = 0;
         bench.loop->access = (struct serve_access){ .address = 0x3f8, .device_id = 9,
                                                     .direction = 1, .size = 2 };
@@ -332,7 +332,7 @@ static void any_bytes_are_handed_over(void)
 {
     uint64_t state = 1;
     for (int turn = 0; turn < 2000; turn++) {
-        struct bench bench = set_up(SERVE_BLOCK);
+        struct bench bench = set_up(PATIENCE_BLOCK);
         uint8_t bytes[128];
         state = state * 6364136223846793005u + 1442695040888963407u;
         size_t length = 5 + state % (sizeof bytes - 5);
@@ -355,7 +355,7 @@ static void any_bytes_are_handed_over(void)
 
 static void the_longest_frame_is_put_together(void)
 {
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     static uint8_t bytes[SERVE_HEADER + CODEC_MAX_FRAME];
     memcpy(bytes, (uint8_t[]){ 0, 0x10, 0, 0 }, SERVE_HEADER);
     size_t sent = 0;
@@ -373,7 +373,7 @@ static void the_longest_frame_is_put_together(void)
 
 static void a_wait_ends_when_something_else_is_to_be_done(void)
 {
-    for (int mode = SERVE_ADAPTIVE; mode <= SERVE_BLOCK; mode++) {
+    for (int mode = PATIENCE_ADAPTIVE; mode <= PATIENCE_BLOCK; mode++) {
         struct bench bench = set_up(mode);
         int other[2];
         CHECK_EQUAL(pipe(other), 0);
@@ -396,7 +396,7 @@ static void a_wait_ends_when_something_else_is_to_be_done(void)
 
 static void an_answer_that_the_socket_does_not_take_is_kept_and_sent_later(void)
 {
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     static uint8_t filler[1024];
     struct message request = simple(0, 4), answer;
     put(&bench, &request);
@@ -418,7 +418,7 @@ static void an_answer_that_the_socket_does_not_take_is_kept_and_sent_later(void)
 
 static void a_client_that_never_reads_is_given_up(void)
 {
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     static uint8_t frames[1 << 20];
     int found = 0, times = 0;
     while (found == 0 && times++ < 20)
@@ -430,7 +430,7 @@ static void a_client_that_never_reads_is_given_up(void)
 
 static void a_stream_that_is_removed_is_not_heard_of_again(void)
 {
-    struct bench one = set_up(SERVE_BLOCK), two = one;
+    struct bench one = set_up(PATIENCE_BLOCK), two = one;
     struct message ping = { .type = MESSAGE_PING };
     add(&two);
     put(&one, &ping);
@@ -445,7 +445,7 @@ static void a_stream_that_is_removed_is_not_heard_of_again(void)
 
 static void a_stream_has_only_so_many_handles(void)
 {
-    struct bench bench = set_up(SERVE_BLOCK);
+    struct bench bench = set_up(PATIENCE_BLOCK);
     struct serve_access access = { .size = 1 };
     for (int i = 0; i < SERVE_MAX_ACCESSES; i++) {
         access.address = access.handle = i;

@@ -16,7 +16,7 @@ LINK = ("codec", "control", "link", "link_receive", "link_send", "link_wait", "p
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
-    "serve_test": ("codec", "serve", "serve_message", "serve_out", "serve_wait"),
+    "serve_test": ("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,

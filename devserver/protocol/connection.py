@@ -228,7 +228,7 @@ class Connection:
         Raises :class:`RemoteProtocolError` at the first mistake of the peer, and closes.
         """
         try:
-            for payload in self._frames.feed(data):
+            for payload in self._frames.payloads(data):
                 for message in codec.iterate(payload):
                     self._accept(message)
                     yield message

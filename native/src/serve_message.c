@@ -138,11 +138,11 @@ static const uint64_t masks[9] = { [1] = 0xff, [2] = 0xffff, [4] = 0xffffffff, [
 static bool one_of_batch(struct serve_loop *loop, const uint8_t *in, uint32_t index)
 {
     struct posted_write write;
-    if (codec_decode_write(in, &write) < 0 || !is_size(write.size) ||
+    if (codec_decode_write(in, &write) < 0 || !is_size(write.size) || write.direction > 1 ||
         !is_likely(loop, write.time_ns))
         return false;
-    loop->access = (struct serve_access){ write.address, write.device_id, 1, write.space,
-                                          write.size, 0 };
+    loop->access = (struct serve_access){ write.address, write.device_id, write.direction,
+                                          write.space, write.size, 0 };
     loop->values[index] = write.value & masks[write.size];
     loop->times[index] = write.time_ns;
     return true;

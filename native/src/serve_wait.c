@@ -82,7 +82,7 @@ static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
     loop->event_at = 0;
     loop->event_count = count > 0 ? count : 0;
     loop->since_look = 0;
-    loop->timer_told = false;
+    loop->timer_told = loop->timer_told && count > 0;
     if (count > 0) {
         bool single = count == 1 && !(loop->events[0].data.u64 & 1);
         loop->hot = single ? loop->events[0].data.ptr : NULL;
@@ -125,8 +125,10 @@ int serve_wait(struct serve_loop *loop)
         loop->timer_told = true; /* once; then it is the streams' turn, however late it is */
         return SERVE_TIMER;
     }
-    if (loop->event_at < loop->event_count)
+    if (loop->event_at < loop->event_count) {
+        loop->timer_told = false;
         return take_event(loop, &loop->events[loop->event_at++]);
+    }
     loop->event_count = 0;
     if (loop->now_ns < due_ns && patience_wants_to_look(&loop->patience, loop->now_ns)) {
         int found = spin(loop);

@@ -88,6 +88,8 @@ class Session:
             for message in self.connection.incoming(data):
                 self._handle(message, monotonic_ns)
                 self.outbox.settle()
+                if self.finished:
+                    break
         except RemoteProtocolError as error:
             self.refuse(error.code, str(error))
 

@@ -65,6 +65,7 @@ class HotLoop:
         self._run_counts = _numbers(self._loop, "run_counts", "I")
         self._streams: dict[int, _Stream] = {}
         self._accesses: list[quick.Access] = []
+        self._posted: list[quick.Access] = []
         self._runs: list[quick.Run] = []
         self._free: list[int] = []
         #: Clients of whom something is to be told, or whose deadline has changed.
@@ -103,7 +104,8 @@ class HotLoop:
         connection, clock = client.session.connection, client.session.clock
         connection.counters, clock.values = list(connection.counters), list(clock.values)
         for handle in stream.handles:
-            self._accesses[handle], self._runs[handle] = _nobody, _no_run
+            self._accesses[handle] = self._posted[handle] = _nobody
+            self._runs[handle] = _no_run
         self._free += stream.handles
         lib.serve_remove(self._loop, stream.native)
 
@@ -149,7 +151,7 @@ class HotLoop:
         if run_count == 1:
             self._runs[self._handles[0]](values, times_ns)
         elif run_count == count:
-            accesses = self._accesses
+            accesses = self._posted
             handles = self._handles[:count].tolist()
             for handle, value, time_ns in zip(handles, values, times_ns, strict=True):
                 accesses[handle](value, time_ns)
@@ -158,6 +160,8 @@ class HotLoop:
             handles = self._run_handles[:run_count].tolist()
             for handle, (start, end) in zip(handles, pairwise(ends), strict=True):
                 self._runs[handle](values[start:end], times_ns[start:end])
+        if self._stirred and self._current().client.session.owes_ack():
+            self._exchange[_ACK] = 1
 
     def _attend(self) -> None:
         """Puts what an access caused before its answer, and notes deadlines."""
@@ -204,8 +208,9 @@ class HotLoop:
             self._exchange[_PASS] = 1
             return
         stream.handles.append(handle)
-        self._accesses[handle : handle + 1] = [bound[0]]
-        self._runs[handle : handle + 1] = [bound[1]]
+        self._accesses[handle : handle + 1] = [bound.access]
+        self._posted[handle : handle + 1] = [bound.posted]
+        self._runs[handle : handle + 1] = [bound.run]
 
     def _bytes(self) -> Found | None:
         """Hands the session a frame, and learns what has become of it."""

@@ -7,6 +7,7 @@ the same, with everything that can't change taken out of the way beforehand.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from devserver.backplane import Backplane, DeviceFault, Mapped
 from devserver.protocol.messages import Direction
@@ -17,6 +18,14 @@ Access = Callable[[int, int], int]
 Run = Callable[[Sequence[int], Sequence[int]], None]
 
 
+class Bound(NamedTuple):
+    """An access at an address: one that is waited for, one that is not, and a run of the latter."""
+
+    access: Access
+    posted: Access
+    run: Run
+
+
 def bind(
     backplane: Backplane,
     mapped: Mapped,
@@ -24,16 +33,20 @@ def bind(
     address: int,
     size: int,
     moved: Callable[[], None],
-) -> tuple[Access, Run]:
-    """The access at an address, and a run of it.
+) -> Bound:
+    """The access at an address.
 
     ``moved`` is called whenever the backplane's next deadline has changed.
     """
-    if direction == Direction.IN:
-        access = _reader(backplane, mapped, address, size, moved)
-        return access, _one_by_one(access)
-    access = _writer(backplane, mapped, address, size, moved)
-    return access, _one_by_one(access)
+    make = _reader if direction == Direction.IN else _writer
+    access = posted = make(backplane, mapped, address, size, moved)
+    if mapped.slot.watch is not None:
+        posted = make(backplane, mapped, address, size, moved, posted=True)
+    offset = address - mapped.base
+    run = _one_by_one(posted)
+    if make is _writer and size == 1 and mapped.slot.device.has_run_writer(mapped.name, offset):
+        run = _at_once(backplane, mapped, address, moved)
+    return Bound(access, posted, run)
 
 
 def _one_by_one(access: Access) -> Run:
@@ -44,20 +57,37 @@ def _one_by_one(access: Access) -> Run:
     return run
 
 
+def _at_once(backplane: Backplane, mapped: Mapped, address: int, moved: Callable[[], None]) -> Run:
+    write_run_at = backplane.write_run_at
+
+    def run(values: Sequence[int], times_ns: Sequence[int]) -> None:
+        next_ns = backplane.next_ns
+        write_run_at(mapped, address, values, times_ns)
+        if backplane.next_ns != next_ns:
+            moved()
+
+    return run
+
+
 def _reader(
-    backplane: Backplane, mapped: Mapped, address: int, size: int, moved: Callable[[], None]
+    backplane: Backplane,
+    mapped: Mapped,
+    address: int,
+    size: int,
+    moved: Callable[[], None],
+    posted: bool = False,
 ) -> Access:
     slot, read_at = mapped.slot, backplane.read_at
     plain = slot.device.plain_reader(mapped.name, address - mapped.base, size)
 
     def careful(_: int, time_ns: int) -> int:
         next_ns = backplane.next_ns
-        value = read_at(mapped, address, size, time_ns)
+        value = read_at(mapped, address, size, time_ns, posted)
         if backplane.next_ns != next_ns:
             moved()
         return value
 
-    if slot.timed or plain is None:
+    if slot.timed or plain is None or slot.watch is not None:
         return careful
     mask = (1 << (8 * size)) - 1
 
@@ -75,19 +105,24 @@ def _reader(
 
 
 def _writer(
-    backplane: Backplane, mapped: Mapped, address: int, size: int, moved: Callable[[], None]
+    backplane: Backplane,
+    mapped: Mapped,
+    address: int,
+    size: int,
+    moved: Callable[[], None],
+    posted: bool = False,
 ) -> Access:
     slot, write_at = mapped.slot, backplane.write_at
     plain = slot.device.plain_writer(mapped.name, address - mapped.base, size)
 
     def careful(value: int, time_ns: int) -> int:
         next_ns = backplane.next_ns
-        write_at(mapped, address, size, value, time_ns)
+        write_at(mapped, address, size, value, time_ns, posted)
         if backplane.next_ns != next_ns:
             moved()
         return 0
 
-    if slot.timed or plain is None:
+    if slot.timed or plain is None or slot.watch is not None:
         return careful
 
     def quick(value: int, time_ns: int) -> int:

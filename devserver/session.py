@@ -16,6 +16,7 @@ from devserver import quick
 from devserver.backplane import Backplane, BoardError, DeviceFault, Mapped
 from devserver.board import DeviceWiring
 from devserver.inventory import describe
+from devserver.leases import LeaseBook, lease_message
 from devserver.outbox import Outbox
 from devserver.protocol import limits
 from devserver.protocol.connection import Connection, Role, State
@@ -40,6 +41,9 @@ from devserver.protocol.messages import (
     Write,
 )
 from devserver.vm_clock import VmClock
+
+#: The feature of a client that takes leases.
+LEASES = "lease"
 
 log = logging.getLogger("devserver.session")
 
@@ -74,6 +78,8 @@ class Session:
         self._allot_id = allot_id
         self.backplane = Backplane((), self.outbox)
         self._fault: DeviceFault | None = None
+        self._takes_leases = False
+        self._book: LeaseBook | None = None
 
     # -- what the owner calls -----------------------------------------------------------------
 
@@ -154,6 +160,7 @@ class Session:
 
     def _on_hello(self, hello: Hello) -> None:
         identity = self._identity
+        self._takes_leases = LEASES in hello.features
         welcome = Welcome(
             version=limits.PROTOCOL_VERSION,
             server_id=identity.server_id,
@@ -162,6 +169,7 @@ class Session:
             name=identity.name,
             heartbeat_ns=identity.heartbeat_ns,
             deadline_ns=identity.deadline_ns,
+            features=[LEASES] if self._takes_leases else [],
         )
         self.outbox.say(welcome)
 
@@ -177,6 +185,7 @@ class Session:
                 bases=wanted.bases,
                 lines=wanted.lines,
                 options=wanted.options,
+                policies=wanted.policies,
             )
             for wanted in attach.devices
         ]
@@ -196,6 +205,9 @@ class Session:
         for line, level in self.backplane.line_levels().items():
             if level:  # raised while the devices were being made
                 self.outbox.line(line, level)
+        if self._takes_leases:
+            self._book = LeaseBook(self.backplane, lambda: self.outbox.on_cause())
+            self.outbox.before_effects = self._say_leases
         log.info("%s: VM '%s' attached %d devices", self.peer, attach.vm_name, len(wirings))
 
     def _on_request(self, request: Request) -> None:
@@ -257,15 +269,16 @@ class Session:
                 continue
             try:
                 if direction:
-                    backplane.write_at(mapped, address, size, value & _MASKS[size], time_ns)
+                    value &= _MASKS[size]
+                    backplane.write_at(mapped, address, size, value, time_ns, posted=True)
                 else:
-                    backplane.read_at(mapped, address, size, time_ns)
+                    backplane.read_at(mapped, address, size, time_ns, posted=True)
             except DeviceFault as fault:
                 self.fail(fault)
         if batch.writes:
             self.clock.observe(batch.writes[-1].time_ns, monotonic_ns)
         self.outbox.settle()
-        if self.connection.unacknowledged_writes() >= self.ack_every:
+        if self.connection.unacknowledged_writes() >= self.ack_every or self.owes_ack():
             self.outbox.say(self.connection.acknowledgement())
 
     def _on_feed(self, feed: Feed) -> None:
@@ -304,7 +317,7 @@ class Session:
         address: int,
         size: int,
         moved: Callable[[], None],
-    ) -> tuple[quick.Access, quick.Run] | None:
+    ) -> quick.Bound | None:
         """What an access of one element does, and a run of it; None if it is to be refused.
 
         ``moved`` is called when :meth:`next_deadline_ns` has changed.
@@ -314,6 +327,13 @@ class Session:
             return None
         return quick.bind(self.backplane, mapped, direction, address, size, moved)
 
+    def owes_ack(self) -> bool:
+        """Whether a batch has suspended leases of the client since this was asked last."""
+        owes = self._book is not None and self._book.owes_ack
+        if owes and self._book is not None:
+            self._book.owes_ack = False
+        return owes
+
     def fail(self, fault: DeviceFault) -> None:
         """A model failed: its VM stops, with the model's name; nobody else is harmed."""
         self._fault = fault
@@ -322,6 +342,13 @@ class Session:
         self.outbox.cause(MessageType.EVENT, 0, EventKind.FAULT, 0, tail=text)
 
     # -- inner workings -----------------------------------------------------------------------
+
+    def _say_leases(self) -> None:
+        """Says which leases have changed: before whatever else the same access caused."""
+        if self._book is None or not self._book.has_changes() or self._fault:
+            return
+        for change in self._book.changes():
+            self.outbox.say(lease_message(change))
 
     def _claimed(self, access: Request | Write) -> Mapped:
         """The region that an access is for; the peer's mistake if it is not the device's."""

@@ -17,6 +17,20 @@ from enum import IntEnum
 
 from devserver.models.pit_modes import MODES, Mode
 
+#: The clock runs at 14.31818... MHz / 12 = 105/88 MHz, so that 21 pulses take exactly 17600 ns.
+PULSES = 21
+PULSES_NS = 17600
+
+
+def pulses_at(now_ns: int) -> int:
+    """How many CLK pulses have passed at VM time ``now_ns``."""
+    return now_ns * PULSES // PULSES_NS
+
+
+def pulse_ns(pulse: int) -> int:
+    """The first whole nanosecond of VM time at which pulse number ``pulse`` has passed."""
+    return -(-pulse * PULSES_NS // PULSES)
+
 
 class ReadWrite(IntEnum):
     """The RW1, RW0 field of a control word: which bytes of a count cross the bus."""

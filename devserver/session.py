@@ -236,10 +236,12 @@ class Session:
             self.outbox.tell(MessageType.FINISH, request.seq, status)
 
     def _read(self, mapped: Mapped, request: Request) -> bytes:
-        size = request.size
-        values = self.backplane.read_elements(
-            mapped.region.space, request.address, size, request.elements, request.time_ns
-        )
+        size, count, backplane = request.size, request.elements, self.backplane
+        if count == 1:
+            values = [backplane.read_at(mapped, request.address, size, request.time_ns)]
+        else:
+            space = mapped.region.space
+            values = backplane.read_elements(space, request.address, size, count, request.time_ns)
         return bytes(values) if size == 1 else b"".join(v.to_bytes(size, "little") for v in values)
 
     def _write(self, mapped: Mapped, request: Request) -> None:

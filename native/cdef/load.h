@@ -27,6 +27,7 @@ struct load_plan {
 
 struct load_result {
     uint64_t done;
+    uint64_t total;
     int64_t elapsed_ns;
     uint64_t sends, receives;
     uint64_t interrupts, emitted;

@@ -278,9 +278,15 @@ static int finish(struct load *load)
         if (push(load, worker) < 0)
             return -1;
     }
-    while (!is_quiet(load))
+    int64_t until_ns = monotonic_ns() + PATIENCE_MS * 1000000LL;
+    while (!is_quiet(load)) {
         if (turn(load) < 0)
             return -1;
+        if (monotonic_ns() > until_ns) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
+    }
     return 0;
 }
 
@@ -296,7 +302,8 @@ static int work(struct load *load, struct load_client *clients)
     uint64_t done = load->result->done;
     load->over = true;
     int result = finish(load);
-    load->result->done = done; /* what came late is not counted */
+    load->result->total = load->result->done;
+    load->result->done = done;
     return result;
 }
 

@@ -38,6 +38,7 @@ struct load_plan {
 
 struct load_result {
     uint64_t done;      /* accesses answered or acknowledged in the time */
+    uint64_t total;     /* and with those that were under way when it was over */
     int64_t elapsed_ns; /* the time that it took */
     uint64_t sends, receives;
     uint64_t interrupts, emitted; /* messages, bytes */

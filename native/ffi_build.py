@@ -28,8 +28,8 @@ class Module:
 MODULES = (
     Module(
         "kvmshim._native",
-        topics=("kvm", "codec", "lease", "link", "routes", "vcpu", "coalesced", "floor"),
-        headers=("access", "codec", "control", "floor", "kvm", "lease", "link", "vcpu"),
+        topics=("kvm", "codec", "lease", "link", "routes", "vcpu", "coalesced", "floor", "load"),
+        headers=("access", "codec", "control", "floor", "kvm", "lease", "link", "load", "vcpu"),
         sources=(
             "access",
             "coalesced",
@@ -43,6 +43,7 @@ MODULES = (
             "link_receive",
             "link_send",
             "link_wait",
+            "load",
             "patience",
             "routes",
             "vcpu",
@@ -52,7 +53,7 @@ MODULES = (
         "devserver._native",
         topics=("serve",),
         headers=("serve",),
-        sources=("codec", "serve"),
+        sources=("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
     ),
 )
 

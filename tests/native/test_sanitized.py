@@ -26,7 +26,7 @@ GUEST = (*LINK, "access", "coalesced", "lease_use", "routes")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
-    "serve_test": ("codec", "serve"),
+    "serve_test": ("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,

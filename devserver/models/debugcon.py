@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from devserver.models.device import Device, Policy, Region, Register
+from collections.abc import Sequence
+
+from devserver.models.device import Device, Lease, Policy, Region, Register
+from devserver.models.lease import LANES
 
 #: What a read answers, so that a guest can tell the console from an empty port. QEMU answers it
 #: at every port of its debug console; Bochs at its port E9h.
@@ -14,6 +17,7 @@ class DebugConsole(Device):
 
     kind = "debugcon"
     emits = ("tx",)
+    leases_move_with_time = False
     regions = (
         Region(
             name="io",
@@ -23,7 +27,8 @@ class DebugConsole(Device):
                     offset=0,
                     name="DATA",
                     reset=PRESENT,
-                    policy=Policy.POSTED,
+                    policy=Policy.COALESCED,
+                    leased=True,
                     source="Bochs, 'port E9 hack'; QEMU, isa-debugcon",
                 ),
             ),
@@ -36,7 +41,8 @@ class DebugConsole(Device):
                     offset=0,
                     name="DATA",
                     reset=PRESENT,
-                    policy=Policy.POSTED,
+                    policy=Policy.COALESCED,
+                    leased=True,
                     source="Bochs BIOS, information port 402h",
                 ),
             ),
@@ -48,3 +54,10 @@ class DebugConsole(Device):
 
     def write_data(self, value: int, now_ns: int) -> None:
         self.emit("tx", bytes((value,)))
+
+    def write_data_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
+        self.emit("tx", values)
+        return True
+
+    def lease_data(self, now_ns: int) -> Lease:
+        return Lease(value=PRESENT, unaffected=(1 << LANES) - 1)

@@ -6,9 +6,10 @@ port).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from devserver.models.device import Device, Policy, Region, Register
+from devserver.models.device import Device, Lease, Policy, Region, Register
 
 
 class PostCode(Device):
@@ -16,6 +17,7 @@ class PostCode(Device):
 
     kind = "postcode"
     emits = ("code",)
+    leases_move_with_time = False
     regions = (
         Region(
             name="io",
@@ -25,7 +27,8 @@ class PostCode(Device):
                     offset=0,
                     name="CODE",
                     storage="code",
-                    policy=Policy.POSTED,
+                    policy=Policy.COALESCED,
+                    leased=True,
                     source="PC/AT Technical Reference, port 80h",
                 ),
             ),
@@ -41,3 +44,11 @@ class PostCode(Device):
     def write_code(self, value: int, now_ns: int) -> None:
         self.state.code = value
         self.emit("code", bytes((value,)))
+
+    def write_code_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
+        self.state.code = values[-1]
+        self.emit("code", values)
+        return True
+
+    def lease_code(self, now_ns: int) -> Lease:
+        return Lease(value=self.state.code, steady=1)  # the port is lane 0, and the only one

@@ -36,18 +36,21 @@ serial/parallel adapter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from devserver.models.device import Device
-from devserver.models.registers import Access, Policy, Region, Register
-from devserver.models.uart_fifo import Receiver, Transmitter
+from devserver.models.device import Device, Lease, StateError
+from devserver.models.uart_leases import Offset, banked, line_changing, steadied, stored
 from devserver.models.uart_registers import (
+    DATA,
+    DIVISOR,
+    IO,
     TRIGGER_LEVELS,
     Fcr,
     Ier,
     Iir,
     Lcr,
-    Lsr,
     Mcr,
     Msr,
     bit_ns,
@@ -55,47 +58,7 @@ from devserver.models.uart_registers import (
     character_ns,
     word_mask,
 )
-
-DATA = "data"  # the bank of offsets 0 and 1 while DLAB is 0
-DIVISOR = "divisor"  # and while it is 1
-
-POWER_ON_DIVISOR = 12
-POWER_ON_LINES = Msr.DCD | Msr.DSR | Msr.CTS
-
-REGISTERS = (
-    Register(offset=0, name="RBR", bank=DATA, access=Access.RO, source="PC16550D 8.0"),
-    Register(
-        offset=0,
-        name="THR",
-        bank=DATA,
-        access=Access.WO,
-        policy=Policy.POSTED,
-        source="PC16550D 8.0",
-    ),
-    Register(offset=1, name="IER", bank=DATA, storage="ier", source="PC16550D 8.7"),
-    Register(
-        offset=0,
-        name="DLL",
-        bank=DIVISOR,
-        reset=POWER_ON_DIVISOR,
-        policy=Policy.POSTED,  # must not spoil the policy of THR, with which it shares the port
-        source="PC16550D 8.3",
-    ),
-    Register(offset=1, name="DLM", bank=DIVISOR, source="PC16550D 8.3"),
-    Register(offset=2, name="IIR", access=Access.RO, reset=Iir.NONE, source="PC16550D 8.6"),
-    Register(offset=2, name="FCR", access=Access.WO, source="PC16550D 8.5"),
-    Register(offset=3, name="LCR", storage="lcr", source="PC16550D 8.1"),
-    Register(offset=4, name="MCR", storage="mcr", source="PC16550D 8.8"),
-    Register(
-        offset=5,
-        name="LSR",
-        access=Access.RO,  # writes are for factory tests only
-        reset=Lsr.THRE | Lsr.TEMT,
-        source="PC16550D 8.4",
-    ),
-    Register(offset=6, name="MSR", access=Access.RO, reset=POWER_ON_LINES, source="PC16550D 8.9"),
-    Register(offset=7, name="SCR", policy=Policy.POSTED, storage="scr", source="PC16550D 8.10"),
-)
+from devserver.models.uart_state import UartState
 
 
 class Uart16550(Device):
@@ -107,25 +70,14 @@ class Uart16550(Device):
     """
 
     kind = "uart16550"
-    regions = (Region(name="io", size=8, registers=REGISTERS),)
+    regions = (IO,)
     outputs = ("irq",)
     feeds = ("rx",)
     emits = ("tx",)
 
     @dataclass
-    class State:
-        ier: int = 0
-        fcr: int = 0
-        lcr: int = 0
-        mcr: int = 0
-        scr: int = 0
-        divisor: int = POWER_ON_DIVISOR
-        word_length_chosen: bool = False
-        thre_pending: bool = False
-        modem_inputs: int = POWER_ON_LINES  # what the far end asserts, as MSR bits 7-4
-        modem_deltas: int = 0  # MSR bits 3-0
-        rx: Receiver = field(default_factory=Receiver)
-        tx: Transmitter = field(default_factory=Transmitter)
+    class State(UartState):
+        """See there."""
 
     @dataclass(frozen=True)
     class Options:
@@ -139,6 +91,14 @@ class Uart16550(Device):
 
     state: State
     options: Options
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        before = self.state
+        super().load(snapshot)
+        wrong = self.state.damage()
+        if wrong:
+            self.state = before
+            raise StateError(f"{self.kind}: {wrong}")
 
     def bank(self) -> str:
         return DIVISOR if self.state.lcr & Lcr.DLAB else DATA
@@ -162,6 +122,16 @@ class Uart16550(Device):
         else:
             self._send(value, now_ns)
             self._raise_thre_interrupt()
+
+    def write_thr_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
+        state = self.state
+        if self.options.paced or state.mcr & Mcr.LOOP or state.ier & Ier.ETBEI:
+            return False
+        self._clear_thre_interrupt()
+        if not state.lcr & Lcr.SB:
+            mask = self._wire_mask()
+            self.emit("tx", values if mask == 0xFF else bytes(c & mask for c in values))
+        return True
 
     def feed(self, channel: str, data: bytes, now_ns: int) -> int:
         rx, fifo = self.state.rx, self._fifo
@@ -315,6 +285,48 @@ class Uart16550(Device):
         if before & ~after & Msr.RI:
             self.state.modem_deltas |= Msr.TERI
         self._drive_irq()
+
+    # -- leases: lanes are offsets; which writes leave which answers alone -------------------------
+
+    def lease_ier(self, now_ns: int) -> Lease:
+        return banked(self.state.ier)
+
+    def lease_dlm(self, now_ns: int) -> Lease:
+        return banked(self.state.divisor >> 8)
+
+    def lease_lcr(self, now_ns: int) -> Lease:
+        return stored(Offset.LCR, self.state.lcr)
+
+    def lease_mcr(self, now_ns: int) -> Lease:
+        return stored(Offset.MCR, self.state.mcr)
+
+    def lease_scr(self, now_ns: int) -> Lease:
+        return stored(Offset.SCR, self.state.scr)
+
+    def lease_iir(self, now_ns: int) -> Lease | None:
+        source = self._interrupt()
+        if source == Iir.THR_EMPTY:
+            return None  # a read takes the interrupt back
+        value = source | (Iir.FIFOS_ENABLED if self._fifo else 0)
+        changing = {Offset.IER, Offset.FCR} | self._unquiet()
+        if self.state.ier & Ier.ETBEI:
+            changing.add(Offset.THR)
+        return steadied(value, changing, self.deadline_ns() or 0)
+
+    def lease_lsr(self, now_ns: int) -> Lease | None:
+        if self.state.rx.line_status:
+            return None  # a read takes the errors away
+        value = self.state.rx.status(self._fifo) | self.state.tx.status
+        until_ns = self.deadline_ns() if self.options.paced else None
+        return steadied(value, {Offset.FCR} | self._unquiet(), until_ns or 0)
+
+    def lease_msr(self, now_ns: int) -> Lease | None:
+        if self.state.modem_deltas:
+            return None  # a read takes them away
+        return stored(Offset.MCR, self._modem_lines())
+
+    def _unquiet(self) -> set[Offset]:
+        return line_changing(looped=bool(self.state.mcr & Mcr.LOOP), paced=self.options.paced)
 
     # -- the serial line ----------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from devserver.models.registers import Access, Policy, Region, Register
+
 CLOCK_HZ = 1_843_200  # the crystal of a PC's serial port
 CLOCKS_PER_BIT = 16  # after the divisor
 FIFO_SIZE = 16
@@ -139,3 +141,64 @@ def break_errors(lcr: int) -> int:
     """
     wrong_parity = lcr & Lcr.PEN and not lcr & Lcr.EPS
     return Lsr.BI | Lsr.FE | (Lsr.PE if wrong_parity else 0)
+
+
+DATA = "data"  # the bank of offsets 0 and 1 while DLAB is 0
+DIVISOR = "divisor"  # and while it is 1
+
+POWER_ON_DIVISOR = 12  # 9600 baud
+POWER_ON_LINES = Msr.DCD | Msr.DSR | Msr.CTS
+
+REGISTERS = (
+    Register(offset=0, name="RBR", bank=DATA, access=Access.RO, source="PC16550D 8.0"),
+    Register(
+        offset=0,
+        name="THR",
+        bank=DATA,
+        access=Access.WO,
+        policy=Policy.COALESCED,
+        source="PC16550D 8.0",
+    ),
+    Register(offset=1, name="IER", bank=DATA, leased=True, storage="ier", source="PC16550D 8.7"),
+    Register(
+        offset=0,
+        name="DLL",
+        bank=DIVISOR,
+        reset=POWER_ON_DIVISOR,
+        policy=Policy.COALESCED,  # must not spoil the policy of THR, with which it shares the port
+        source="PC16550D 8.3",
+    ),
+    Register(offset=1, name="DLM", bank=DIVISOR, leased=True, source="PC16550D 8.3"),
+    Register(
+        offset=2, name="IIR", access=Access.RO, leased=True, reset=Iir.NONE, source="PC16550D 8.6"
+    ),
+    Register(offset=2, name="FCR", access=Access.WO, source="PC16550D 8.5"),
+    Register(offset=3, name="LCR", leased=True, storage="lcr", source="PC16550D 8.1"),
+    Register(offset=4, name="MCR", leased=True, storage="mcr", source="PC16550D 8.8"),
+    Register(
+        offset=5,
+        name="LSR",
+        access=Access.RO,  # writes are for factory tests only
+        leased=True,
+        reset=Lsr.THRE | Lsr.TEMT,
+        source="PC16550D 8.4",
+    ),
+    Register(
+        offset=6,
+        name="MSR",
+        access=Access.RO,
+        leased=True,
+        reset=POWER_ON_LINES,
+        source="PC16550D 8.9",
+    ),
+    Register(
+        offset=7,
+        name="SCR",
+        policy=Policy.COALESCED,
+        leased=True,
+        storage="scr",
+        source="PC16550D 8.10",
+    ),
+)
+
+IO = Region(name="io", size=8, registers=REGISTERS)

@@ -52,9 +52,6 @@ class DebugConsole(Device):
     def read_data(self, now_ns: int) -> int:
         return PRESENT
 
-    def lease_data(self, now_ns: int) -> Lease:
-        return Lease(value=PRESENT, unaffected=ANY_LANE)
-
     def write_data(self, value: int, now_ns: int) -> None:
         self.emit("tx", bytes((value,)))
 

@@ -1,4 +1,4 @@
-"""The registers of the 16550 UART with their bits, and what its line settings are on the wire.
+"""Register bits of the 16550 UART, and what its line settings amount to on the wire.
 
 Every member is a mask, not a bit number. They are ``IntEnum``, not ``IntFlag``, because combining
 those with a plain ``int`` costs a microsecond, and a guest polls these registers.

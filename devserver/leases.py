@@ -21,7 +21,7 @@ from devserver.protocol.connection import blank
 from devserver.protocol.messages import Lease as LeaseMessage
 from devserver.protocol.messages import LeaseRule
 from devserver.protocol.messages import Term as TermMessage
-from devserver.slot import Slot
+from devserver.slot import DeviceFault, Slot
 
 _WORD = (1 << 64) - 1
 _ALL_LANES = (1 << LANES) - 1
@@ -165,6 +165,12 @@ class _Watch:
 
     # -- what the book asks ---------------------------------------------------------------------
 
+    def _ask(self, region: str, offset: int, now_ns: int) -> Lease | None:
+        try:
+            return self._slot.device.lease(region, offset, now_ns)
+        except Exception as error:
+            raise DeviceFault(self._slot.wiring.name, self._slot.wiring.kind, error) from error
+
     def look(self, now_ns: int) -> Iterator[Change]:
         """Asks the model anew."""
         if not self._is_dirty:
@@ -177,7 +183,7 @@ class _Watch:
             mapped, offset = key
             lease = None
             if policies.is_leased(mapped.region, offset, bank):
-                lease = device.lease(mapped.name, offset, now_ns)
+                lease = self._ask(mapped.name, offset, now_ns)
             self._unaffected &= 0 if lease is None else lease.unaffected
             if lease != held or (lease is not None and key in self._evolved):
                 self._granted[key] = lease

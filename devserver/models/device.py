@@ -207,9 +207,9 @@ class Device:
         table = self._readers[region]
         row = table[""]
         entry = row[offset] if len(table) == 1 and offset < len(row) else None
-        if entry is not None and self._only_stores(entry[0]):
-            if offset + size <= entry[0].offset + entry[0].width:
-                return [self.read(region, offset, size, now_ns)] * count
+        lies_within = entry is not None and offset + size <= entry[0].offset + entry[0].width
+        if entry is not None and lies_within and self._only_stores(entry[0]):
+            return [self.read(region, offset, size, now_ns)] * count
         if entry is not None and entry[0].width == size and entry[0].offset == offset:
             reader, mask = entry[1], (1 << (8 * size)) - 1
             return [reader(now_ns) & mask for _ in range(count)]

@@ -20,6 +20,7 @@ from devserver.protocol.errors import ErrorCode, ProtocolError
 from devserver.protocol.messages import (
     Attach,
     Attached,
+    AttachedDevice,
     Busy,
     Consumed,
     Error,
@@ -219,12 +220,12 @@ class _Greeter:
         return ServerError(f"the device server at {self._server} refuses: {why}{hint}")
 
 
-def _leases(attached: Attached) -> Any:
+def leases_of(devices: Sequence[AttachedDevice]) -> Any:
     """A ``struct leases *`` with a place for each address that the server may lease."""
     leases = lib.leases_new()
     wanted = [
         (device.device_id, region.space, region.base + policy.offset, policy.length)
-        for device in attached.devices
+        for device in devices
         for region in device.regions
         for policy in region.policies
         if policy.policy == LEASED
@@ -241,7 +242,7 @@ class Link:
     def __init__(self, control: Any, attachment: Attachment, wait: WaitPolicy) -> None:
         self.server = attachment.server
         self.attached = attachment.attached
-        self.leases = _leases(attachment.attached) if attachment.leased else ffi.NULL
+        self.leases = leases_of(attachment.attached.devices) if attachment.leased else ffi.NULL
         self._sock = attachment.sock
         self._thread: threading.Thread | None = None
         self._feeders: dict[tuple[int, int], Feeder] = {}

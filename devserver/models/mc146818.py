@@ -35,18 +35,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devserver.models.device import (
-    Access,
     Device,
     Lease,
     OptionError,
-    Policy,
-    Region,
-    Register,
     StateError,
     Term,
 )
 from devserver.models.rtc_calendar import UNIX_EPOCH, ClockFace, Cmos, Format
-from devserver.models.rtc_registers import RegisterA, RegisterB, RegisterC, RegisterD
+from devserver.models.rtc_registers import (
+    A_RESET,
+    B_RESET,
+    DIVIDER_32KHZ,
+    IO,
+    RegisterA,
+    RegisterB,
+    RegisterC,
+    RegisterD,
+)
 
 SIZE_BYTES = 128
 SECOND_NS = 1_000_000_000
@@ -59,11 +64,7 @@ UIP_NS = _UIP_TICKS * _TICK_NUMERATOR_NS // _TICK_DENOMINATOR
 
 
 _DIVIDER_MASK = RegisterA.DV2 | RegisterA.DV1 | RegisterA.DV0
-_DIVIDER_32KHZ = RegisterA.DV1
 _RATE_MASK = 0x0F
-#: The PC BIOS selects the 32.768 kHz divider and a 1024 Hz rate; BCD and 24 hours.
-_A_RESET = int(_DIVIDER_32KHZ | RegisterA.RS2 | RegisterA.RS1)
-_B_RESET = int(RegisterB.HOURS24)
 
 #: The bank of registers that the data port shows, where it is not "nvram".
 _BANKS: dict[int, str] = {
@@ -77,7 +78,6 @@ _BANKS: dict[int, str] = {
 
 _ALARM = (Cmos.SECONDS_ALARM, Cmos.MINUTES_ALARM, Cmos.HOURS_ALARM)
 
-_SHEET = "MC146818 data sheet"
 #: Selecting what is selected already leaves a lease of the data port as it is.
 _INDEX_LANE = 1 << 0
 
@@ -106,68 +106,7 @@ class Mc146818(Device):
     kind = "mc146818"
     outputs = ("irq",)
     leases_move_with_time = False
-    regions = (
-        Region(
-            name="io",
-            size=2,
-            registers=(
-                Register(
-                    offset=0,
-                    name="INDEX",
-                    access=Access.WO,
-                    policy=Policy.COALESCED,
-                    source="PC/AT Technical Reference, port 70h; only accesses to the data port "
-                    "show what was selected",
-                ),
-                Register(
-                    offset=1,
-                    name="CLOCK",
-                    bank="clock",
-                    leased=True,
-                    source=f"{_SHEET}, time, calendar and alarm locations",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_A",
-                    bank="A",
-                    reset=_A_RESET,
-                    leased=True,
-                    source=f"{_SHEET}, register A",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_B",
-                    bank="B",
-                    reset=_B_RESET,
-                    leased=True,
-                    source=f"{_SHEET}, register B",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_C",
-                    bank="C",
-                    access=Access.RO,
-                    source=f"{_SHEET}, register C",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_D",
-                    bank="D",
-                    access=Access.RO,
-                    reset=int(RegisterD.VRT),
-                    leased=True,
-                    source=f"{_SHEET}, register D",
-                ),
-                Register(
-                    offset=1,
-                    name="NVRAM",
-                    bank="nvram",
-                    leased=True,
-                    source=f"{_SHEET}, static CMOS RAM; PC/AT Technical Reference",
-                ),
-            ),
-        ),
-    )
+    regions = (IO,)
 
     @dataclass
     class State:
@@ -175,8 +114,8 @@ class Mc146818(Device):
         and flags stand at. While the chain is held in reset both have no meaning."""
 
         index: int = 0
-        register_a: int = _A_RESET
-        register_b: int = _B_RESET
+        register_a: int = A_RESET
+        register_b: int = B_RESET
         register_c: int = 0
         memory: bytearray = field(default_factory=lambda: bytearray(SIZE_BYTES))
         phase_ns: int = 0
@@ -326,7 +265,7 @@ class Mc146818(Device):
 
     @property
     def _running(self) -> bool:
-        return self.state.register_a & _DIVIDER_MASK <= _DIVIDER_32KHZ
+        return self.state.register_a & _DIVIDER_MASK <= DIVIDER_32KHZ
 
     @property
     def _updating(self) -> bool:

@@ -26,7 +26,7 @@ from devserver.models.device import (
     Register,
     StateError,
 )
-from devserver.models.pit_counter import PitCounter, ReadWrite, pulse_ns, pulses_at
+from devserver.models.pit_counter import LAST_NS, PitCounter, ReadWrite, pulse_ns, pulses_at
 from devserver.models.pit_leases import Outlook, View, counter_lease, toggling
 
 #: What counter 1 would make of its usual count: port B's refresh bit toggles each 15.0857 µs.
@@ -197,11 +197,24 @@ class Pit8254(Device):
     def load(self, snapshot: Mapping[str, Any]) -> None:
         before = self.state
         super().load(snapshot)
-        found = len(self.state.counters)
-        if found != len(Select) - 1:
+        if fault := self._fault():
             self.state = before
-            raise StateError(f"{self.kind}: snapshot has {found} counters, the chip has 3")
+            raise StateError(f"{self.kind}: {fault}")
         self.started()
+
+    def _fault(self) -> str | None:
+        """What makes the state one that the chip is never in, or None."""
+        state, found = self.state, len(self.state.counters)
+        if found != len(Select) - 1:
+            return f"snapshot has {found} counters, the chip has 3"
+        for index, counter in enumerate(state.counters):
+            if fault := counter.fault():
+                return f"snapshot of counter {index}: {fault}"
+        if not 0 <= state.portb <= _PORTB_WRITABLE:
+            return f"snapshot of port B is {state.portb}, and not from 0 to {_PORTB_WRITABLE}"
+        if not (0 <= state.window <= LAST_NS // WINDOW_NS and 0 <= state.edges <= MAX_EDGES):
+            return f"snapshot has {state.edges} edges in window {state.window}"
+        return None
 
     def deadline_ns(self) -> int | None:
         state = self.state

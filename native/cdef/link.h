@@ -6,7 +6,7 @@
 #define CONTROL_LINK ...
 #define CONTROL_PROBE ...
 
-struct control { int stop_fd; bool dozing; ...; };
+struct control { int stop_fd; bool dozing; int64_t stopped_ns; ...; };
 
 struct control *control_new(int vm_fd);
 void control_free(struct control *control);
@@ -65,6 +65,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup);
 void link_free(struct link *link);
 int link_request(struct link *link, const struct link_access *access);
 int link_post(struct link *link, const struct link_access *access);
+void link_flush(struct link *link);
 int link_fence(struct link *link);
 int link_send(struct link *link, const struct message *message);
 void link_serve(struct link *link);

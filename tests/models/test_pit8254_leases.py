@@ -9,7 +9,7 @@ from pit_bench import BOTH, GATE, LSB, MSB, Bench, bench, pulse_ns
 from pit_sessions import Step, play, sessions, spans_ns
 
 from devserver.models import Device
-from devserver.models.lease import MAX_TERMS, Lease
+from devserver.models.lease import MAX_TERMS, Hold, Lease
 from devserver.models.pit8254 import Lane, Pit8254
 
 some = settings(max_examples=80, deadline=None)
@@ -190,3 +190,19 @@ def test_asking_for_a_lease_changes_nothing_even_at_a_later_time() -> None:
     for port in PORTS:
         pit.device.lease(*port, 10_000_000)
     assert pit.device.save() == before
+
+
+@pytest.mark.parametrize("mode", [2, 3])
+def test_a_longer_count_that_waits_for_the_end_ends_the_lease_too(mode: int) -> None:
+    pit = bench(mode, 100, 0)
+    pit.pulses(10)
+    pit.put(2, 200, 0)
+    for port in (PORTB, ("counters", 2)):
+        assert granted(pit, port).until_ns == pulse_ns({2: 101, 3: 51}[mode])
+
+
+def test_the_latch_of_its_own_counter_is_held_and_the_gate_is_no_harmless_lane() -> None:
+    lease = granted(bench(2, 100, 0), ("counters", 2))
+    assert lease.hold == Hold(lane=Lane.CONTROL, mask=0xF0, match=0x80)
+    assert not lease.is_unaffected_by(Lane.PORTB)
+    assert not lease.is_unaffected_by(Lane.CONTROL)

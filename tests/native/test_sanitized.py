@@ -22,6 +22,7 @@ LINK = (
     "link_wait",
     "patience",
 )
+GUEST = (*LINK, "access", "coalesced", "lease_use", "routes")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
@@ -29,10 +30,12 @@ PROGRAMS = {
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,
+    "lease_test": GUEST,
+    "coalesced_test": GUEST,
 }
 MEMORY, THREADS = "address,undefined", "thread"
 CASES = [(name, MEMORY) for name in PROGRAMS] + [
-    (name, THREADS) for name in PROGRAMS if name.startswith("link")
+    (name, THREADS) for name in PROGRAMS if "link" in PROGRAMS[name]
 ]
 
 OPTIONS = {

@@ -35,6 +35,8 @@ def _on_terminate(number: int, frame: FrameType | None) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     try:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         options = _parser().parse_args(arguments)
         for number in _TERMINATING:
             signal.signal(number, _on_terminate)

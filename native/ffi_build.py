@@ -39,6 +39,7 @@ MODULES = (
             "link_receive",
             "link_send",
             "link_wait",
+            "patience",
             "vcpu",
         ),
     ),

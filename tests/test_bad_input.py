@@ -22,6 +22,10 @@ from commandline import (
 )
 from ownmodels import dice
 
+from kvmshim.abi import Capability
+from kvmshim.errors import HostError
+from kvmshim.system import System
+
 BAD_INPUT, HOST = 113, 114
 OWN = f"port={tinyguest.OWN_PORT:#x}"
 
@@ -295,3 +299,21 @@ def test_a_user_without_permission_is_told_what_to_do() -> None:
 def test_something_else_in_the_place_of_kvm_is_told() -> None:
     result = on_another_host(["mknod -m 666 /dev/kvm c 1 3"])
     refused(result, "KVM_GET_API_VERSION on /dev/kvm failed", HOST)
+
+
+# -- the host, from a program -------------------------------------------------------------------
+
+
+def test_a_program_is_told_that_there_is_no_kvm() -> None:
+    with pytest.raises(HostError, match=r"can't open /nonexistent: .*ENOENT"):
+        System("/nonexistent")
+
+
+@pytest.mark.kvm
+def test_a_program_is_told_which_capability_is_missing() -> None:
+    class Old(System):
+        def check(self, capability: Capability) -> int:
+            return 0 if capability.name == "KVM_CAP_IRQCHIP" else super().check(capability)
+
+    with Old() as system, pytest.raises(HostError, match=r"lacks KVM_CAP_IRQCHIP \(the in-kernel"):
+        system.require()

@@ -303,9 +303,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     link->received = setup->received;
     link->acknowledged = setup->sent;
     link->window = setup->window;
-    link->wait_mode = setup->wait_mode;
-    link->spin_ns = setup->spin_ns;
-    link->spin_score = LINK_SPIN_SCORE;
+    link->patience = patience_new(setup->wait_mode, (int64_t)setup->spin_ns);
     link->heartbeat_ns = setup->heartbeat_ns;
     link->deadline_ns = setup->deadline_ns;
     link->flush_after_ns = setup->flush_after_ns;

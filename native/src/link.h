@@ -22,8 +22,13 @@
 
 #include "codec.h"
 #include "control.h"
+#include "patience.h"
 
-enum link_wait { LINK_ADAPTIVE, LINK_SPIN, LINK_BLOCK };
+enum link_wait {
+    LINK_ADAPTIVE = PATIENCE_ADAPTIVE,
+    LINK_SPIN = PATIENCE_SPIN,
+    LINK_BLOCK = PATIENCE_BLOCK,
+};
 
 enum link_state {
     LINK_OPEN,
@@ -107,11 +112,8 @@ struct link {
     _Atomic size_t inbox_used;
     size_t inbox_size;
 
-    int wait_mode;
-    uint64_t spin_ns;
-    int spin_score; /* above 0: spinning has paid lately */
-    uint32_t waits;
-    bool hot; /* the receive lock is held to look at this and the next four */
+    struct patience patience; /* the receive lock is held to look at this and the next five */
+    bool hot;
     uint32_t quick_waits;
     int64_t waited_ns; /* when the last wait ended */
     uint64_t waits_ended, waits_seen; /* in all; at the event thread's last tick */

@@ -10,7 +10,6 @@
 enum {
     LINK_FIRST_BUFFER = 64 * 1024,
     LINK_FRAME_HEADER = 4,
-    LINK_SPIN_SCORE = 16, /* where the score of spinning starts, and its highest */
 };
 
 /* -- its end (link.c) -- */

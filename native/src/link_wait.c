@@ -31,25 +31,7 @@ int heartbeat_ms(const struct link *link)
     return (int)(period / 1000000) + 1;
 }
 
-enum { PROBE_EVERY = 32, LOOK_AFTER_EVERY = 1 << 16 };
-
-static bool should_spin(struct link *link)
-{
-    if (link->wait_mode != LINK_ADAPTIVE)
-        return link->wait_mode == LINK_SPIN;
-    return link->spin_score > 0 || ++link->waits % PROBE_EVERY == 0;
-}
-
-static void learn(struct link *link, bool slept)
-{
-    if (slept) {
-        link->spin_score /= 2;
-        link->stats.slept++;
-    } else {
-        link->spin_score += link->spin_score < LINK_SPIN_SCORE;
-        link->stats.spun++;
-    }
-}
+enum { LOOK_AFTER_EVERY = 1 << 16 };
 
 /* Bytes are left over that the socket did not take: for as long as that is so, wait for both. */
 static void wait_for_room(struct link *link)
@@ -77,11 +59,19 @@ static bool look(struct link *link, bool spin)
     return got;
 }
 
-static int wait_locked(struct link *link, bool (*done)(struct link *))
+/* Whether to look on, a look having brought nothing. */
+static bool look_on(struct link *link, int64_t start)
 {
-    bool spin = should_spin(link), slept = !spin;
-    int64_t until = spin && link->wait_mode == LINK_ADAPTIVE
-                        ? monotonic_ns() + (int64_t)link->spin_ns : INT64_MAX;
+    int64_t now = monotonic_ns();
+    if (link->patience.mode == PATIENCE_SPIN || now - start < link->patience.spin_ns)
+        return true;
+    patience_learn(&link->patience, false, start, now);
+    return false;
+}
+
+static int wait_locked(struct link *link, bool (*done)(struct link *), int64_t start)
+{
+    bool spin = patience_wants_to_look(&link->patience, start);
     for (uint32_t turns = 1; !done(link); turns++) {
         bool got = look(link, spin);
         if (done(link))
@@ -92,12 +82,12 @@ static int wait_locked(struct link *link, bool (*done)(struct link *))
             return LINK_STOPPED;
         if (turns % LOOK_AFTER_EVERY == 0)
             look_after(link);
-        if (!got && spin && monotonic_ns() >= until) {
-            spin = false;
-            slept = true;
-        }
+        spin = spin && (got || look_on(link, start));
     }
-    learn(link, slept);
+    if (spin)
+        patience_learn(&link->patience, true, start, monotonic_ns());
+    link->stats.spun += spin;
+    link->stats.slept += !spin;
     return 0;
 }
 
@@ -144,11 +134,12 @@ void cool_down(struct link *link)
 
 int wait_for(struct link *link, bool (*done)(struct link *))
 {
+    int64_t start = monotonic_ns();
     pthread_mutex_lock(&link->rx_lock);
-    heat_up(link, monotonic_ns());
+    heat_up(link, start);
     if (!link->hot)
         arm(link, 0);
-    int result = wait_locked(link, done);
+    int result = wait_locked(link, done, start);
     if (!link->hot)
         arm(link, events_wanted(link));
     link->waited_ns = monotonic_ns();

@@ -290,6 +290,18 @@ def test_a_signal_ends_the_run_and_its_server(number: signal.Signals, status: in
     assert left_running(env) == []
 
 
+def test_ctrl_c_before_the_command_is_loaded_is_as_quiet(tmp_path: Path) -> None:
+    """A module that the command imports early is replaced by one that presses Ctrl-C."""
+    (tmp_path / "argparse.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    env = environment()
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    with start(command("run", "echo"), env=env) as process:
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (-signal.SIGINT, b"")
+
+
 def test_a_server_of_a_runs_own_does_not_outlive_a_killed_run() -> None:
     with start(command("run", "echo")) as process:
         assert process.stdout is not None

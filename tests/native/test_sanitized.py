@@ -12,7 +12,7 @@ NATIVE = Path(__file__).resolve().parents[2] / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 PATIENCE_S = 120
 
-LINK = ("codec", "control", "link", "link_receive", "link_send", "link_wait")
+LINK = ("codec", "control", "link", "link_receive", "link_send", "link_wait", "patience")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),

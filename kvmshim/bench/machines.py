@@ -51,7 +51,7 @@ def machine_spec(
 def _with(wiring: DeviceWiring, policies: Mapping[str, str]) -> DeviceWiring:
     if not any(field.name == "policies" for field in dataclasses.fields(wiring)):
         return wiring
-    return dataclasses.replace(wiring, **{"policies": dict(policies)})  # type: ignore[arg-type]
+    return dataclasses.replace(wiring, policies=dict(policies))  # type: ignore[call-arg]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvmshim.bench import floors
@@ -86,7 +86,7 @@ def beside_floor(
 
 
 def beside_floors(
-    parts_of: dict[str, FloorParts], measure: Samples, at: Conditions, floor_count: int
+    parts_of: Mapping[str, FloorParts], measure: Samples, at: Conditions, floor_count: int
 ) -> Step:
     """The same, for rows that set the same samples beside different floors."""
 

@@ -234,7 +234,7 @@ def _beside_local(name: str, took: dict[str, list[float]], at: Conditions) -> It
         if not times:
             continue
         if policy == LOCAL:
-            yield make_row(name, times, Conditions(policy=LOCAL))
+            yield make_row(name, times, Conditions(policy=LOCAL, rtt_ns=at.rtt_ns))
         else:
             below = [] if local is None else [Part(f"{name} local", local)]
             yield make_row(name, times, replace(at, policy=policy), floor=below)

@@ -49,9 +49,7 @@ def machine_spec(
 
 
 def _with(wiring: DeviceWiring, policies: Mapping[str, str]) -> DeviceWiring:
-    if not any(field.name == "policies" for field in dataclasses.fields(wiring)):
-        return wiring
-    return dataclasses.replace(wiring, policies=dict(policies))  # type: ignore[call-arg]
+    return dataclasses.replace(wiring, policies=dict(policies))
 
 
 @dataclasses.dataclass(frozen=True)

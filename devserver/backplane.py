@@ -64,8 +64,13 @@ class Backplane:
         self.advance(now_ns)
         return self._read_bytewise(space, address, size)
 
-    def read_at(self, mapped: Mapped, address: int, size: int, now_ns: int) -> int:
-        """The same, for one who has looked the region up (:meth:`find`)."""
+    def read_at(
+        self, mapped: Mapped, address: int, size: int, now_ns: int, posted: bool = False
+    ) -> int:
+        """The same, for one who has looked the region up (:meth:`find`).
+
+        ``posted``: the guest had its answer already, from a lease.
+        """
         if now_ns > self.now_ns:
             self.advance(now_ns)
         slot = mapped.slot
@@ -73,6 +78,8 @@ class Backplane:
             value = slot.device.read(mapped.name, address - mapped.base, size, self.now_ns)
             if slot.backlog or slot.timed:
                 self._after(slot)
+            if slot.watch is not None:
+                slot.watch.read(mapped, address, self.now_ns, posted)
         except Exception as error:
             raise self._fault(slot, error) from error
         return value
@@ -89,6 +96,8 @@ class Backplane:
         try:
             values = slot.device.read_elements(mapped.name, offset, size, count, self.now_ns)
             self._after(slot)
+            if slot.watch is not None:
+                slot.watch.moved()
         except Exception as error:
             raise self._fault(slot, error) from error
         return values
@@ -102,8 +111,16 @@ class Backplane:
         self.advance(now_ns)
         self._write_bytewise(space, address, size, value)
 
-    def write_at(self, mapped: Mapped, address: int, size: int, value: int, now_ns: int) -> None:
-        """The same, for one who has looked the region up (:meth:`find`)."""
+    def write_at(
+        self,
+        mapped: Mapped,
+        address: int,
+        size: int,
+        value: int,
+        now_ns: int,
+        posted: bool = False,
+    ) -> None:
+        """The same, for one who has looked the region up; ``posted``: the guest did not wait."""
         if now_ns > self.now_ns:
             self.advance(now_ns)
         slot = mapped.slot
@@ -111,8 +128,39 @@ class Backplane:
             slot.device.write(mapped.name, address - mapped.base, size, value, self.now_ns)
             if slot.backlog or slot.timed:
                 self._after(slot)
+            if slot.watch is not None:
+                slot.watch.wrote(mapped, address, size, value, posted)
         except Exception as error:
             raise self._fault(slot, error) from error
+
+    def write_run_at(
+        self, mapped: Mapped, address: int, values: Sequence[int], times_ns: Sequence[int]
+    ) -> None:
+        """Posted writes of one byte each to one address, in order."""
+        slot, offset = mapped.slot, address - mapped.base
+        quiet = times_ns[-1] < self.next_ns and not slot.backlog
+        run = slot.device.run_writer(mapped.name, offset) if quiet else None
+        if run is None:
+            self._one_by_one(mapped, address, values, times_ns)
+            return
+        data = bytes([value & 0xFF for value in values])
+        try:
+            if not run(data, times_ns):
+                self._one_by_one(mapped, address, data, times_ns)
+                return
+            self.now_ns = max(self.now_ns, times_ns[-1])
+            if slot.timed:
+                self._after(slot)
+            if slot.watch is not None:
+                slot.watch.wrote_run(mapped, address, data)
+        except Exception as error:
+            raise self._fault(slot, error) from error
+
+    def _one_by_one(
+        self, mapped: Mapped, address: int, values: Sequence[int], times_ns: Sequence[int]
+    ) -> None:
+        for value, now_ns in zip(values, times_ns, strict=True):
+            self.write_at(mapped, address, 1, value, now_ns, posted=True)
 
     def feed(
         self, device_id: int, channel: int, data: bytes, now_ns: int, *, end: bool = False
@@ -124,6 +172,8 @@ class Backplane:
         try:
             slot.feed(name, data, end, self.now_ns)
             self._reschedule(slot)
+            if slot.watch is not None:
+                slot.watch.moved()
         except OverflowError:
             raise
         except Exception as error:
@@ -139,6 +189,8 @@ class Backplane:
             try:
                 slot.device.advance(self.now_ns)
                 self._after(slot)
+                if slot.watch is not None and slot.device.leases_move_with_time:
+                    slot.watch.moved()
             except Exception as error:
                 raise self._fault(slot, error) from error
             if self._deadlines.get(device_id, NEVER_NS) <= due_ns:

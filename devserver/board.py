@@ -13,6 +13,8 @@ class DeviceWiring:
     ``bases`` maps the model's region names to addresses, ``lines`` its outputs to interrupt lines
     (ISA interrupt numbers, which are KVM's GSIs 0 to 15), ``options`` goes to the model. The name
     ``""`` stands for the model's first region, and for the output of a model with only one.
+    ``policies`` maps register names, or ``*`` for all others, to what replaces the model's policies
+    there, in the words of ``WantedDevice.policies`` (docs/protocol.md).
     """
 
     name: str
@@ -20,6 +22,7 @@ class DeviceWiring:
     bases: Mapping[str, int] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
 
 
 #: A PC's classic devices where every PC has them. Sources: IBM PC/AT Technical Reference (system

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from devserver import logs
-from devserver.host import DeviceHost, Spin
+from devserver.client import WAITS
+from devserver.host import DeviceHost
 from devserver.models import catalog
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Error
-from devserver.session import Identity
+from devserver.session import Identity, cut
 from devserver.transport import ListenError, bound_address, listen, stop_listening
 
 EXIT_OK = 0
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--window", type=_positive, default=4096, help="posted writes a client may have under way"
     )
-    serve.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
+    serve.add_argument("--wait", choices=WAITS, default="adaptive")
     serve.add_argument(
         "--engine",
         choices=("native", "python"),
@@ -106,7 +107,7 @@ def _serve(options: argparse.Namespace) -> int:
         if inherited is None:
             raise
         with inherited:  # to the one who can say it best: the client
-            refusal = Error(ErrorCode.MACHINE, str(error))
+            refusal = Error(ErrorCode.MACHINE, cut(str(error)))
             inherited.sendall(Connection(Role.SERVER).send(refusal))
         return EXIT_FAILED
     identity = Identity(
@@ -119,7 +120,7 @@ def _serve(options: argparse.Namespace) -> int:
     host = DeviceHost(
         identity,
         max_clients=options.max_clients,
-        spin=Spin(options.wait),
+        wait=options.wait,
         until_idle=inherited is not None,
         engine=options.engine,
     )

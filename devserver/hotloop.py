@@ -1,114 +1,257 @@
-"""The fast way to serve one busy client: C receives and sends, Python only runs the models.
+"""The data loop in C: it waits, receives, decodes, encodes and sends; Python only runs the models.
 
-It does what :meth:`devserver.session.Session.receive` does, for requests of one element, and hands
-everything else back. Counters live in the connection; they are lent to the C code for the length
-of a call of :meth:`HotLoop.run`.
+It does what :mod:`devserver.plainloop` does. An access is decoded in C and comes here as the number
+of a function to call (:mod:`devserver.quick`); what is anything else goes to the session as bytes.
+Counters and clocks of sessions lie in memory that both sides use.
 """
 
 from __future__ import annotations
 
-import struct
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
 
+from devserver import quick
 from devserver._native import ffi, lib
-from devserver.protocol.errors import RemoteProtocolError
-from devserver.session import Session
+from devserver.client import MAX_OUT_BYTES, SPIN_NS, Client, Found, OnDeadline, What
+from devserver.protocol.messages import Status
+from devserver.slot import DeviceFault
 
-_NEVER_NS = 1 << 62
-#: ``struct serve_request``: seq, sent, address, value, time_ns, device_id, direction, space, size.
-_REQUEST = struct.Struct("=QQQQQIBBB")
+log = logging.getLogger("devserver.host")
 
-_BEFORE_BYTES = 4096
+_MODES = {
+    "adaptive": lib.PATIENCE_ADAPTIVE,
+    "spin": lib.PATIENCE_SPIN,
+    "block": lib.PATIENCE_BLOCK,
+}
+#: The numbers of ``struct serve_exchange``, by index.
+_VALUE, _TIME, _STREAM, _COUNT, _RUNS, _ANSWER, _STATUS, _ACK, _PASS, _DUE = range(10)
 
-CLOSED: int = lib.SERVE_CLOSED
-FAILED: int = lib.SERVE_FAILED
-IDLE: int = lib.SERVE_IDLE
+
+def _nobody(value: int, time_ns: int) -> int:
+    raise AssertionError("a handle that is not in use")
+
+
+def _no_run(values: Any, times_ns: Any) -> None:
+    raise AssertionError("a handle that is not in use")
+
+
+class _Stream:
+    """What is known of a client here: its C side, and its handles."""
+
+    def __init__(self, client: Client, native: Any) -> None:
+        self.client = client
+        self.native = native
+        self.handles: list[int] = []
 
 
 class HotLoop:
-    """Serves one client at a time, for as long as it keeps asking."""
+    """A :class:`devserver.client.Loop`."""
 
-    def __init__(self, epoll_fd: int, spin_ns: int) -> None:
-        """``spin_ns``: for how long to look for the next request; below 0, for ever."""
-        self._stream = lib.serve_new()
-        if self._stream == ffi.NULL:
+    def __init__(self, wait: str, on_deadline: OnDeadline) -> None:
+        self._loop = lib.serve_new(_MODES[wait], SPIN_NS)
+        if self._loop == ffi.NULL:
             raise MemoryError("no memory for the data loop")
-        self._stream.epoll_fd = epoll_fd
-        self._stream.spin_ns = spin_ns
-        self._request = ffi.buffer(ffi.addressof(self._stream, "request"))
+        self._on_deadline = on_deadline
+        self._exchange = _numbers(self._loop, "exchange", "Q")
+        self._values = _numbers(self._loop, "values", "Q")
+        self._times = _numbers(self._loop, "times", "Q")
+        self._handles = _numbers(self._loop, "handles", "I")
+        self._run_handles = _numbers(self._loop, "run_handles", "I")
+        self._run_counts = _numbers(self._loop, "run_counts", "I")
+        self._streams: dict[int, _Stream] = {}
+        self._accesses: list[quick.Access] = []
+        self._posted: list[quick.Access] = []
+        self._runs: list[quick.Run] = []
+        self._free: list[int] = []
+        #: Clients of whom something is to be told, or whose deadline has changed.
+        self._stirred: list[Client] = []
+        self._others: dict[int, Callable[[], Found | None]] = {
+            lib.SERVE_UNKNOWN: self._unknown,
+            lib.SERVE_BYTES: self._bytes,
+            lib.SERVE_CLOSED: self._closed,
+            lib.SERVE_FULL: self._full,
+            lib.SERVE_TIMER: lambda: Found(What.TIME),
+            lib.SERVE_SIGNAL: lambda: Found(What.SIGNAL),
+            lib.SERVE_OTHER: lambda: Found(What.READY, fd=self._loop.other_fd),
+        }
 
     def close(self) -> None:
-        """Frees the C side."""
-        lib.serve_free(self._stream)
-        self._stream = ffi.NULL
+        """Frees the C side; no client may be left."""
+        lib.serve_free(self._loop)
+        self._loop = ffi.NULL
 
-    def run(self, fd: int, session: Session, due_ns: int | None) -> tuple[int, bytes, bytes]:
-        """Serves ``session`` on socket ``fd`` until something else is to be done, or ``due_ns``.
+    def watch(self, fd: int, on: bool) -> None:
+        if lib.serve_watch(self._loop, fd, on) < 0:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
 
-        Returns why it ended (one of this module's constants or another number), bytes to send, and
-        bytes that were received and that the session is to :meth:`~Session.receive`.
-        """
-        stream, serve_next = self._stream, lib.serve_next
-        request, unpack = self._request, _REQUEST.unpack_from
-        access, found_request = session.access, lib.SERVE_REQUEST
-        connection = session.connection
-        timer_ns = _NEVER_NS if due_ns is None else due_ns
-        outgoing, backplane = session.outgoing, session.backplane
-        own_due = backplane.next_ns
-        limit_ns = min(timer_ns, session.next_deadline_ns() or _NEVER_NS)
-        self._lend(fd, session)
-        answer = status = value = 0
-        to_send = received = b""
-        try:
-            while True:
-                found = serve_next(stream, answer, status, value, limit_ns)
-                if found != found_request:
-                    break
-                (seq, sent, address, data, time_ns, device_id, direction, space, size) = unpack(
-                    request
-                )
-                connection.received, connection.sent = seq, sent
-                status, value = access(device_id, direction, space, address, size, data, time_ns)
-                answer = direction + 1
-                if outgoing and not self._put_before(session):
-                    session.answer(direction, status, value, size)
-                    return found, session.take_output(), b""
-                if backplane.next_ns != own_due:
-                    own_due = backplane.next_ns
-                    limit_ns = min(timer_ns, session.next_deadline_ns() or _NEVER_NS)
-        except RemoteProtocolError as error:
-            return found, session.end(error.code, str(error)), b""
-        self._give_back(session)
-        if found == lib.SERVE_BYTES:
-            received = bytes(ffi.buffer(stream.received_bytes, stream.in_used))
-        elif found == lib.SERVE_BLOCKED:
-            to_send = bytes(ffi.buffer(stream.out, stream.out_used))
-        return int(found), to_send, received
+    def add(self, client: Client) -> None:
+        native = lib.serve_add(self._loop, client.fd, client.fd)
+        if native == ffi.NULL:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self._streams[client.fd] = _Stream(client, native)
+        session = client.session
+        session.connection.counters = _shared(native, "counters", session.connection.counters)
+        session.clock.values = _shared(native, "clock", session.clock.values)
+        session.outbox.on_cause = partial(self._stirred.append, client)
 
-    def _put_before(self, session: Session) -> bool:
-        """Puts what a request caused before its answer; False if there is no room for so much."""
-        caused = b"".join(session.outgoing)
-        if len(caused) > _BEFORE_BYTES:
-            return False
-        session.outgoing.clear()
-        ffi.memmove(self._stream.before, caused, len(caused))
-        self._stream.before_used = len(caused)
-        self._stream.sent = session.connection.sent
-        return True
+    def remove(self, client: Client) -> None:
+        stream = self._streams.pop(client.fd)
+        connection, clock = client.session.connection, client.session.clock
+        connection.counters, clock.values = list(connection.counters), list(clock.values)
+        for handle in stream.handles:
+            self._accesses[handle] = self._posted[handle] = _nobody
+            self._runs[handle] = _no_run
+        self._free += stream.handles
+        lib.serve_remove(self._loop, stream.native)
 
-    def _lend(self, fd: int, session: Session) -> None:
-        stream, connection = self._stream, session.connection
-        stream.fd = fd
-        stream.server_id, stream.vm_id = connection.server_id, connection.vm_id
-        stream.hypervisor, stream.client_id = connection.hypervisor, connection.client_id
-        stream.sent, stream.received = connection.sent, connection.received
-        stream.acknowledged = connection.acknowledged
-        stream.clock_offset_ns = -_NEVER_NS
-        stream.clock_highest_ns = session.highest_clock_offset_ns()
-        stream.out_used = stream.before_used = 0
+    def send(self, client: Client, data: bytes) -> bool:
+        self._stirred.clear()  # it is in the data
+        stream = self._streams[client.fd].native
+        return bool(lib.serve_send(self._loop, stream, data, len(data)) == 0)
 
-    def _give_back(self, session: Session) -> None:
-        stream, connection = self._stream, session.connection
-        connection.sent, connection.received = stream.sent, stream.received
-        connection.acknowledged = stream.acknowledged
-        if stream.clock_offset_ns != -_NEVER_NS:
-            session.observe_clock(stream.clock_offset_ns)
+    def heard_ns(self, client: Client) -> int:
+        return int(self._streams[client.fd].native.heard_ns)
+
+    def turn(self, due_ns: int) -> Found:
+        loop, serve_next = self._loop, lib.serve_next
+        exchange, accesses, stirred = self._exchange, self._accesses, self._stirred
+        batch = lib.SERVE_BATCH
+        exchange[_DUE] = due_ns
+        found = batch
+        while True:
+            try:
+                while True:
+                    found = serve_next(loop)
+                    if found >= 0:
+                        exchange[_ANSWER] = accesses[found](exchange[_VALUE], exchange[_TIME])
+                    elif found == batch:
+                        self._batch()
+                    elif (event := self._others[found]()) is not None:
+                        return event
+                    if stirred:
+                        self._attend()
+            except DeviceFault as fault:
+                self._fail(fault, is_request=found >= 0)
+            except Exception:
+                client = self._current().client
+                log.exception("%s: internal error", client.session.peer)
+                return Found(What.BROKEN, client=client)
+
+    # -- accesses -----------------------------------------------------------------------------
+
+    def _batch(self) -> None:
+        """Does the accesses of a batch, a run of them at a time."""
+        count, run_count = self._exchange[_COUNT], self._exchange[_RUNS]
+        values, times_ns = self._values[:count].tolist(), self._times[:count].tolist()
+        if run_count == 1:
+            self._runs[self._handles[0]](values, times_ns)
+        elif run_count == count:
+            accesses = self._posted
+            handles = self._handles[:count].tolist()
+            for handle, value, time_ns in zip(handles, values, times_ns, strict=True):
+                accesses[handle](value, time_ns)
+        else:
+            ends = accumulate(self._run_counts[:run_count].tolist(), initial=0)
+            handles = self._run_handles[:run_count].tolist()
+            for handle, (start, end) in zip(handles, pairwise(ends), strict=True):
+                self._runs[handle](values[start:end], times_ns[start:end])
+        if self._stirred and self._current().client.session.owes_ack():
+            self._exchange[_ACK] = 1
+
+    def _attend(self) -> None:
+        """Puts what an access caused before its answer, and notes deadlines."""
+        for client in dict.fromkeys(self._stirred):
+            self._speak(client)
+        self._stirred.clear()
+
+    def _speak(self, client: Client) -> None:
+        outbox = client.session.outbox
+        outbox.settle()
+        for message in outbox.outgoing:
+            if lib.serve_put(self._loop, message, len(message)) < 0:
+                raise MemoryError("no memory for what is to be sent")
+        outbox.outgoing.clear()
+        self._exchange[_DUE] = self._on_deadline(client)
+
+    def _fail(self, fault: DeviceFault, is_request: bool) -> None:
+        stream = self._current()
+        stream.client.session.fail(fault)
+        stream.native.direct = False
+        if is_request:
+            self._exchange[_STATUS] = Status.FAULT
+        self._attend()
+
+    # -- what is rarer ------------------------------------------------------------------------
+
+    def _current(self) -> _Stream:
+        return self._streams[self._exchange[_STREAM]]
+
+    def _unknown(self) -> None:
+        """Binds an access that the client makes for the first time."""
+        stream, access = self._current(), self._loop.access
+        moved = partial(self._stirred.append, stream.client)
+        bound = stream.client.session.bind(
+            access.device_id, access.direction, access.space, access.address, access.size, moved
+        )
+        if bound is None:
+            self._exchange[_PASS] = 1  # the session says what is wrong
+            return
+        handle = self._free.pop() if self._free else len(self._accesses)
+        access.handle = handle
+        if lib.serve_bind(stream.native, ffi.addressof(self._loop, "access")) < 0:
+            self._free.append(handle)
+            self._exchange[_PASS] = 1
+            return
+        stream.handles.append(handle)
+        self._accesses[handle : handle + 1] = [bound.access]
+        self._posted[handle : handle + 1] = [bound.posted]
+        self._runs[handle : handle + 1] = [bound.run]
+
+    def _bytes(self) -> Found | None:
+        """Hands the session a frame, and learns what has become of it."""
+        stream = self._current()
+        client, session = stream.client, stream.client.session
+        data = bytes(ffi.buffer(self._loop.bytes, self._loop.bytes_used))
+        session.hear(data, time.monotonic_ns())
+        self._stirred.clear()
+        self._speak(client)
+        if session.finished:
+            lib.serve_flush(self._loop, stream.native)
+            return Found(What.GONE, client=client)
+        self._learn(stream)
+        return None
+
+    @staticmethod
+    def _learn(stream: _Stream) -> None:
+        native, connection = stream.native, stream.client.session.connection
+        native.direct = stream.client.session.is_direct()
+        native.server_id, native.vm_id = connection.server_id, connection.vm_id
+        native.hypervisor, native.client_id = connection.hypervisor, connection.client_id
+        native.window, native.ack_every = connection.window, stream.client.session.ack_every
+
+    def _closed(self) -> Found:
+        number = self._loop.error_number
+        why = os.strerror(number) if number else ""
+        return Found(What.GONE, client=self._current().client, why=why)
+
+    def _full(self) -> Found:
+        why = f"more than {MAX_OUT_BYTES} bytes wait for it to read"
+        return Found(What.GONE, client=self._current().client, why=why)
+
+
+def _numbers(native: Any, member: str, letter: str) -> Any:
+    """A member of a C struct as an array of numbers (a memoryview)."""
+    return memoryview(ffi.buffer(ffi.addressof(native, member))).cast("B").cast(letter)  # type: ignore[call-overload]
+
+
+def _shared(native: Any, member: str, values: Any) -> Any:
+    """Numbers of a session, from now on in a C struct."""
+    shared = _numbers(native, member, "Q" if member == "counters" else "q")
+    for index, value in enumerate(values):
+        shared[index] = value
+    return shared

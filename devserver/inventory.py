@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from devserver.backplane import Backplane
-from devserver.models.registers import Policy, Region
+from devserver.models.registers import Policy
+from devserver.policies import LEASED, offsets
 from devserver.protocol.messages import (
     AddressSpace,
     AttachedDevice,
     AttachedRegion,
     PolicyRange,
 )
+from devserver.slot import Mapped
 
 
 def describe(backplane: Backplane) -> list[AttachedDevice]:
@@ -22,7 +24,7 @@ def describe(backplane: Backplane) -> list[AttachedDevice]:
                 space=AddressSpace(mapped.region.space),
                 base=mapped.base,
                 size=mapped.region.size,
-                policies=posted_ranges(mapped.region),
+                policies=policy_ranges(mapped),
             )
         )
     return [
@@ -39,15 +41,23 @@ def describe(backplane: Backplane) -> list[AttachedDevice]:
     ]
 
 
-def posted_ranges(region: Region) -> list[PolicyRange]:
-    """The parts of a region whose writes may be posted, as maximal ranges."""
+def policy_ranges(mapped: Mapped) -> list[PolicyRange]:
+    """How accesses to the parts of a region may travel, as maximal ranges of each policy."""
+    region, policies = mapped.region, mapped.slot.policies
     ranges: list[PolicyRange] = []
-    for offset in sorted({r.offset + i for r in region.registers for i in range(r.width)}):
-        if region.write_policy(offset) is not Policy.POSTED:
-            continue
+    for policy in (Policy.POSTED, Policy.COALESCED):
+        chosen = [n for n in offsets(region) if policies.write_policy(region, n) is policy]
+        ranges += _ranges(chosen, policy.value)
+    leased = [n for n in offsets(region) if policies.may_be_leased(region, n)]
+    return ranges + _ranges(leased, LEASED)
+
+
+def _ranges(chosen: list[int], policy: str) -> list[PolicyRange]:
+    ranges: list[PolicyRange] = []
+    for offset in chosen:
         last = ranges[-1] if ranges else None
         if last and last.offset + last.length == offset:
-            ranges[-1] = PolicyRange(last.offset, last.length + 1, last.policy)
+            ranges[-1] = PolicyRange(last.offset, last.length + 1, policy)
         else:
-            ranges.append(PolicyRange(offset, 1, Policy.POSTED.value))
+            ranges.append(PolicyRange(offset, 1, policy))
     return ranges

@@ -11,6 +11,7 @@ from devserver.board import DeviceWiring
 from devserver.models import catalog
 from devserver.models.device import Context, Device, OptionError, Signal, Space, StateError
 from devserver.models.registers import Region
+from devserver.policies import Policies, PolicyError
 from devserver.wording import in_one_line
 
 #: Bytes from the world that a channel holds for a device that is not ready for them.
@@ -47,6 +48,22 @@ class Sink(Protocol):
 
     def signal(self, device_id: int, signal: Signal, value: int) -> None:
         """A device asks something of the whole machine."""
+
+
+class Watch(Protocol):
+    """Somebody who wants to know of the accesses to a device."""
+
+    def wrote(self, mapped: Mapped, address: int, size: int, value: int, posted: bool) -> None:
+        """The guest wrote."""
+
+    def wrote_run(self, mapped: Mapped, address: int, values: bytes) -> None:
+        """The guest wrote bytes to one address, not waiting."""
+
+    def read(self, mapped: Mapped, address: int, now_ns: int, posted: bool) -> None:
+        """The guest read; ``posted``: it had its answer before."""
+
+    def moved(self) -> None:
+        """The device did something on its own, or was fed."""
 
 
 class Mapped:
@@ -137,11 +154,14 @@ class Slot:
         self.backlog: dict[str, bytearray] = {}
         self._taken: dict[str, int] = {}
         self._ended: set[str] = set()
+        #: Told of every access, if there is one.
+        self.watch: Watch | None = None
         try:
             model = catalog.find(wiring.kind)
             self.wiring = _with_names(wiring, model)
             self.device: Device = model(Context(self, epoch_ns, wiring.options))
-        except (catalog.UnknownModel, OptionError, _WiringError) as error:
+            self.policies = Policies(self.device, wiring.policies)
+        except (catalog.UnknownModel, OptionError, PolicyError, _WiringError) as error:
             raise BoardError(f"device '{wiring.name}': {error}") from None
         except Exception as error:
             raise DeviceFault(wiring.name, wiring.kind, error) from error

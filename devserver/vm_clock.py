@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+
 from devserver.protocol.errors import ErrorCode, RemoteProtocolError
 from devserver.protocol.limits import MAX_TIME_JUMP_NS
 
+_RUNNING, _OFFSET_NS, _STOPPED_NS = range(3)
+
 
 class VmClock:
-    """Estimates a VM's time from what its client says; never goes back."""
+    """Estimates a VM's time from what its client says; never goes back.
+
+    ``values`` are: whether VM time runs, how far it is above the server's monotonic clock, and
+    where it stands if it does not run. They may be replaced by another sequence, of signed 64-bit
+    numbers, that something else keeps as well (``struct serve_clock``).
+    """
 
     def __init__(self) -> None:
-        self._running = False
-        self._offset_ns = 0
-        self._stopped_ns = 0
+        self.values: MutableSequence[int] = [0, 0, 0]
+
+    def is_running(self) -> bool:
+        return bool(self.values[_RUNNING])
 
     def set(self, time_ns: int, running: bool, monotonic_ns: int) -> None:
         """The client says that VM time is ``time_ns``, and runs or stands."""
         self.observe(time_ns, monotonic_ns)
-        self._running = running
-        self._stopped_ns = time_ns
-        self._offset_ns = time_ns - monotonic_ns
+        self.values[_RUNNING] = int(running)
+        self.values[_OFFSET_NS] = time_ns - monotonic_ns
+        self.values[_STOPPED_NS] = time_ns
 
     def observe(self, time_ns: int, monotonic_ns: int) -> None:
         """A message stamped ``time_ns`` has arrived.
@@ -35,20 +45,19 @@ class VmClock:
                 f"this VM's earlier messages make likely; at most "
                 f"{MAX_TIME_JUMP_NS // 10**9} s are allowed",
             )
-        self._offset_ns = max(self._offset_ns, time_ns - monotonic_ns)
+        offset_ns = time_ns - monotonic_ns
+        if offset_ns > self.values[_OFFSET_NS]:
+            self.values[_OFFSET_NS] = offset_ns
 
     def now_ns(self, monotonic_ns: int) -> int:
         """The VM time now."""
-        return monotonic_ns + self._offset_ns if self._running else self._stopped_ns
+        running, offset_ns, stopped_ns = self.values
+        return monotonic_ns + offset_ns if running else stopped_ns
 
     def latest_likely_ns(self, monotonic_ns: int) -> int:
         """The latest VM time that a message can truthfully be stamped with."""
         return self.now_ns(monotonic_ns) + MAX_TIME_JUMP_NS
 
-    def highest_offset_ns(self) -> int | None:
-        """How far a message's time may be above the monotonic one; None while VM time stands."""
-        return self._offset_ns + MAX_TIME_JUMP_NS if self._running else None
-
     def monotonic_of(self, time_ns: int) -> int | None:
         """When VM time will be ``time_ns``; None while it stands."""
-        return time_ns - self._offset_ns if self._running else None
+        return time_ns - self.values[_OFFSET_NS] if self.values[_RUNNING] else None

@@ -56,7 +56,8 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         devices = tuple(
             dataclasses.replace(device, placement=options.placement) for device in devices
         )
-    spec = dataclasses.replace(spec, devices=devices, image=image)
+    strict = options.policy == "strict"
+    spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict)
     if options.model and options.server is not None:
         _check_models_are_for_here(spec)
     if options.server is not None:

@@ -20,6 +20,7 @@ from devserver.protocol.errors import ErrorCode, ProtocolError
 from devserver.protocol.messages import (
     Attach,
     Attached,
+    AttachedDevice,
     Busy,
     Consumed,
     Error,
@@ -40,6 +41,11 @@ CONNECT_TIMEOUT_S = 10.0
 DEFAULT_SPIN_NS = 150_000
 #: A batch of posted writes waits at most so long for company.
 DEFAULT_FLUSH_NS = 100_000
+
+#: The name of leases in a greeting.
+LEASE_FEATURE = "lease"
+#: The policy of ranges that a server may lease (docs/protocol.md, PolicyRange).
+LEASED = "leased"
 
 WAIT_MODES = {"adaptive": "LINK_ADAPTIVE", "spin": "LINK_SPIN", "block": "LINK_BLOCK"}
 
@@ -68,6 +74,7 @@ class Attachment:
     attached: Attached
     server: str
     early: list[Message] = field(default_factory=list)
+    leased: bool = False
 
 
 def connect(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
@@ -110,17 +117,20 @@ def attach(
     hypervisor: int,
     memory_bytes: int,
     epoch_ns: int,
+    leased: bool = True,
     timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> Attachment:
     """Shakes hands on a connected socket and asks for the VM's devices.
 
+    ``leased``: whether to take leases, the answers of reads that a server hands over.
     Raises :class:`ServerError` with the server's reason if it refuses, :class:`InputError` if it
     refuses because the machine can't be built.
     """
     connection = Connection(Role.CLIENT)
     greeter = _Greeter(sock, connection, server, time.monotonic() + timeout_s)
     try:
-        hello = Hello(name=socket.gethostname()[: limits.MAX_NAME_BYTES])
+        name = socket.gethostname()[: limits.MAX_NAME_BYTES]
+        hello = Hello(name=name, features=[LEASE_FEATURE] if leased else [])
         welcome = greeter.exchange(hello, Welcome)
         request = Attach(
             hypervisor=hypervisor,
@@ -136,7 +146,7 @@ def attach(
         sock.close()
         raise
     sock.setblocking(False)
-    return Attachment(sock, connection, welcome, attached, server, greeter.early)
+    return Attachment(sock, connection, welcome, attached, server, greeter.early, leased)
 
 
 class _Greeter:
@@ -210,12 +220,29 @@ class _Greeter:
         return ServerError(f"the device server at {self._server} refuses: {why}{hint}")
 
 
+def leases_of(devices: Sequence[AttachedDevice]) -> Any:
+    """A ``struct leases *`` with a place for each address that the server may lease."""
+    leases = lib.leases_new()
+    wanted = [
+        (device.device_id, region.space, region.base + policy.offset, policy.length)
+        for device in devices
+        for region in device.regions
+        for policy in region.policies
+        if policy.policy == LEASED
+    ]
+    if leases == ffi.NULL or any(lib.leases_add(leases, *place) < 0 for place in wanted):
+        lib.leases_free(leases)
+        raise MemoryError("no memory for leases")
+    return leases
+
+
 class Link:
     """A VM's stream to one server, served by C code; Python takes what concerns it."""
 
     def __init__(self, control: Any, attachment: Attachment, wait: WaitPolicy) -> None:
         self.server = attachment.server
         self.attached = attachment.attached
+        self.leases = leases_of(attachment.attached.devices) if attachment.leased else ffi.NULL
         self._sock = attachment.sock
         self._thread: threading.Thread | None = None
         self._feeders: dict[tuple[int, int], Feeder] = {}
@@ -236,11 +263,13 @@ class Link:
             held = ffi.from_buffer("uint8_t[]", codec.frame(again) + rest)
         setup.rest, setup.rest_length = held, len(held)
         setup.window = attachment.attached.window
+        setup.leases = self.leases
         setup.wait_mode = getattr(lib, WAIT_MODES[wait.mode])
         setup.spin_ns, setup.flush_after_ns = wait.spin_ns, wait.flush_ns
         setup.heartbeat_ns, setup.deadline_ns = welcome.heartbeat_ns, welcome.deadline_ns
         self.handle = lib.link_new(control, setup)
         if self.handle == ffi.NULL:
+            lib.leases_free(self.leases)
             raise ServerError(f"can't set up the link to {self.server}: {os.strerror(ffi.errno)}")
 
     # -- life ---------------------------------------------------------------------------------
@@ -263,7 +292,8 @@ class Link:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         lib.link_free(self.handle)
-        self.handle = ffi.NULL
+        lib.leases_free(self.leases)
+        self.handle = self.leases = ffi.NULL
 
     # -- what Python sends --------------------------------------------------------------------
 
@@ -351,6 +381,7 @@ class Link:
             "posted",
             "batches",
             "interrupts",
+            "leases",
             "frames_in",
             "sends",
             "spun",

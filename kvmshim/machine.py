@@ -61,6 +61,7 @@ class Machine:
         self._vm: Any = None
         self._vcpu: Any = None
         self._control: Any = ffi.NULL
+        self._ring_at: int | None = None
         self._routes: Routes | None = None
         self._process = process
         self._links: list[Link] = []
@@ -101,6 +102,8 @@ class Machine:
         if self._control == ffi.NULL:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
         self._attach_devices(by_place)
+        if self._routes is not None:
+            self._ring_at = self._vm.coalesce(self._routes.coalesced())
         self._vcpu = self._vm.create_vcpu()
         self.cores = choose(self._wait.cores, self._wait.mode, embedded=self._process is not None)
         if self._process is not None:
@@ -108,15 +111,19 @@ class Machine:
 
     def _attach_devices(self, by_place: dict[str, list[DeviceWiring]]) -> None:
         epoch_ns = time.time_ns()
-        self._routes = Routes(self.spec.memory_bytes)
+        self._routes = Routes(self.spec.memory_bytes, strict=self.spec.strict)
         for place, wirings in by_place.items():
             if place == placement.LOCAL:
-                self._local = LocalDevices(wirings, epoch_ns, self._control, self._vm.set_line)
+                self._local = LocalDevices(wirings, epoch_ns, self._control, self._set_line)
                 self._routes.add_local(self._local.devices())
             else:
                 link = self._attach(place, wirings, epoch_ns)
                 self._links.append(link)
                 self._routes.add_link(link)
+
+    def _set_line(self, line: int, level: bool) -> None:
+        self._vm.set_line(line, level)
+        lib.control_stir(self._control)
 
     def _attach(self, place: str, wirings: Sequence[DeviceWiring], epoch_ns: int) -> Link:
         wanted = [_wanted(wiring) for wiring in wirings]
@@ -135,6 +142,7 @@ class Machine:
             hypervisor=Hypervisor.KVM,
             memory_bytes=self.spec.memory_bytes,
             epoch_ns=epoch_ns,
+            leased=not self.spec.strict,
         )
         return Link(self._control, attachment, self._wait)
 
@@ -188,6 +196,7 @@ class Machine:
             start=self.plan.start,
             links=self._links,
             local=self._local,
+            ring_at=self._ring_at,
             cores=self.cores,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
@@ -235,6 +244,7 @@ def _wanted(wiring: DeviceWiring) -> WantedDevice:
             bases=dict(wiring.bases),
             lines=dict(wiring.lines),
             options=dict(wiring.options),
+            policies=dict(wiring.policies),
         )
     except PlainError as error:
         raise InputError(f"device '{wiring.name:.40}' can't be asked for: {error}") from None

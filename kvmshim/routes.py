@@ -8,20 +8,27 @@ from devserver.protocol.messages import AddressSpace, AttachedDevice, AttachedRe
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError
 from kvmshim.link import Link
+from kvmshim.vm import Zone
 
 _PORTS = 0x10000
+#: Policies of writes that do not wait (docs/protocol.md, PolicyRange).
+COALESCED = "coalesced"
+_POSTED = ("posted", COALESCED)
 
 
 class Routes:
     """Ports and memory ranges to devices; what nobody claims reads all-ones."""
 
-    def __init__(self, ram_bytes: int) -> None:
-        """``ram_bytes``: RAM lies from 0 to there, and no device can lie in it."""
+    def __init__(self, ram_bytes: int, *, strict: bool = False) -> None:
+        """``ram_bytes``: RAM lies from 0 to there, and no device can lie in it. ``strict``: every
+        access waits for its answer, whatever the server allows."""
         self._ram_bytes = ram_bytes
+        self._strict = strict
         self.handle = lib.routes_new()
         if self.handle == ffi.NULL:
             raise MemoryError("no memory for the route table")
         self._links: list[Link] = []
+        self._coalesced: list[Zone] = []
         self._claims: list[tuple[int, int, int, str]] = []
 
     def add_link(self, link: Link) -> None:
@@ -32,27 +39,40 @@ class Routes:
         self._links.append(link)
         self.handle.links[number] = link.handle
         for device in link.attached.devices:
-            self._add(device, lib.ROUTE_REMOTE, number)
+            self._add(device, lib.ROUTE_REMOTE, number, link.leases)
 
     def add_local(self, devices: list[AttachedDevice]) -> None:
         """Routes the accesses of these devices to this process."""
         for device in devices:
-            self._add(device, lib.ROUTE_LOCAL, 0)
+            self._add(device, lib.ROUTE_LOCAL, 0, ffi.NULL)
 
     def close(self) -> None:
         """Frees the table; no vCPU may use it any more."""
         lib.routes_free(self.handle)
         self.handle = ffi.NULL
 
-    def _add(self, device: AttachedDevice, kind: int, link: int) -> None:
+    def coalesced(self) -> list[Zone]:
+        """Where KVM may take writes without an exit of the guest."""
+        return list(self._coalesced)
+
+    def _add(self, device: AttachedDevice, kind: int, link: int, leases: Any) -> None:
+        lane = 0
         for region in device.regions:
             self._claim(device, region)
-            plain = self._entry(kind, link, device.device_id, False)
-            self._fill(region, 0, region.size, plain)
+            entry = ffi.new("struct route_entry *")
+            entry.kind, entry.link, entry.device_id = kind, link, device.device_id
+            entry.region = len(self._claims)
+            entry.lane_0 = (region.base - lane) % (1 << 64)
+            entry.leases = lib.leases_of(leases, device.device_id)
+            self._fill(region, 0, region.size, self._entry(entry))
+            lane += region.size
             for policy in region.policies:
-                if policy.policy == "posted" and kind == lib.ROUTE_REMOTE:
-                    posted = self._entry(kind, link, device.device_id, True)
-                    self._fill(region, policy.offset, policy.length, posted)
+                if kind == lib.ROUTE_REMOTE and not self._strict and policy.policy in _POSTED:
+                    entry.posted = 1
+                    self._fill(region, policy.offset, policy.length, self._entry(entry))
+                    if policy.policy == COALESCED:
+                        start = region.base + policy.offset
+                        self._coalesced.append(Zone(region.space, start, policy.length))
 
     def _claim(self, device: AttachedDevice, region: AttachedRegion) -> None:
         start, end = region.base, region.base + region.size
@@ -72,14 +92,8 @@ class Routes:
                 )
         self._claims.append((region.space, start, end, device.name))
 
-    def _entry(self, kind: int, link: int, device_id: int, posted: bool) -> int:
-        entry: Any = {
-            "kind": kind,
-            "posted": int(posted),
-            "link": link,
-            "device_id": device_id,
-        }
-        index: int = lib.routes_entry(self.handle, ffi.new("struct route_entry *", entry)[0])
+    def _entry(self, entry: Any) -> int:
+        index: int = lib.routes_entry(self.handle, entry)
         if index < 0:
             raise InputError("the machine has more devices than the route table has room for")
         return index

@@ -24,6 +24,7 @@ from kvmshim.link import Link
 from kvmshim.loader import CpuStart
 from kvmshim.local import LocalDevices
 from kvmshim.outcome import RunResult
+from kvmshim.ring import Ring
 from kvmshim.routes import Routes
 from kvmshim.vcpu import Registers, Vcpu
 
@@ -38,7 +39,14 @@ _READ_BYTES = 4096
 #: No more is read from the input while so much of it waits for the guest.
 _INPUT_HIGH_BYTES = 64 * 1024
 _INPUT_RETRY_S = 0.02
-_VCPU_COUNTERS = ("exits", "port_exits", "memory_exits", "unclaimed")
+_VCPU_COUNTERS = (
+    "exits",
+    "port_exits",
+    "memory_exits",
+    "unclaimed",
+    "leased",
+    "coalesced_writes",
+)
 
 
 @dataclass
@@ -51,6 +59,8 @@ class Parts:
     start: CpuStart
     links: Sequence[Link]
     local: LocalDevices | None
+    #: Where KVM's ring of coalesced writes lies in the vCPU's mapping; None if there is none.
+    ring_at: int | None
     cores: Cores
 
 
@@ -82,6 +92,7 @@ class Run:
         self._vcpu.run = parts.vcpu.run_page
         self._vcpu.control = parts.control
         self._vcpu.routes = parts.routes.handle
+        self._ring = Ring(self._vcpu, parts.vcpu, parts.ring_at)
         self._marks = ffi.new("struct vcpu_mark[]", 1)
         self._code = lib.VCPU_STOPPED
         self._registers: Registers | None = None
@@ -104,6 +115,7 @@ class Run:
             link.start()
         if parts.local is not None:
             parts.local.start()
+        self._ring.start()
         thread.start()
         try:
             self._pump()
@@ -111,6 +123,7 @@ class Run:
             if thread.is_alive():
                 lib.control_raise(parts.control, lib.CONTROL_STOP)
             thread.join()
+            self._ring.close()
             lib.control_clock_stop(parts.control)
             os.close(self._done_fd)
         self._drain()
@@ -144,6 +157,7 @@ class Run:
         if self._code in (lib.VCPU_EVENT, lib.VCPU_LINK_LOST, lib.VCPU_FAILED):
             return
         if self._code != lib.VCPU_STOPPED:
+            lib.vcpu_drain(self._vcpu)
             for link in self._parts.links:
                 lib.link_fence(link.handle)
         lib.vcpu_complete(self._vcpu)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
-from typing import Self
+import mmap
+from collections.abc import Iterable
+from typing import NamedTuple, Self
 
+from devserver.protocol.messages import AddressSpace
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError, KvmError
@@ -19,6 +22,14 @@ _TSS_ADDRESS = 0xFEFF_D000
 
 #: A signal may interrupt the long allocation that KVM_CREATE_VM is.
 _ATTEMPTS = 5
+
+
+class Zone(NamedTuple):
+    """Addresses of one space, port or memory."""
+
+    space: int
+    start: int
+    length: int
 
 
 class Vm:
@@ -78,6 +89,23 @@ class Vm:
         """KVM_IRQ_LINE: drives an interrupt line of the in-kernel controllers."""
         argument = ffi.new("struct kvm_irq_level *", {"irq": line, "level": int(level)})
         abi.call(self.fd, "KVM_IRQ_LINE", argument, self._what)
+
+    def coalesce(self, zones: Iterable[Zone]) -> int | None:
+        """Lets KVM take writes to these places without an exit, as far as it can.
+
+        Returns where its ring lies in a vCPU's mapping, in bytes; None if KVM takes none: then
+        they are exits as others are (api.rst, KVM_REGISTER_COALESCED_MMIO).
+        """
+        checks = {c.name: c for c in abi.CAPABILITIES}
+        page = self._system.check(checks["KVM_CAP_COALESCED_MMIO"])
+        ports = self._system.check(checks["KVM_CAP_COALESCED_PIO"])
+        taken = [z for z in zones if page and (ports or z.space == AddressSpace.MEMORY)]
+        for zone in taken:
+            argument = ffi.new("struct kvm_coalesced_mmio_zone *")
+            argument.addr, argument.size = zone.start, zone.length
+            argument.pio = int(zone.space == AddressSpace.PORT)
+            abi.call(self.fd, "KVM_REGISTER_COALESCED_MMIO", argument, self._what)
+        return page * mmap.PAGESIZE if taken else None
 
     def create_vcpu(self) -> Vcpu:
         """KVM_CREATE_VCPU, with all CPUID leaves that KVM supports."""

@@ -28,18 +28,24 @@ class Module:
 MODULES = (
     Module(
         "kvmshim._native",
-        topics=("kvm", "codec", "link", "vcpu", "floor"),
-        headers=("codec", "control", "floor", "kvm", "link", "vcpu"),
+        topics=("kvm", "codec", "lease", "link", "routes", "vcpu", "coalesced", "floor", "load"),
+        headers=("access", "codec", "control", "floor", "kvm", "lease", "link", "load", "vcpu"),
         sources=(
+            "access",
+            "coalesced",
             "codec",
             "control",
             "floor",
             "kvm",
+            "lease",
+            "lease_use",
             "link",
             "link_receive",
             "link_send",
             "link_wait",
+            "load",
             "patience",
+            "routes",
             "vcpu",
         ),
     ),
@@ -47,7 +53,7 @@ MODULES = (
         "devserver._native",
         topics=("serve",),
         headers=("serve",),
-        sources=("codec", "serve"),
+        sources=("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
     ),
 )
 

@@ -187,6 +187,22 @@ def test_new_devices_follow_the_board_s() -> None:
     assert names == [*(device.name for device in PC_BOARD), "x"]
 
 
+# -- policies ---------------------------------------------------------------------------------
+
+
+def test_a_register_s_policies_are_given_by_its_name() -> None:
+    given = "policies = { THR = 'posted', LSR = 'asked', SCR = ['leased', 'finish'] }"
+    assert wiring(given).policies == {"THR": "posted", "LSR": "asked", "SCR": "finish+leased"}
+
+
+def test_a_strict_device_posts_and_leases_nothing() -> None:
+    assert wiring("policy = 'strict'").policies == {"*": "finish+asked"}
+
+
+def test_the_model_s_policies_stay_unless_they_are_replaced() -> None:
+    assert wiring("policy = 'declared'").policies == wiring("irq = 3").policies == {}
+
+
 # -- mistakes ---------------------------------------------------------------------------------
 
 
@@ -230,7 +246,14 @@ MISTAKES = [
     ("[[device]]\nname = ''", "2: 'name' in [[device]] '': expected a printable name"),
     ("[[device]]\nname = 'x'", "1: [[device]] 'x': it is not on the board and has no 'kind'"),
     (DEVICE + DEVICE, "5: device 'x' is already on line 2"),
-    (DEVICE + "policy = 'posted'", "4: unknown key 'policy' in [[device]] 'x'"),
+    (DEVICE + "policy = 'strikt'", "4: 'policy' in [[device]] 'x': 'strikt' is not supported; did"),
+    (DEVICE + "policies = 'posted'", "4: 'policies' in [[device]] 'x': expected a table such as"),
+    (DEVICE + "policies.THR = 'post'", "'policies.THR' in [[device]] 'x': 'post' is not supported"),
+    (DEVICE + "[device.policies]\n\nA = ['posted', 'x']", "6: 'policies.A.1' in [[device]] 'x':"),
+    (DEVICE + "policies.A = []", "give one of finish, posted, coalesced for writes, one of asked"),
+    (DEVICE + "policies.A = ['posted', 'finish']", "or one of each in a list"),
+    (DEVICE + "policies = { '' = 'asked' }", "4: 'policies.' in [[device]] 'x': expected a print"),
+    (DEVICE + "policy = 'strict'\npolicies = {}", "5: [[device]] 'x': give either 'policy' or"),
     (DEVICE + "port = '0x3f8'", "4: 'port' in [[device]] 'x': expected a number"),
     (DEVICE + "port = true", "4: 'port' in [[device]] 'x': expected a number"),
     (DEVICE + "port = 0x10000", "port 0x10000 is not between 0 and 0xffff"),

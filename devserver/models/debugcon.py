@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from devserver.models.device import Device, Policy, Region, Register
+from collections.abc import Sequence
+
+from devserver.models.device import ANY_LANE, Device, Lease, Policy, Region, Register
 
 #: What a read answers, so that a guest can tell the console from an empty port. QEMU answers it
 #: at every port of its debug console; Bochs at its port E9h.
@@ -23,7 +25,8 @@ class DebugConsole(Device):
                     offset=0,
                     name="DATA",
                     reset=PRESENT,
-                    policy=Policy.POSTED,
+                    policy=Policy.COALESCED,
+                    leased=True,
                     source="Bochs, 'port E9 hack'; QEMU, isa-debugcon",
                 ),
             ),
@@ -36,7 +39,8 @@ class DebugConsole(Device):
                     offset=0,
                     name="DATA",
                     reset=PRESENT,
-                    policy=Policy.POSTED,
+                    policy=Policy.COALESCED,
+                    leased=True,
                     source="Bochs BIOS, information port 402h",
                 ),
             ),
@@ -46,5 +50,12 @@ class DebugConsole(Device):
     def read_data(self, now_ns: int) -> int:
         return PRESENT
 
+    def lease_data(self, now_ns: int) -> Lease:
+        return Lease(value=PRESENT, unaffected=ANY_LANE)
+
     def write_data(self, value: int, now_ns: int) -> None:
         self.emit("tx", bytes((value,)))
+
+    def write_data_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
+        self.emit("tx", values)
+        return True

@@ -24,22 +24,24 @@ the client platform, or in a unit test with no guest at all::
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
-from devserver.models.lease import Hold, Lease, Term
+from devserver.models.context import Bus, Context, NullBus, OptionError, Signal
+from devserver.models.lease import ANY_LANE, Hold, Lease, Term
 from devserver.models.registers import Access, Policy, Region, Register, Space
 from devserver.models.state import StateError, from_plain, to_plain
 
 __all__ = [
+    "ANY_LANE",
     "Access",
     "Bus",
     "Context",
     "Device",
     "Hold",
     "Lease",
+    "NullBus",
     "OptionError",
     "Policy",
     "Region",
@@ -54,56 +56,8 @@ T = TypeVar("T")
 Reader = Callable[[int], int]
 Writer = Callable[[int, int], None]
 Lessor = Callable[[int], Lease | None]
-
-
-class Signal(IntEnum):
-    """What a device can ask of the machine as a whole."""
-
-    EXIT = 1  # end the VM; the value is the guest's exit status
-    RESET = 2  # reset the whole VM
-
-
-class Bus(Protocol):
-    """What a device can do to the world outside it; its owner supplies it."""
-
-    def set_line(self, output: str, level: bool) -> None:
-        """Drives the interrupt line wired to ``output`` to ``level``."""
-
-    def emit(self, channel: str, data: bytes) -> None:
-        """Sends bytes out of the machine through ``channel`` (a serial line's text, say)."""
-
-    def signal(self, signal: Signal, value: int) -> None:
-        """Asks something of the whole machine."""
-
-
-class NullBus:
-    """A bus with nothing on it."""
-
-    def set_line(self, output: str, level: bool) -> None:
-        pass
-
-    def emit(self, channel: str, data: bytes) -> None:
-        pass
-
-    def signal(self, signal: Signal, value: int) -> None:
-        pass
-
-
-class OptionError(ValueError):
-    """A model was given an option that it does not have, or of a wrong type."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a model is built with.
-
-    ``epoch_ns`` is the wall-clock time (UTC, nanoseconds since 1970) at VM time 0; ``options`` are
-    the keys of the device's table in the machine file that the model itself understands.
-    """
-
-    bus: Bus = field(default_factory=NullBus)
-    epoch_ns: int = 0
-    options: Mapping[str, object] = field(default_factory=dict)
+#: Bytes written one after the other and their VM times; False: write them one by one.
+RunWriter = Callable[[bytes, Sequence[int]], bool]
 
 
 def _plain_bytes(rows: Mapping[str, list[tuple[Register, T] | None]]) -> Iterator[tuple[int, T]]:
@@ -114,6 +68,17 @@ def _plain_bytes(rows: Mapping[str, list[tuple[Register, T] | None]]) -> Iterato
             yield offset, entry[1]
 
 
+def _plain_entry(
+    rows: Mapping[str, list[tuple[Register, T] | None]], offset: int, size: int
+) -> T | None:
+    """What serves ``size`` bytes at an offset in every bank, if one register does just that."""
+    entry = rows[""][offset]
+    if entry is None or any(row[offset] is not entry for row in rows.values()):
+        return None
+    register = entry[0]
+    return entry[1] if (register.offset, register.width) == (offset, size) else None
+
+
 class Device:
     """Base of every device model.
 
@@ -122,6 +87,9 @@ class Device:
     dataclass, and an ``Options`` dataclass if they take options. For a register ``FOO`` they
     define ``read_foo(now_ns) -> int`` and ``write_foo(value, now_ns)``, unless the register
     names a ``storage`` field of the state. Values are unsigned and fit the register's width.
+
+    Where many bytes may be written to one register in a row, ``write_foo_run(values, times_ns) ->
+    bool`` takes them all at once, or leaves everything as it is and returns False.
 
     For a leased register they define ``lease_foo(now_ns) -> Lease | None``, None where the client
     is to ask: because a read would change something now, or because the answer can't be said in
@@ -158,6 +126,7 @@ class Device:
         self._quick_readers: dict[tuple[str, int], Reader] = {}
         self._quick_writers: dict[tuple[str, int], Writer] = {}
         self._lessors: dict[tuple[str, str, int], Lessor | None] = {}
+        self._run_writers: dict[tuple[str, str, int], RunWriter | None] = {}
         for region in self.regions:
             self._bind(region)
         self.started()
@@ -248,9 +217,7 @@ class Device:
 
         It is that of the register which is selected now, where banks share the offset.
         """
-        bank = self.bank()
-        key = (region, bank if bank in self._readers[region] else "", offset)
-        lessor = self._lessors.get(key)
+        lessor = self._lessors.get((region, self._bank_of(region), offset))
         return None if lessor is None else lessor(now_ns)
 
     def can_lease(self, register: Register) -> bool:
@@ -285,6 +252,30 @@ class Device:
             writer(part, now_ns)
             done += take
 
+    def plain_reader(self, region: str, offset: int, size: int) -> Reader | None:
+        """What a read there comes down to, if that is the same call whatever the state.
+
+        It is so where one register as wide as the read answers, in every bank. The value is not
+        masked.
+        """
+        return _plain_entry(self._readers[region], offset, size)
+
+    def plain_writer(self, region: str, offset: int, size: int) -> Writer | None:
+        """What a write there comes down to; see :meth:`plain_reader`. The value must fit."""
+        return _plain_entry(self._writers[region], offset, size)
+
+    def run_writer(self, region: str, offset: int) -> RunWriter | None:
+        """What takes many bytes written to ``offset`` at once, in the bank that is selected now."""
+        return self._run_writers.get((region, self._bank_of(region), offset))
+
+    def has_run_writer(self, region: str, offset: int) -> bool:
+        """Whether there is such a thing in any bank."""
+        return any(
+            run is not None
+            for (name, _, at), run in self._run_writers.items()
+            if name == region and at == offset
+        )
+
     def reset(self) -> None:
         """Power-on reset: a fresh state, lines low."""
         self.state = self.State()
@@ -311,6 +302,11 @@ class Device:
         self.state = from_plain(self.State, snapshot.get("state"), self.kind)
 
     # -- inner workings -----------------------------------------------------------------------
+
+    def _bank_of(self, region: str) -> str:
+        """The bank that is selected, if the region has it."""
+        bank = self.bank()
+        return bank if bank in self._readers[region] else ""
 
     def _parse_options(self, given: Mapping[str, object]) -> Any:
         known = {f.name: f for f in dataclasses.fields(self.Options)}
@@ -342,8 +338,10 @@ class Device:
                     self._lessors[region.name, bank, register.offset] = self._lessor(register)
             if register.access.writable:
                 writer = (register, self._writer(register))
+                run: RunWriter | None = getattr(self, f"write_{register.name.lower()}_run", None)
                 for bank in chosen:
                     self._writers[region.name][bank][places] = [writer] * register.width
+                    self._run_writers[region.name, bank, register.offset] = run
         for offset, serve_read in _plain_bytes(self._readers[region.name]):
             self._quick_readers[region.name, offset] = serve_read
         for offset, serve_write in _plain_bytes(self._writers[region.name]):

@@ -17,6 +17,9 @@ MAX_TERMS = 4
 #: Lanes that a lease can name; writes to further ones change every lease of the device.
 LANES = 64
 
+#: An ``unaffected`` that names every lane.
+ANY_LANE = (1 << LANES) - 1
+
 _WORD = (1 << 64) - 1
 
 

@@ -35,16 +35,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devserver.models.device import (
-    Access,
     Device,
+    Lease,
     OptionError,
-    Policy,
-    Region,
-    Register,
     StateError,
+    Term,
 )
 from devserver.models.rtc_calendar import UNIX_EPOCH, ClockFace, Cmos, Format
-from devserver.models.rtc_registers import RegisterA, RegisterB, RegisterC, RegisterD
+from devserver.models.rtc_registers import (
+    A_RESET,
+    B_RESET,
+    DIVIDER_32KHZ,
+    IO,
+    RegisterA,
+    RegisterB,
+    RegisterC,
+    RegisterD,
+)
 
 SIZE_BYTES = 128
 SECOND_NS = 1_000_000_000
@@ -57,11 +64,7 @@ UIP_NS = _UIP_TICKS * _TICK_NUMERATOR_NS // _TICK_DENOMINATOR
 
 
 _DIVIDER_MASK = RegisterA.DV2 | RegisterA.DV1 | RegisterA.DV0
-_DIVIDER_32KHZ = RegisterA.DV1
 _RATE_MASK = 0x0F
-#: The PC BIOS selects the 32.768 kHz divider and a 1024 Hz rate; BCD and 24 hours.
-_A_RESET = int(_DIVIDER_32KHZ | RegisterA.RS2 | RegisterA.RS1)
-_B_RESET = int(RegisterB.HOURS24)
 
 #: The bank of registers that the data port shows, where it is not "nvram".
 _BANKS: dict[int, str] = {
@@ -73,7 +76,14 @@ _BANKS: dict[int, str] = {
     Cmos.CENTURY: "clock",
 }
 
-_SHEET = "MC146818 data sheet"
+_ALARM = (Cmos.SECONDS_ALARM, Cmos.MINUTES_ALARM, Cmos.HOURS_ALARM)
+
+#: Selecting what is selected already leaves a lease of the data port as it is.
+_INDEX_LANE = 1 << 0
+
+
+def _lease(value: int, *terms: Term, until_ns: int = 0) -> Lease:
+    return Lease(value=value, terms=terms, until_ns=until_ns, steady=_INDEX_LANE)
 
 
 def period_ticks(rate: int) -> int:
@@ -95,62 +105,8 @@ class Mc146818(Device):
 
     kind = "mc146818"
     outputs = ("irq",)
-    regions = (
-        Region(
-            name="io",
-            size=2,
-            registers=(
-                Register(
-                    offset=0,
-                    name="INDEX",
-                    access=Access.WO,
-                    policy=Policy.POSTED,
-                    source="PC/AT Technical Reference, port 70h",
-                ),
-                Register(
-                    offset=1,
-                    name="CLOCK",
-                    bank="clock",
-                    source=f"{_SHEET}, time, calendar and alarm locations",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_A",
-                    bank="A",
-                    reset=_A_RESET,
-                    source=f"{_SHEET}, register A",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_B",
-                    bank="B",
-                    reset=_B_RESET,
-                    source=f"{_SHEET}, register B",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_C",
-                    bank="C",
-                    access=Access.RO,
-                    source=f"{_SHEET}, register C",
-                ),
-                Register(
-                    offset=1,
-                    name="REGISTER_D",
-                    bank="D",
-                    access=Access.RO,
-                    reset=int(RegisterD.VRT),
-                    source=f"{_SHEET}, register D",
-                ),
-                Register(
-                    offset=1,
-                    name="NVRAM",
-                    bank="nvram",
-                    source=f"{_SHEET}, static CMOS RAM; PC/AT Technical Reference",
-                ),
-            ),
-        ),
-    )
+    leases_move_with_time = False
+    regions = (IO,)
 
     @dataclass
     class State:
@@ -158,8 +114,8 @@ class Mc146818(Device):
         and flags stand at. While the chain is held in reset both have no meaning."""
 
         index: int = 0
-        register_a: int = _A_RESET
-        register_b: int = _B_RESET
+        register_a: int = A_RESET
+        register_b: int = B_RESET
         register_c: int = 0
         memory: bytearray = field(default_factory=lambda: bytearray(SIZE_BYTES))
         phase_ns: int = 0
@@ -263,11 +219,53 @@ class Mc146818(Device):
     def read_register_d(self, now_ns: int) -> int:
         return int(RegisterD.VRT)
 
+    # -- leases: a read of C clears it, all others change nothing --------------------------------
+
+    def lease_nvram(self, now_ns: int) -> Lease:
+        return _lease(self.state.memory[self.state.index])
+
+    def lease_register_b(self, now_ns: int) -> Lease:
+        return _lease(self.state.register_b)
+
+    def lease_register_d(self, now_ns: int) -> Lease:
+        return _lease(int(RegisterD.VRT))
+
+    def lease_clock(self, now_ns: int) -> Lease:
+        """The byte as it stands; that of a running clock until the next update."""
+        byte = self._shown_at(now_ns)[self.state.index]
+        if self.state.index in _ALARM or not self._updating:
+            return _lease(byte)
+        return _lease(byte, until_ns=self._second_ends_ns(now_ns))
+
+    def lease_register_a(self, now_ns: int) -> Lease:
+        """UIP comes and goes each second: the second half of a period, as a lease has it."""
+        if not self._updating:
+            return _lease(self.state.register_a)
+        begin_ns = -self.state.phase_ns % SECOND_NS  # of a second: the earliest since VM time 0
+        period_ns, until_ns = SECOND_NS, 0
+        length_ns = SECOND_NS - UIP_NS
+        if now_ns < begin_ns:  # the second in which the VM started
+            period_ns, until_ns = 0, begin_ns
+            begin_ns, length_ns = 0, max(0, begin_ns - UIP_NS)
+        uip = Term(
+            num=1,
+            den=1,
+            origin=begin_ns,
+            period=period_ns,
+            length=length_ns,
+            start=0,
+            start2=int(RegisterA.UIP),
+        )
+        return _lease(self.state.register_a, uip, until_ns=until_ns)
+
+    def _second_ends_ns(self, now_ns: int) -> int:
+        return now_ns + SECOND_NS - (now_ns + self.state.phase_ns) % SECOND_NS
+
     # -- the divider chain ----------------------------------------------------------------------
 
     @property
     def _running(self) -> bool:
-        return self.state.register_a & _DIVIDER_MASK <= _DIVIDER_32KHZ
+        return self.state.register_a & _DIVIDER_MASK <= DIVIDER_32KHZ
 
     @property
     def _updating(self) -> bool:
@@ -278,8 +276,7 @@ class Mc146818(Device):
         return bool(self.state.register_c & self.state.register_b)
 
     def _update_is_near(self, now_ns: int) -> bool:
-        left_ns = SECOND_NS - (now_ns + self.state.phase_ns) % SECOND_NS
-        return self._updating and left_ns <= UIP_NS
+        return self._updating and self._second_ends_ns(now_ns) - now_ns <= UIP_NS
 
     def _catch_up(self, now_ns: int) -> None:
         """Brings time and flags to ``now_ns``."""
@@ -351,21 +348,31 @@ class Mc146818(Device):
 
     # -- time and calendar ----------------------------------------------------------------------
 
-    def _face(self) -> ClockFace:
+    def _face(self, memory: bytearray | None = None) -> ClockFace:
         enabled = self.state.register_b
         form = Format(
             binary=bool(enabled & RegisterB.DM), hours24=bool(enabled & RegisterB.HOURS24)
         )
-        return ClockFace(self.state.memory, form)
+        return ClockFace(self.state.memory if memory is None else memory, form)
 
     def _update(self, updates: int) -> bool:
         """Runs that many update cycles; returns whether the alarm matched after one of them."""
-        if not self.state.register_b & RegisterB.DSE:
-            return self._face().run(updates)
-        matched, self.state.fell_back = self._face().run_daylight_saving(
-            updates, self.state.fell_back
-        )
+        matched, self.state.fell_back = self._run(self._face(), updates)
         return matched
+
+    def _run(self, face: ClockFace, updates: int) -> tuple[bool, bool]:
+        if self.state.register_b & RegisterB.DSE:
+            return face.run_daylight_saving(updates, self.state.fell_back)
+        return face.run(updates), self.state.fell_back
+
+    def _shown_at(self, now_ns: int) -> bytearray:
+        """The memory as it will be at a VM time, which is not before that of the registers."""
+        memory = bytearray(self.state.memory)
+        chain_ns = now_ns + self.state.phase_ns
+        updates = chain_ns // SECOND_NS - self.state.chain_ns // SECOND_NS
+        if self._updating and updates > 0:
+            self._run(self._face(memory), updates)
+        return memory
 
     def _describe_memory(self) -> None:
         """Tells a BIOS the size of memory, where the PC/AT and its successors keep it."""

@@ -10,20 +10,38 @@ I/O" (port 61h).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
 
-from devserver.models.device import Access, Device, Policy, Region, Register, StateError
-from devserver.models.pit_counter import PitCounter, ReadWrite
-
-#: The clock runs at 14.31818... MHz / 12 = 105/88 MHz, so that 21 pulses take exactly 17600 ns.
-PULSES = 21
-PULSES_NS = 17600
+from devserver.models.device import (
+    Access,
+    Device,
+    Hold,
+    Lease,
+    Policy,
+    Region,
+    Register,
+    StateError,
+)
+from devserver.models.pit_counter import LAST_NS, PitCounter, ReadWrite, pulse_ns, pulses_at
+from devserver.models.pit_leases import Outlook, View, counter_lease, toggling
 
 #: What counter 1 would make of its usual count: port B's refresh bit toggles each 15.0857 µs.
 REFRESH_PULSES = 18
+_REFRESHING = View((toggling(REFRESH_PULSES),))
+
+
+class Lane(IntEnum):
+    """The ports in the order in which a lease names them: both regions, end to end."""
+
+    COUNTER0 = 0
+    COUNTER1 = 1
+    COUNTER2 = 2
+    CONTROL = 3
+    PORTB = 4
 
 
 class Select(IntEnum):
@@ -62,27 +80,46 @@ _REFRESH = int(PortB.REFRESH)
 _TIMER2_OUT = int(PortB.TIMER2_OUT)
 _READ_BACK_COUNTERS = (int(ReadBack.CNT0), int(ReadBack.CNT1), int(ReadBack.CNT2))
 
+_COUNTER_SOURCE = (
+    'Intel 8254 datasheet, "Write Operations" and "Read Operations"; a count starts to run at the '
+    "first CLK pulse after the write"
+)
+
+# Every write carries the VM time of the guest's OUT, and is applied at that time however late it
+# comes. Only an edge of OUT 0 happens by itself here, so only writes that move it can come too
+# late: an interrupt of the old count may be raised before they arrive. The count of counter 0 is
+# therefore waited for. It ends the programming, and the control word before it has been applied by
+# then: no interrupt of the old count reaches the guest after its new one was taken. What moves
+# the others shows in reads alone, and no read passes a write.
 COUNTERS = Region(
     name="counters",
     size=4,
     registers=(
+        Register(
+            offset=Lane.COUNTER0,
+            name="COUNTER0",
+            policy=Policy.FINISH,
+            leased=True,
+            source=f"{_COUNTER_SOURCE}, and an interrupt of the old count comes before that",
+        ),
         *(
             Register(
-                offset=n,
-                name=f"COUNTER{n}",
-                policy=Policy.FINISH,
-                source='Intel 8254 datasheet, "Write Operations" and "Read Operations"; '
-                "a count starts to run at the first CLK pulse after the write",
+                offset=lane,
+                name=lane.name,
+                policy=Policy.POSTED,
+                leased=True,
+                source=_COUNTER_SOURCE,
             )
-            for n in range(3)
+            for lane in (Lane.COUNTER1, Lane.COUNTER2)
         ),
         Register(
-            offset=3,
+            offset=Lane.CONTROL,
             name="CONTROL",
             access=Access.WO,
-            policy=Policy.FINISH,
+            policy=Policy.POSTED,
             source='Intel 8254 datasheet, "Control Word Format", "Counter Latch Command" and '
-            '"Read-Back Command"; OUT changes at once, and the control port cannot be read',
+            '"Read-Back Command"; a latch command holds the count of its own moment, a control '
+            "word takes effect with the count that follows, and the port cannot be read",
         ),
     ),
 )
@@ -94,9 +131,10 @@ PORTB = Region(
         Register(
             offset=0,
             name="PORTB",
-            policy=Policy.FINISH,
+            policy=Policy.POSTED,
+            leased=True,
             source='IBM PC/AT Technical Reference, "System Board I/O", port 61h; its gate bit '
-            "starts measurements, so a write is not left behind",
+            "starts measurements, at the moment of the write",
         ),
     ),
 )
@@ -109,14 +147,12 @@ WINDOW_NS = 100_000_000
 MAX_EDGES = 4000
 
 
-def pulses_at(now_ns: int) -> int:
-    """How many CLK pulses have passed at VM time ``now_ns``."""
-    return now_ns * PULSES // PULSES_NS
+#: Of a control word, the bits that make it the latch command of one counter.
+_LATCH_MASK = 0xF0
 
 
-def pulse_ns(pulse: int) -> int:
-    """The first whole nanosecond of VM time at which pulse number ``pulse`` has passed."""
-    return -(-pulse * PULSES_NS // PULSES)
+def _bits(lanes: Iterable[Lane]) -> int:
+    return sum(1 << lane for lane in lanes)
 
 
 def _power_on() -> list[PitCounter]:
@@ -134,6 +170,7 @@ class Pit8254(Device):
     kind = "pit8254"
     regions = (COUNTERS, PORTB)
     outputs = ("irq",)
+    leases_move_with_time = False
 
     @dataclass
     class State:
@@ -154,16 +191,30 @@ class Pit8254(Device):
     # -- time: the only thing that happens by itself is an edge of counter 0's OUT --------------
 
     def started(self) -> None:
+        self._outlooks = [Outlook() for _ in self.state.counters]
         self._schedule()
 
     def load(self, snapshot: Mapping[str, Any]) -> None:
         before = self.state
         super().load(snapshot)
-        found = len(self.state.counters)
-        if found != len(Select) - 1:
+        if fault := self._fault():
             self.state = before
-            raise StateError(f"{self.kind}: snapshot has {found} counters, the chip has 3")
-        self._schedule()
+            raise StateError(f"{self.kind}: {fault}")
+        self.started()
+
+    def _fault(self) -> str | None:
+        """What makes the state one that the chip is never in, or None."""
+        state, found = self.state, len(self.state.counters)
+        if found != len(Select) - 1:
+            return f"snapshot has {found} counters, the chip has 3"
+        for index, counter in enumerate(state.counters):
+            if fault := counter.fault():
+                return f"snapshot of counter {index}: {fault}"
+        if not 0 <= state.portb <= _PORTB_WRITABLE:
+            return f"snapshot of port B is {state.portb}, and not from 0 to {_PORTB_WRITABLE}"
+        if not (0 <= state.window <= LAST_NS // WINDOW_NS and 0 <= state.edges <= MAX_EDGES):
+            return f"snapshot has {state.edges} edges in window {state.window}"
+        return None
 
     def deadline_ns(self) -> int | None:
         state = self.state
@@ -220,6 +271,59 @@ class Pit8254(Device):
         counter.run_to(pulses_at(now_ns))
         return counter
 
+    def _touched(self, index: int, now_ns: int) -> PitCounter:
+        """A counter brought to VM time ``now_ns``, of which the guest changes the future."""
+        self._outlooks[index].forget()
+        return self._counter(index, now_ns)
+
+    # -- leases: asking for them moves nothing, since a write of an earlier moment may follow ----
+
+    def _seen(self, index: int, now_ns: int) -> PitCounter | None:
+        """A copy of a counter, brought to ``now_ns``; None if it is beyond that."""
+        counter = copy(self.state.counters[index])
+        counter.run_to(pulses_at(now_ns))
+        return counter if counter.clock == pulses_at(now_ns) else None
+
+    def _lease_counter(self, lane: Lane, now_ns: int) -> Lease | None:
+        counter = self._seen(lane, now_ns)
+        if counter is None:
+            return None
+        foreign = {Lane.COUNTER0, Lane.COUNTER1, Lane.COUNTER2, Lane.PORTB} - {lane}
+        if lane == Lane.COUNTER2:
+            foreign.remove(Lane.PORTB)
+        return counter_lease(
+            counter,
+            self._outlooks[lane],
+            now_ns,
+            unaffected=_bits(foreign),
+            steady=_bits({Lane.PORTB}),
+            latch=Hold(lane=Lane.CONTROL, mask=_LATCH_MASK, match=lane << 6),
+        )
+
+    def lease_counter0(self, now_ns: int) -> Lease | None:
+        return self._lease_counter(Lane.COUNTER0, now_ns)
+
+    def lease_counter1(self, now_ns: int) -> Lease | None:
+        return self._lease_counter(Lane.COUNTER1, now_ns)
+
+    def lease_counter2(self, now_ns: int) -> Lease | None:
+        return self._lease_counter(Lane.COUNTER2, now_ns)
+
+    def lease_portb(self, now_ns: int) -> Lease | None:
+        counter = self._seen(2, now_ns)
+        if counter is None:
+            return None
+        out = self._outlooks[2].out(counter, now_ns)
+        _, refresh = _REFRESHING.parts(mask=_REFRESH, times=_REFRESH)
+        value, terms = out.parts(mask=_TIMER2_OUT, times=_TIMER2_OUT)
+        return Lease(
+            value=self.state.portb | value,
+            terms=refresh + terms,
+            until_ns=out.until_ns,
+            unaffected=_bits({Lane.COUNTER0, Lane.COUNTER1}),
+            steady=_bits({Lane.PORTB}),
+        )
+
     # -- the counters' ports --------------------------------------------------------------------
 
     def read_counter0(self, now_ns: int) -> int:
@@ -232,16 +336,16 @@ class Pit8254(Device):
         return self._counter(2, now_ns).read()
 
     def write_counter0(self, value: int, now_ns: int) -> None:
-        timer = self._counter(0, now_ns)
+        timer = self._touched(0, now_ns)
         was = timer.out
         timer.write(value)
         self._timer_changed(was)
 
     def write_counter1(self, value: int, now_ns: int) -> None:
-        self._counter(1, now_ns).write(value)
+        self._touched(1, now_ns).write(value)
 
     def write_counter2(self, value: int, now_ns: int) -> None:
-        self._counter(2, now_ns).write(value)
+        self._touched(2, now_ns).write(value)
 
     def write_control(self, value: int, now_ns: int) -> None:
         """A control word, or one of the two commands that share its port."""
@@ -254,6 +358,7 @@ class Pit8254(Device):
             counter.latch_count()
             return
         was = counter.out
+        self._outlooks[select].forget()
         counter.program(value)
         if select == Select.COUNTER0:
             self._timer_changed(was)
@@ -285,5 +390,7 @@ class Pit8254(Device):
         return value
 
     def write_portb(self, value: int, now_ns: int) -> None:
-        self._counter(2, now_ns).set_gate(bool(value & PortB.TIMER2_GATE))
+        gate = bool(value & PortB.TIMER2_GATE)
+        if gate != self.state.counters[2].gate:
+            self._touched(2, now_ns).set_gate(gate)
         self.state.portb = value & _PORTB_WRITABLE

@@ -17,6 +17,36 @@ from enum import IntEnum
 
 from devserver.models.pit_modes import MODES, Mode
 
+#: The clock runs at 14.31818... MHz / 12 = 105/88 MHz, so that 21 pulses take exactly 17600 ns.
+PULSES = 21
+PULSES_NS = 17600
+
+
+def pulses_at(now_ns: int) -> int:
+    """How many CLK pulses have passed at VM time ``now_ns``."""
+    return now_ns * PULSES // PULSES_NS
+
+
+def pulse_ns(pulse: int) -> int:
+    """The first whole nanosecond of VM time at which pulse number ``pulse`` has passed."""
+    return -(-pulse * PULSES_NS // PULSES)
+
+
+#: The most that VM time can come to, in nanoseconds: it has 64 bits on the wire.
+LAST_NS = (1 << 64) - 1
+
+#: The values that the fields of a counter's state can have.
+_RANGES = {
+    "control": (0x10, 0x3F),
+    "clock": (0, LAST_NS * PULSES // PULSES_NS),
+    "count_register": (0, 0xFFFF),
+    "element": (0, 0xFFFF),
+    "write_lsb": (0, 0xFF),
+    "latched_count": (0, 0xFFFF),
+    "latched_reads": (0, 2),
+    "latched_status": (0, 0xFF),
+}
+
 
 class ReadWrite(IntEnum):
     """The RW1, RW0 field of a control word: which bytes of a count cross the bus."""
@@ -68,6 +98,21 @@ class PitCounter:
     @property
     def mode(self) -> Mode:
         return MODES[self.control >> 1 & 7]
+
+    def fault(self) -> str | None:
+        """What makes this a state that no counter is in, or None; for states from elsewhere."""
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                return f"{name} is {value}, and not from {low} to {high}"
+        if self.counting and self.count_register is None:
+            return "it counts, but has no count"
+        if self.latched_count is not None and self.latched_reads == 0:
+            return "a count is latched, but no read of it is to come"
+        edge = self.next_edge()
+        if edge is not None and edge <= self.clock:
+            return f"OUT is to change at pulse {edge}, and {self.clock} have passed"
+        return None
 
     # -- time -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ port).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devserver.models.device import Device, Policy, Region, Register
@@ -25,7 +26,8 @@ class PostCode(Device):
                     offset=0,
                     name="CODE",
                     storage="code",
-                    policy=Policy.POSTED,
+                    policy=Policy.COALESCED,
+                    leased=True,
                     source="PC/AT Technical Reference, port 80h",
                 ),
             ),
@@ -41,3 +43,8 @@ class PostCode(Device):
     def write_code(self, value: int, now_ns: int) -> None:
         self.state.code = value
         self.emit("code", bytes((value,)))
+
+    def write_code_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
+        self.state.code = values[-1]
+        self.emit("code", values)
+        return True

@@ -36,18 +36,23 @@ serial/parallel adapter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from devserver.models.device import Device
-from devserver.models.registers import Access, Policy, Region, Register
+from devserver.models.device import Device, Lease
+from devserver.models.registers import Region
 from devserver.models.uart_fifo import Receiver, Transmitter
 from devserver.models.uart_registers import (
+    DATA,
+    DIVISOR,
+    POWER_ON_DIVISOR,
+    POWER_ON_LINES,
+    REGISTERS,
     TRIGGER_LEVELS,
     Fcr,
     Ier,
     Iir,
     Lcr,
-    Lsr,
     Mcr,
     Msr,
     bit_ns,
@@ -56,46 +61,8 @@ from devserver.models.uart_registers import (
     word_mask,
 )
 
-DATA = "data"  # the bank of offsets 0 and 1 while DLAB is 0
-DIVISOR = "divisor"  # and while it is 1
-
-POWER_ON_DIVISOR = 12
-POWER_ON_LINES = Msr.DCD | Msr.DSR | Msr.CTS
-
-REGISTERS = (
-    Register(offset=0, name="RBR", bank=DATA, access=Access.RO, source="PC16550D 8.0"),
-    Register(
-        offset=0,
-        name="THR",
-        bank=DATA,
-        access=Access.WO,
-        policy=Policy.POSTED,
-        source="PC16550D 8.0",
-    ),
-    Register(offset=1, name="IER", bank=DATA, storage="ier", source="PC16550D 8.7"),
-    Register(
-        offset=0,
-        name="DLL",
-        bank=DIVISOR,
-        reset=POWER_ON_DIVISOR,
-        policy=Policy.POSTED,  # must not spoil the policy of THR, with which it shares the port
-        source="PC16550D 8.3",
-    ),
-    Register(offset=1, name="DLM", bank=DIVISOR, source="PC16550D 8.3"),
-    Register(offset=2, name="IIR", access=Access.RO, reset=Iir.NONE, source="PC16550D 8.6"),
-    Register(offset=2, name="FCR", access=Access.WO, source="PC16550D 8.5"),
-    Register(offset=3, name="LCR", storage="lcr", source="PC16550D 8.1"),
-    Register(offset=4, name="MCR", storage="mcr", source="PC16550D 8.8"),
-    Register(
-        offset=5,
-        name="LSR",
-        access=Access.RO,  # writes are for factory tests only
-        reset=Lsr.THRE | Lsr.TEMT,
-        source="PC16550D 8.4",
-    ),
-    Register(offset=6, name="MSR", access=Access.RO, reset=POWER_ON_LINES, source="PC16550D 8.9"),
-    Register(offset=7, name="SCR", policy=Policy.POSTED, storage="scr", source="PC16550D 8.10"),
-)
+#: Lanes of the writes that may be posted.
+_THR_LANE, _SCR_LANE = 1 << 0, 1 << 7
 
 
 class Uart16550(Device):
@@ -162,6 +129,18 @@ class Uart16550(Device):
         else:
             self._send(value, now_ns)
             self._raise_thre_interrupt()
+
+    def write_thr_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
+        if not self._sends_freely() or self.state.ier & Ier.ETBEI or self.state.thre_pending:
+            return False
+        mask = self._wire_mask()
+        self.emit("tx", values if mask == 0xFF else bytes([value & mask for value in values]))
+        return True
+
+    def _sends_freely(self) -> bool:
+        """Whether a character written goes out at once and touches nothing else here."""
+        state = self.state
+        return not (self.options.paced or state.mcr & Mcr.LOOP or state.lcr & Lcr.SB)
 
     def feed(self, channel: str, data: bytes, now_ns: int) -> int:
         rx, fifo = self.state.rx, self._fifo
@@ -315,6 +294,51 @@ class Uart16550(Device):
         if before & ~after & Msr.RI:
             self.state.modem_deltas |= Msr.TERI
         self._drive_irq()
+
+    # -- leases -------------------------------------------------------------------------------
+
+    # Writes that are waited for need not be looked at: a lease that they change is said anew
+    # before they end. So only lanes of writes that may be posted count.
+
+    def _lease(self, value: int, unaffected: int) -> Lease:
+        return Lease(value=value, unaffected=unaffected)
+
+    def lease_ier(self, now_ns: int) -> Lease:
+        return self._lease(self.state.ier, _THR_LANE | _SCR_LANE)
+
+    def lease_lcr(self, now_ns: int) -> Lease:
+        return self._lease(self.state.lcr, _THR_LANE | _SCR_LANE)
+
+    def lease_mcr(self, now_ns: int) -> Lease:
+        return self._lease(self.state.mcr, _THR_LANE | _SCR_LANE)
+
+    def lease_scr(self, now_ns: int) -> Lease:
+        return self._lease(self.state.scr, _THR_LANE)
+
+    def lease_lsr(self, now_ns: int) -> Lease | None:
+        rx = self.state.rx
+        if rx.line_status:
+            return None
+        value = rx.status(self._fifo) | self.state.tx.status
+        return self._lease(value, self._unless_sending_matters())
+
+    def lease_msr(self, now_ns: int) -> Lease | None:
+        if self.state.modem_deltas:
+            return None
+        return self._lease(self._modem_lines(), _THR_LANE | _SCR_LANE)
+
+    def lease_iir(self, now_ns: int) -> Lease | None:
+        source = self._interrupt()
+        if source == Iir.THR_EMPTY:
+            return None
+        unaffected = self._unless_sending_matters()
+        if self.state.ier & Ier.ETBEI:
+            unaffected &= ~_THR_LANE
+        value = source | Iir.FIFOS_ENABLED if self._fifo else source
+        return self._lease(int(value), unaffected)
+
+    def _unless_sending_matters(self) -> int:
+        return _THR_LANE | _SCR_LANE if self._sends_freely() else _SCR_LANE
 
     # -- the serial line ----------------------------------------------------------------------
 

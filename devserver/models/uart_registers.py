@@ -1,4 +1,4 @@
-"""Register bits of the 16550 UART, and what its line settings amount to on the wire.
+"""The registers of the 16550 UART with their bits, and what its line settings are on the wire.
 
 Every member is a mask, not a bit number. They are ``IntEnum``, not ``IntFlag``, because combining
 those with a plain ``int`` costs a microsecond, and a guest polls these registers.
@@ -9,6 +9,8 @@ Source: National Semiconductor PC16550D datasheet, section 8.0 (Registers).
 from __future__ import annotations
 
 from enum import IntEnum
+
+from devserver.models.registers import Access, Policy, Register
 
 CLOCK_HZ = 1_843_200  # the crystal of a PC's serial port
 CLOCKS_PER_BIT = 16  # after the divisor
@@ -139,3 +141,67 @@ def break_errors(lcr: int) -> int:
     """
     wrong_parity = lcr & Lcr.PEN and not lcr & Lcr.EPS
     return Lsr.BI | Lsr.FE | (Lsr.PE if wrong_parity else 0)
+
+
+DATA = "data"  # the bank of offsets 0 and 1 while DLAB is 0
+DIVISOR = "divisor"  # and while it is 1
+
+POWER_ON_DIVISOR = 12
+POWER_ON_LINES = Msr.DCD | Msr.DSR | Msr.CTS
+
+REGISTERS = (
+    Register(offset=0, name="RBR", bank=DATA, access=Access.RO, source="PC16550D 8.0"),
+    Register(
+        offset=0,
+        name="THR",
+        bank=DATA,
+        access=Access.WO,
+        policy=Policy.COALESCED,
+        source="PC16550D 8.0",
+    ),
+    Register(offset=1, name="IER", bank=DATA, leased=True, storage="ier", source="PC16550D 8.7"),
+    Register(
+        offset=0,
+        name="DLL",
+        bank=DIVISOR,
+        reset=POWER_ON_DIVISOR,
+        policy=Policy.COALESCED,  # must not spoil the policy of THR, with which it shares the port
+        source="PC16550D 8.3",
+    ),
+    Register(offset=1, name="DLM", bank=DIVISOR, source="PC16550D 8.3"),
+    Register(
+        offset=2,
+        name="IIR",
+        access=Access.RO,
+        reset=Iir.NONE,
+        leased=True,  # while reading it would clear nothing
+        source="PC16550D 8.6",
+    ),
+    Register(offset=2, name="FCR", access=Access.WO, source="PC16550D 8.5"),
+    Register(offset=3, name="LCR", leased=True, storage="lcr", source="PC16550D 8.1"),
+    Register(offset=4, name="MCR", leased=True, storage="mcr", source="PC16550D 8.8"),
+    Register(
+        offset=5,
+        name="LSR",
+        access=Access.RO,  # writes are for factory tests only
+        reset=Lsr.THRE | Lsr.TEMT,
+        leased=True,  # while there is no error that reading it would clear
+        source="PC16550D 8.4",
+    ),
+    Register(
+        offset=6,
+        name="MSR",
+        access=Access.RO,
+        reset=POWER_ON_LINES,
+        leased=True,  # while there are no changes that reading it would clear
+        source="PC16550D 8.9",
+    ),
+    Register(
+        offset=7,
+        name="SCR",
+        policy=Policy.COALESCED,
+        leased=True,
+        storage="scr",
+        source="PC16550D 8.10",
+    ),
+)

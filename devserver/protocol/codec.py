@@ -229,24 +229,27 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Takes bytes from the stream; returns the payloads that are complete now."""
+        return list(self.payloads(data))
+
+    def payloads(self, data: bytes) -> Iterator[bytes]:
+        """The same one by one: those before a frame that is too long come before the error."""
         buffer = self._buffer
         buffer += data
-        payloads: list[bytes] = []
         at = 0
-        while len(buffer) - at >= limits.FRAME_HEADER_BYTES:
-            (length,) = _FRAME.unpack_from(buffer, at)
-            if length > limits.MAX_FRAME_BYTES:
-                raise _malformed(
-                    f"a frame of {length} bytes; at most {limits.MAX_FRAME_BYTES} are allowed"
-                )
-            end = at + limits.FRAME_HEADER_BYTES + length
-            if end > len(buffer):
-                break
-            payloads.append(bytes(buffer[at + limits.FRAME_HEADER_BYTES : end]))
-            at = end
-        if at:
+        try:
+            while len(buffer) - at >= limits.FRAME_HEADER_BYTES:
+                (length,) = _FRAME.unpack_from(buffer, at)
+                if length > limits.MAX_FRAME_BYTES:
+                    raise _malformed(
+                        f"a frame of {length} bytes; at most {limits.MAX_FRAME_BYTES} are allowed"
+                    )
+                start, end = at + limits.FRAME_HEADER_BYTES, at + limits.FRAME_HEADER_BYTES + length
+                if end > len(buffer):
+                    break
+                at = end
+                yield bytes(buffer[start:end])
+        finally:
             del buffer[:at]
-        return payloads
 
     def is_empty(self) -> bool:
         """Whether no part of a frame is held."""

@@ -19,7 +19,7 @@ checked against those that the handshake settled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -100,26 +100,56 @@ _SESSION_STEPS = frozenset(
 
 M = TypeVar("M", bound=Any)
 
+#: What :attr:`Connection.counters` counts, by index; ``struct serve_counters`` has the same.
+COUNTERS = (
+    "sent",
+    "received",
+    "acknowledged",
+    "posted",
+    "confirmed",
+    "window_start",
+    "unacknowledged",
+)
+_SENT, _RECEIVED, _ACKNOWLEDGED, _POSTED, _CONFIRMED, _WINDOW_START, _UNACKNOWLEDGED = range(
+    len(COUNTERS)
+)
+
 
 class Connection:
     """One end of a conversation.
 
-    ``sent`` and ``received`` are the last sequence numbers in each direction; ``acknowledged`` is
-    the highest number of one's own that the peer has confirmed.
+    ``counters`` may be replaced by another sequence of the same numbers, which something else
+    counts on as well (the data loop in C does). Beside the sequence numbers these are, at a server:
+    writes ``posted`` to it, those that it has ``confirmed`` and that it had confirmed when it last
+    spoke (where the window starts), and those ``unacknowledged`` since its last ACK.
     """
 
     def __init__(self, role: Role) -> None:
         self.role = role
         self.peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
         self.state = State.OPENING
-        self.sent = 0
-        self.received = 0
-        self.acknowledged = 0
+        self.counters: MutableSequence[int] = [0] * len(COUNTERS)
+        self.window = 0
         self.server_id = 0
         self.client_id = 0
         self.vm_id = 0
         self.hypervisor = 0
         self._frames = codec.FrameReader()
+
+    @property
+    def sent(self) -> int:
+        """The sequence number of the last message sent."""
+        return self.counters[_SENT]
+
+    @property
+    def received(self) -> int:
+        """The sequence number of the last message received."""
+        return self.counters[_RECEIVED]
+
+    @property
+    def acknowledged(self) -> int:
+        """The highest number of one's own that the peer has confirmed."""
+        return self.counters[_ACKNOWLEDGED]
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -140,7 +170,8 @@ class Connection:
                 ErrorCode.STATE, f"{kind.name} can't be sent while {self.state.name}"
             )
         if kind in _NUMBERED[self.role]:
-            self.sent += 1
+            self.counters[_SENT] += 1
+            self.counters[_CONFIRMED] = self.counters[_POSTED]
             message = message._replace(seq=self.sent, **self._identity())
         elif kind in _SESSION_STEPS:
             self._learn(message)
@@ -157,31 +188,32 @@ class Connection:
             raise LocalProtocolError(
                 ErrorCode.STATE, f"{kind.name} can't be sent while {self.state.name}"
             )
-        self.sent += 1
-        values = (self.sent, self.received, self.vm_id, self.hypervisor, self.client_id, *own)
+        counters = self.counters
+        counters[_SENT] = sent = counters[_SENT] + 1
+        counters[_CONFIRMED] = counters[_POSTED]
+        values = (sent, counters[_RECEIVED], self.vm_id, self.hypervisor, self.client_id, *own)
         if tail is None:
             return codec.LAYOUTS[kind].pack(*values)
         return codec.LAYOUTS[kind].pack(*values, len(tail)) + tail
 
-    def accept_request(self, seq: int, ack: int) -> bool:
-        """Takes a request that was recognized without :meth:`receive`; False if it is out of turn.
-
-        Nothing may be left over from an earlier :meth:`receive`.
-        """
-        if seq != self.received + 1 or ack > self.sent or self.state is not State.ATTACHED:
-            return False
-        self.received = seq
-        if ack > self.acknowledged:
-            self.acknowledged = ack
-        return True
-
     def acknowledgement(self) -> Ack:
         """An ACK of everything received so far."""
+        self.counters[_CONFIRMED] = self.counters[_POSTED]
+        self.counters[_UNACKNOWLEDGED] = 0
         return Ack(self.received)
 
     def pong(self, token: int) -> Pong:
         """The answer to a PING."""
+        self.counters[_CONFIRMED] = self.counters[_POSTED]
         return Pong(token, self.received)
+
+    def has_spoken(self) -> None:
+        """What was said so far is on its way to the peer: its window starts behind it."""
+        self.counters[_WINDOW_START] = self.counters[_CONFIRMED]
+
+    def unacknowledged_writes(self) -> int:
+        """Writes posted since the last :meth:`acknowledgement`."""
+        return self.counters[_UNACKNOWLEDGED]
 
     # -- receiving ----------------------------------------------------------------------------
 
@@ -196,7 +228,7 @@ class Connection:
         Raises :class:`RemoteProtocolError` at the first mistake of the peer, and closes.
         """
         try:
-            for payload in self._frames.feed(data):
+            for payload in self._frames.payloads(data):
                 for message in codec.iterate(payload):
                     self._accept(message)
                     yield message
@@ -245,7 +277,21 @@ class Connection:
                     f"{kind.name} names {name} {named}; this stream is of {getattr(self, name)}",
                 )
         self._acknowledge(message.ack if self.peer is Role.CLIENT else message.applied)
-        self.received = message.seq
+        if kind is MessageType.BATCH:
+            self._accept_posted(len(message.writes))
+        self.counters[_RECEIVED] = message.seq
+
+    def _accept_posted(self, count: int) -> None:
+        """Holds the client to its window. What it was told in this turn it can't know yet."""
+        counters = self.counters
+        under_way = counters[_POSTED] + count - counters[_WINDOW_START]
+        if under_way > self.window:
+            raise RemoteProtocolError(
+                ErrorCode.WINDOW,
+                f"{under_way} posted writes are not acknowledged; the window is {self.window}",
+            )
+        counters[_POSTED] += count
+        counters[_UNACKNOWLEDGED] += count
 
     def _acknowledge(self, number: int) -> None:
         if number > self.sent:
@@ -253,7 +299,8 @@ class Connection:
                 ErrorCode.SEQUENCE,
                 f"number {number} is acknowledged, but only {self.sent} were sent",
             )
-        self.acknowledged = max(self.acknowledged, number)
+        if number > self.counters[_ACKNOWLEDGED]:
+            self.counters[_ACKNOWLEDGED] = number
 
     def _identity(self) -> dict[str, int]:
         stamp = {
@@ -285,7 +332,7 @@ class Connection:
         elif isinstance(message, Attach):
             self.hypervisor = message.hypervisor
         elif isinstance(message, Attached):
-            self.vm_id = message.vm_id
+            self.vm_id, self.window = message.vm_id, message.window
 
 
 def blank(cls: type[M], **fields: Any) -> M:

@@ -14,6 +14,7 @@ class ErrorCode(StrEnum):
     STATE = "state"  # a message that may not be sent now
     IDENTITY = "identity"  # a message that names another server, VM, hypervisor or client
     SEQUENCE = "sequence"  # a sequence number that is not the next one
+    WINDOW = "window"  # more posted writes under way than the server allows
     MACHINE = "machine"  # the machine asked for can't be built
     DEVICE = "device"  # a request names a device or address that is not there
     TIMEOUT = "timeout"  # the peer was silent for too long

@@ -77,6 +77,12 @@ def add_parser(commands: Any) -> None:
         default="auto",
         help="where the virtual CPU and its own server run",
     )
+    parser.add_argument(
+        "--policy",
+        choices=("declared", "strict"),
+        default="declared",
+        help="which accesses wait for the server: those that models and machine file say, or all",
+    )
     parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
     parser.set_defaults(run=run)
 

@@ -18,6 +18,11 @@ MAX_PORT = 0xFFFF
 #: The last input of KVM's IOAPIC.
 MAX_IRQ = 23
 
+#: What a register's policies can be (docs/protocol.md, WantedDevice).
+WRITE_POLICIES = ("finish", "posted", "coalesced")
+READ_POLICIES = ("asked", "leased")
+_WHOLE: Mapping[str, Mapping[str, str]] = {"declared": {}, "strict": spec.STRICT_POLICIES}
+
 Converter = Callable[[object], object]
 
 
@@ -154,6 +159,42 @@ def _table_of(item: Callable[[object], int], example: str) -> Callable[[object],
 
 ports = _table_of(port, "{ io = 0x3f8 }")
 irqs = _table_of(irq, "{ irq = 4 }")
+
+
+def policy(value: object) -> dict[str, str]:
+    """The policies of a whole device, as the wiring has them."""
+    return dict(_WHOLE[choice(*_WHOLE)(value)])
+
+
+def policies(value: object) -> dict[str, str]:
+    """The policies of single registers, as the wiring has them: ``posted+asked``."""
+    if not isinstance(value, Mapping):
+        raise BadValue(f'expected a table such as {{ THR = "posted" }}, got {value!r:.60}')
+    converted = {}
+    for register, words in value.items():
+        try:
+            name(register)
+            converted[register] = _policy_words(words)
+        except BadValue as error:
+            raise error.within(register) from None
+    return converted
+
+
+def _policy_words(value: object) -> str:
+    words = value if isinstance(value, list) else [value]
+    for at, word in enumerate(words):
+        try:
+            choice(*WRITE_POLICIES, *READ_POLICIES)(word)
+        except BadValue as error:
+            raise error.within(*[at] * isinstance(value, list)) from None
+    of_writes = [word for word in words if word in WRITE_POLICIES]
+    of_reads = [word for word in words if word in READ_POLICIES]
+    if not words or len(of_writes) > 1 or len(of_reads) > 1:
+        raise BadValue(
+            f"give one of {', '.join(WRITE_POLICIES)} for writes, "
+            f"one of {', '.join(READ_POLICIES)} for reads, or one of each in a list"
+        )
+    return "+".join(of_writes + of_reads)
 
 
 def server_address(value: object) -> str:

@@ -15,7 +15,7 @@ UNNAMED = ""
 
 def check_forms(given: Mapping[str, Any]) -> None:
     """Refuses keys that exclude each other."""
-    for single, several in (("port", "ports"), ("irq", "irqs")):
+    for single, several in (("port", "ports"), ("irq", "irqs"), ("policy", "policies")):
         if single in given and several in given:
             raise BadValue(f"give either {single!r} or {several!r}, not both", several)
     if given.get("remove") and len(given) > 2:
@@ -31,7 +31,8 @@ def new_wiring(given: Mapping[str, Any]) -> DeviceWiring:
 def changed_wiring(board: DeviceWiring, given: Mapping[str, Any]) -> DeviceWiring:
     """The board's wiring with the given keys in place of its own.
 
-    ``port`` replaces the first region's; ``ports``, ``irqs`` and ``options`` replace key by key.
+    ``port`` replaces the first region's; ``ports``, ``irqs``, ``options`` and ``policies`` replace
+    key by key; ``policy`` replaces all policies.
     """
     if given.get("kind", board.kind) != board.kind:
         board = _for_other_kind(board, given)
@@ -40,6 +41,7 @@ def changed_wiring(board: DeviceWiring, given: Mapping[str, Any]) -> DeviceWirin
         bases=_bases(board, given),
         lines=_lines(board, given),
         options=_options(board, given),
+        policies=_policies(board, given),
     )
 
 
@@ -76,3 +78,9 @@ def _lines(board: DeviceWiring, given: Mapping[str, Any]) -> dict[str, int]:
 
 def _options(board: DeviceWiring, given: Mapping[str, Any]) -> dict[str, object]:
     return {**board.options, **given.get("options", {})}
+
+
+def _policies(board: DeviceWiring, given: Mapping[str, Any]) -> dict[str, str]:
+    if "policy" in given:
+        return dict(given["policy"])
+    return {**board.policies, **given.get("policies", {})}

@@ -48,6 +48,8 @@ DEVICE_KEYS = (
     Key("irqs", "table of interrupt lines", "none", convert.irqs),
     Key("placement", "text", "the machine's", convert.text),
     Key("options", "table", "the model's own", convert.options),
+    Key("policy", "text", '"declared"', convert.policy),
+    Key("policies", "table of policies", "the model's own", convert.policies),
     Key("remove", "boolean", "false", convert.boolean),
 )
 

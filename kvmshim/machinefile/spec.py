@@ -23,6 +23,9 @@ MAX_MEMORY_BYTES = 3 << 30
 #: KVM maps guest memory in pages of this size.
 MEMORY_GRANULE_BYTES = 4 << 10
 
+#: A device of which nothing is posted or leased (docs/protocol.md, WantedDevice).
+STRICT_POLICIES: Mapping[str, str] = {"*": "finish+asked"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
@@ -46,13 +49,18 @@ class DeviceSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSpec:
-    """A machine. ``servers`` maps names to addresses; ``path`` is the file that says all this."""
+    """A machine. ``servers`` maps names to addresses; ``path`` is the file that says all this.
+
+    ``strict``: every access of the guest to a server waits for its answer, whatever the models
+    and the devices' own policies say.
+    """
 
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     devices: tuple[DeviceSpec, ...] = ()
     image: ImageSpec | None = None
     servers: Mapping[str, str] = field(default_factory=dict)
     irqchip: str = DEFAULT_IRQCHIP
+    strict: bool = False
     path: Path | None = None
 
 

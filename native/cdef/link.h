@@ -6,7 +6,7 @@
 #define CONTROL_LINK ...
 #define CONTROL_PROBE ...
 
-struct control { int stop_fd; ...; };
+struct control { int stop_fd; bool dozing; int64_t stopped_ns; ...; };
 
 struct control *control_new(int vm_fd);
 void control_free(struct control *control);
@@ -14,6 +14,7 @@ uint64_t control_time_ns(struct control *control);
 void control_clock_start(struct control *control);
 void control_clock_stop(struct control *control);
 void control_raise(struct control *control, uint32_t reason);
+void control_stir(struct control *control);
 void control_clear(struct control *control, uint32_t reasons);
 uint32_t control_pending(struct control *control);
 
@@ -24,7 +25,7 @@ enum link_state { LINK_OPEN, LINK_CLOSED, LINK_BROKEN, LINK_VIOLATED, LINK_TIMED
 #define LINK_REFUSED ...
 
 struct link_stats {
-    uint64_t requests, posted, batches, interrupts, frames_in, sends, spun, slept, stalls;
+    uint64_t requests, posted, batches, interrupts, leases, frames_in, sends, spun, slept, stalls;
     ...;
 };
 
@@ -47,6 +48,7 @@ struct link_setup {
     uint32_t window;
     int wait_mode;
     uint64_t spin_ns, heartbeat_ns, deadline_ns, flush_after_ns;
+    struct leases *leases;
     ...;
 };
 
@@ -63,6 +65,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup);
 void link_free(struct link *link);
 int link_request(struct link *link, const struct link_access *access);
 int link_post(struct link *link, const struct link_access *access);
+void link_flush(struct link *link);
 int link_fence(struct link *link);
 int link_send(struct link *link, const struct message *message);
 void link_serve(struct link *link);

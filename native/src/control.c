@@ -34,6 +34,14 @@ static void install_kick(void)
     sigaction(kick_signal(), &action, NULL);
 }
 
+static void close_descriptors(struct control *control)
+{
+    if (control->stop_fd >= 0)
+        close(control->stop_fd);
+    if (control->doze_fd >= 0)
+        close(control->doze_fd);
+}
+
 struct control *control_new(int vm_fd)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -43,7 +51,9 @@ struct control *control_new(int vm_fd)
         return NULL;
     control->vm_fd = vm_fd;
     control->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (control->stop_fd < 0) {
+    control->doze_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (control->stop_fd < 0 || control->doze_fd < 0) {
+        close_descriptors(control);
         free(control);
         return NULL;
     }
@@ -56,7 +66,7 @@ void control_free(struct control *control)
 {
     if (!control)
         return;
-    close(control->stop_fd);
+    close_descriptors(control);
     pthread_mutex_destroy(&control->lock);
     free(control);
 }
@@ -109,6 +119,13 @@ void control_clear(struct control *control, uint32_t reasons)
 uint32_t control_pending(struct control *control)
 {
     return atomic_load(&control->pending);
+}
+
+void control_stir(struct control *control)
+{
+    atomic_fetch_add(&control->stirs, 1);
+    if (atomic_load(&control->dozing))
+        eventfd_write(control->doze_fd, 1);
 }
 
 void control_enter(struct control *control, struct kvm_run *run)

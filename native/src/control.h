@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Why a vCPU is wanted out of the guest; bits of control.pending. */
@@ -30,6 +31,13 @@ struct control {
     _Atomic int64_t origin_ns; /* CLOCK_MONOTONIC at VM time 0 */
     _Atomic int64_t stopped_ns; /* VM time while the clock stands still; -1 while it runs */
     pthread_mutex_t lock;
+    /*
+     * A thread that looks after a running vCPU dozes while nothing can happen there. What may start
+     * something counts here, and rouses it.
+     */
+    _Atomic uint32_t stirs;
+    _Atomic bool dozing;
+    int doze_fd; /* eventfd */
     struct kvm_run *run; /* of the vCPU that is inside control_enter/leave, else NULL */
     pthread_t thread;
 };
@@ -45,6 +53,9 @@ void control_clock_stop(struct control *control);
 void control_raise(struct control *control, uint32_t reason);
 void control_clear(struct control *control, uint32_t reasons);
 uint32_t control_pending(struct control *control);
+
+/* Something may have started the vCPU: an interrupt line changed, or it is about to run. */
+void control_stir(struct control *control);
 
 /* The calling thread is about to run a vCPU, or is done with it. */
 void control_enter(struct control *control, struct kvm_run *run);

@@ -109,19 +109,21 @@ static void start_flush_timer(struct link *link)
     timerfd_settime(link->timer_fd, 0, &when, NULL);
 }
 
-int link_post(struct link *link, const struct link_access *access)
+int link_post_at(struct link *link, const struct link_access *access, uint64_t time_ns,
+                 uint64_t *seq)
 {
     if (!is_open(link))
         return LINK_LOST;
     struct posted_write write = {
         .device_id = access->device_id,
-        .direction = 1,
+        .direction = access->direction,
         .space = access->space,
         .address = access->address,
         .size = access->size,
-        .time_ns = control_time_ns(link->control),
+        .time_ns = time_ns,
     };
-    memcpy(&write.value, access->data, access->size);
+    if (access->direction)
+        memcpy(&write.value, access->data, access->size);
     pthread_mutex_lock(&link->tx_lock);
     tx_reap(link);
     bool full = link->in_flight >= link->window || link->outstanding_count >= LINK_BATCHES;
@@ -138,12 +140,40 @@ int link_post(struct link *link, const struct link_access *access)
     link->batch_writes++;
     link->in_flight++;
     link->stats.posted++;
+    *seq = link->sent + 1; /* whatever is sent next, this batch goes first */
     if (link->batch_writes == LINK_BATCH_WRITES || link->flush_after_ns == 0)
         tx_flush(link);
     else if (link->batch_writes == 1)
         start_flush_timer(link);
     pthread_mutex_unlock(&link->tx_lock);
     return 0;
+}
+
+int link_post(struct link *link, const struct link_access *access)
+{
+    uint64_t seq;
+    return link_post_at(link, access, control_time_ns(link->control), &seq);
+}
+
+bool link_has_room(struct link *link)
+{
+    return window_is_open(link);
+}
+
+bool link_is_clear(struct link *link)
+{
+    pthread_mutex_lock(&link->tx_lock);
+    tx_reap(link);
+    bool clear = link->in_flight == 0;
+    pthread_mutex_unlock(&link->tx_lock);
+    return clear;
+}
+
+void link_flush(struct link *link)
+{
+    pthread_mutex_lock(&link->tx_lock);
+    tx_flush(link);
+    pthread_mutex_unlock(&link->tx_lock);
 }
 
 int link_fence(struct link *link)
@@ -201,9 +231,7 @@ static void serve_timer(struct link *link)
     uint64_t expirations;
     if (read(link->timer_fd, &expirations, sizeof expirations) < 0)
         return;
-    pthread_mutex_lock(&link->tx_lock);
-    tx_flush(link);
-    pthread_mutex_unlock(&link->tx_lock);
+    link_flush(link);
 }
 
 void link_serve(struct link *link)
@@ -307,6 +335,8 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     link->heartbeat_ns = setup->heartbeat_ns;
     link->deadline_ns = setup->deadline_ns;
     link->flush_after_ns = setup->flush_after_ns;
+    link->leases = setup->leases;
+    link->settled = setup->sent;
     link->heard_ns = monotonic_ns();
     pthread_mutex_init(&link->tx_lock, NULL);
     pthread_mutex_init(&link->rx_lock, NULL);

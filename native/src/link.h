@@ -22,6 +22,7 @@
 
 #include "codec.h"
 #include "control.h"
+#include "lease.h"
 #include "patience.h"
 
 enum link_wait {
@@ -57,6 +58,7 @@ struct link_stats {
     uint64_t posted;    /* writes that did not */
     uint64_t batches;
     uint64_t interrupts; /* level changes received */
+    uint64_t leases;    /* LEASEs received */
     uint64_t frames_in;
     uint64_t sends;     /* send system calls */
     uint64_t spun;      /* waits that ended while spinning */
@@ -106,6 +108,8 @@ struct link {
     _Atomic uint64_t ponged;
     uint64_t pinged;
     uint64_t line_number[LINK_LINES];
+    struct leases *leases; /* NULL: this client takes none */
+    _Atomic uint64_t settled; /* applied, with all that it caused told: by answer, PONG or ACK */
 
     pthread_mutex_t inbox_lock;
     uint8_t *inbox;
@@ -135,6 +139,7 @@ struct link_setup {
     uint32_t window;
     int wait_mode;
     uint64_t spin_ns, heartbeat_ns, deadline_ns, flush_after_ns;
+    struct leases *leases; /* what may be leased; owned by the caller, may be NULL */
 };
 
 /* An access of a guest: size * elements bytes, to or from data. */
@@ -152,8 +157,20 @@ void link_free(struct link *link);
 
 /* An access that waits: fills data for an IN. 0, LINK_LOST, LINK_STOPPED or LINK_REFUSED. */
 int link_request(struct link *link, const struct link_access *access);
-/* One posted write; waits only while the window is full. */
+/*
+ * One posted access of one element: a write, or a read that was answered from a lease. Waits only
+ * while the window is full. *seq: the number of the message that it travels in.
+ */
+int link_post_at(struct link *link, const struct link_access *access, uint64_t time_ns,
+                 uint64_t *seq);
+/* The same, now. */
 int link_post(struct link *link, const struct link_access *access);
+/* Whether a posted access would not wait. */
+bool link_has_room(struct link *link);
+/* Whether the server has acknowledged all posted accesses. */
+bool link_is_clear(struct link *link);
+/* Sends what is batched. */
+void link_flush(struct link *link);
 /* Sends what is batched and waits until the server has applied everything sent so far. */
 int link_fence(struct link *link);
 /* Sends a numbered message of Python's (FEED, CLOCK, DETACH) behind what is batched; LINK_REFUSED

@@ -80,6 +80,17 @@ static void on_interrupt(struct link *link, const struct message *message)
     if (ioctl(link->control->vm_fd, KVM_IRQ_LINE, &level) < 0)
         end_link(link, LINK_BROKEN, errno, "KVM_IRQ_LINE, line %u: %s", message->line,
                  strerror(errno));
+    control_stir(link->control);
+}
+
+static void on_lease(struct link *link, const struct message *message)
+{
+    uint64_t settled = atomic_load_explicit(&link->settled, memory_order_relaxed);
+    const char *wrong = leases_take(link->leases, message, settled);
+    link->stats.leases++;
+    if (wrong)
+        end_link(link, LINK_VIOLATED, EPROTO, "%s: device %u, address %#llx", wrong,
+                 message->device_id, (unsigned long long)message->address);
 }
 
 static void on_answer(struct link *link, const struct message *message)
@@ -118,6 +129,14 @@ static void acknowledged(struct link *link, uint64_t number)
         atomic_store_explicit(&link->acknowledged, number, memory_order_release);
 }
 
+/* By an answer, PONG or ACK: what the messages up to this number have caused has been told. */
+static void settled(struct link *link, uint64_t number)
+{
+    acknowledged(link, number);
+    if (is_open(link) && number > atomic_load_explicit(&link->settled, memory_order_relaxed))
+        atomic_store_explicit(&link->settled, number, memory_order_release);
+}
+
 static void on_message(struct link *link, const struct message *message, const uint8_t *bytes,
                        size_t length)
 {
@@ -132,7 +151,11 @@ static void on_message(struct link *link, const struct message *message, const u
     switch (message->type) {
     case MESSAGE_FEEDBACK:
     case MESSAGE_FINISH:
+        settled(link, message->ack);
         on_answer(link, message);
+        break;
+    case MESSAGE_LEASE:
+        on_lease(link, message);
         break;
     case MESSAGE_INTERRUPT:
         on_interrupt(link, message);
@@ -151,12 +174,12 @@ static void on_message(struct link *link, const struct message *message, const u
         break;
     }
     case MESSAGE_PONG:
-        acknowledged(link, message->ack);
+        settled(link, message->ack);
         if (message->token > link->ponged)
             atomic_store(&link->ponged, message->token);
         break;
     case MESSAGE_ACK:
-        acknowledged(link, message->ack);
+        settled(link, message->ack);
         break;
     default:
         violated(link, "a message that only a client sends", message->type, 0);

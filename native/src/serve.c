@@ -1,144 +1,116 @@
+/* The data loop: its streams, and whose turn it is. */
 #include "serve.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "codec.h"
+#include "serve_inner.h"
 
-enum { FRAME_HEADER = 4, LOOK_AROUND_EVERY = 32 };
-
-static int64_t now_ns(void)
+int64_t serve_now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-struct serve_stream *serve_new(void)
+struct serve_loop *serve_new(int mode, int64_t spin_ns)
 {
-    return calloc(1, sizeof(struct serve_stream));
+    struct serve_loop *loop = calloc(1, sizeof *loop);
+    if (!loop)
+        return NULL;
+    loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    loop->patience = patience_new(mode, spin_ns);
+    loop->exchange.due_ns = INT64_MAX;
+    if (loop->epoll_fd < 0) {
+        free(loop);
+        return NULL;
+    }
+    return loop;
 }
 
-void serve_free(struct serve_stream *stream)
+void serve_free(struct serve_loop *loop)
 {
+    close(loop->epoll_fd);
+    free(loop->out);
+    free(loop);
+}
+
+struct serve_stream *serve_add(struct serve_loop *loop, int fd, uint32_t id)
+{
+    struct serve_stream *stream = calloc(1, sizeof *stream);
+    if (!stream)
+        return NULL;
+    struct epoll_event event = { .events = EPOLLIN, .data.ptr = stream };
+    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+        free(stream);
+        return NULL;
+    }
+    stream->fd = fd;
+    stream->id = id;
+    stream->interest = EPOLLIN;
+    stream->heard_ns = serve_now_ns();
+    return stream;
+}
+
+void serve_remove(struct serve_loop *loop, struct serve_stream *stream)
+{
+    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, stream->fd, NULL);
+    for (int i = loop->event_at; i < loop->event_count; i++)
+        if (loop->events[i].data.ptr == stream)
+            loop->events[i].events = 0;
+    if (loop->current == stream) {
+        loop->current = NULL;
+        loop->pending = 0;
+        loop->exchange.status = loop->exchange.ack = loop->exchange.pass = 0;
+        loop->out_used = loop->out_frame = 0;
+    }
+    if (loop->hot == stream)
+        loop->hot = NULL;
+    free(stream->in);
+    free(stream->out);
+    free(stream->accesses);
     free(stream);
 }
 
-static bool send_answer(struct serve_stream *stream, int answer, uint8_t status, uint64_t value)
+/* What is watched beside streams is told from a pointer by its lowest bit. */
+int serve_watch(struct serve_loop *loop, int fd, int on)
 {
-    uint8_t data[8];
-    memcpy(data, &value, sizeof data);
-    struct message message = {
-        .type = answer == SERVE_FEEDBACK ? MESSAGE_FEEDBACK : MESSAGE_FINISH,
-        .seq = ++stream->sent,
-        .ack = stream->received,
-        .vm_id = stream->vm_id,
-        .hypervisor = stream->hypervisor,
-        .client_id = stream->client_id,
-        .request = stream->received,
-        .status = status,
-        .data = data,
-        .length = status ? 0 : stream->request.size,
-    };
-    size_t length = stream->before_used;
-    memcpy(stream->out + FRAME_HEADER, stream->before, length);
-    length += (size_t)codec_encode(&message, stream->out + FRAME_HEADER + length);
-    uint32_t header = __builtin_bswap32((uint32_t)length);
-    memcpy(stream->out, &header, FRAME_HEADER);
-    stream->out_used = FRAME_HEADER + length;
-    stream->before_used = 0;
-    ssize_t sent = send(stream->fd, stream->out, stream->out_used, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent == (ssize_t)stream->out_used) {
-        stream->out_used = 0;
-        return true;
-    }
-    if (sent > 0) {
-        memmove(stream->out, stream->out + sent, stream->out_used - (size_t)sent);
-        stream->out_used -= (size_t)sent;
-    }
-    return false; /* an error will show itself when Python sends the rest */
+    struct epoll_event event = { .events = EPOLLIN, .data.u64 = (uint64_t)fd << 1 | 1 };
+    return epoll_ctl(loop->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &event);
 }
 
-/* Whether what was received at a time is exactly one simple request that is in turn. */
-static bool is_simple(struct serve_stream *stream, int64_t now)
+/* Keeps the beginning of a frame for the stream's next turn, and sends what is to be said. */
+static int end_turn(struct serve_loop *loop)
 {
-    struct message message;
-    uint32_t length;
-    if (stream->in_used < FRAME_HEADER)
-        return false;
-    memcpy(&length, stream->received_bytes, FRAME_HEADER);
-    if (__builtin_bswap32(length) + FRAME_HEADER != stream->in_used)
-        return false;
-    long size = codec_decode(stream->received_bytes + FRAME_HEADER, stream->in_used - FRAME_HEADER, &message);
-    if (size + FRAME_HEADER != (long)stream->in_used || message.type != MESSAGE_REQUEST ||
-        message.seq != stream->received + 1 || message.ack > stream->sent ||
-        message.server_id != stream->server_id || message.vm_id != stream->vm_id ||
-        message.hypervisor != stream->hypervisor || message.client_id != stream->client_id ||
-        (int64_t)message.time_ns < 0 ||
-        (int64_t)message.time_ns - now > stream->clock_highest_ns || message.elements != 1 || message.direction > 1 ||
-        message.length != (message.direction ? message.size : 0u) ||
-        !(message.size == 1 || message.size == 2 || message.size == 4 || message.size == 8))
-        return false;
-    stream->received = message.seq;
-    if (message.ack > stream->acknowledged)
-        stream->acknowledged = message.ack;
-    stream->request = (struct serve_request){
-        .seq = message.seq,
-        .sent = stream->sent,
-        .address = message.address,
-        .time_ns = message.time_ns,
-        .device_id = message.device_id,
-        .direction = message.direction,
-        .space = message.space,
-        .size = message.size,
-    };
-    memcpy(&stream->request.value, message.data, message.length);
-    return true;
+    struct serve_stream *stream = loop->current;
+    size_t rest = loop->end - loop->at;
+    uint8_t *kept = NULL;
+    if (rest && !(kept = malloc(rest)))
+        return SERVE_FULL;
+    if (rest)
+        memcpy(kept, loop->buffer + loop->at, rest);
+    stream->in = kept;
+    stream->in_used = rest;
+    int found = out_end(loop, stream);
+    if (found == 0)
+        loop->current = NULL;
+    return found == 0 ? SERVE_NOTHING : found;
 }
 
-static bool others_wait(struct serve_stream *stream)
+int serve_next(struct serve_loop *loop)
 {
-    struct pollfd epoll = { .fd = stream->epoll_fd, .events = POLLIN };
-    struct pollfd own = { .fd = stream->fd, .events = POLLIN };
-    return poll(&epoll, 1, 0) > 0 && poll(&own, 1, 0) == 0;
-}
-
-int serve_next(struct serve_stream *stream, int answer, uint8_t status, uint64_t value,
-               int64_t due_ns)
-{
-    if (answer != SERVE_NOTHING && !send_answer(stream, answer, status, value))
-        return SERVE_BLOCKED;
-    int64_t start = now_ns();
-    if (start >= due_ns)
-        return SERVE_TIMER; /* also when the client never stops asking */
-    for (unsigned turns = 1;; turns++) {
-        ssize_t n = recv(stream->fd, stream->received_bytes, sizeof stream->received_bytes, MSG_DONTWAIT);
-        int64_t now = now_ns();
-        if (n > 0) {
-            stream->in_used = (size_t)n;
-            if (!is_simple(stream, now))
-                return SERVE_BYTES;
-            int64_t offset = (int64_t)stream->request.time_ns - now;
-            if (offset > stream->clock_offset_ns)
-                stream->clock_offset_ns = offset;
-            return SERVE_REQUEST;
-        }
-        if (n == 0)
-            return SERVE_CLOSED;
-        if (errno != EAGAIN && errno != EINTR) {
-            stream->error_number = errno;
-            return SERVE_FAILED;
-        }
-        if (now >= due_ns)
-            return SERVE_TIMER;
-        if (stream->spin_ns >= 0 && now - start >= stream->spin_ns)
-            return SERVE_IDLE;
-        if (turns % LOOK_AROUND_EVERY == 0 && others_wait(stream))
-            return SERVE_OTHER;
+    if (loop->pending && !serve_answer(loop))
+        return SERVE_FULL;
+    for (;;) {
+        int found;
+        if (!loop->current)
+            found = serve_wait(loop);
+        else if ((found = serve_messages(loop)) == SERVE_NOTHING)
+            found = end_turn(loop);
+        if (found != SERVE_NOTHING)
+            return found;
     }
 }

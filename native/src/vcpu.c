@@ -1,178 +1,13 @@
 #include "vcpu.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
-enum { CARRY_ON = -1 }; /* beside the vcpu_exit values */
+#include "access.h"
 
-/* -- routes ------------------------------------------------------------------------------- */
-
-struct routes *routes_new(void)
-{
-    struct routes *routes = calloc(1, sizeof *routes);
-    if (routes)
-        routes->entry_count = 1;
-    return routes;
-}
-
-void routes_free(struct routes *routes)
-{
-    free(routes);
-}
-
-int routes_entry(struct routes *routes, struct route_entry entry)
-{
-    for (uint32_t i = 1; i < routes->entry_count; i++) {
-        const struct route_entry *old = &routes->entries[i];
-        if (old->kind == entry.kind && old->posted == entry.posted &&
-            old->link == entry.link && old->device_id == entry.device_id)
-            return (int)i;
-    }
-    if (routes->entry_count == ROUTE_ENTRIES)
-        return -1;
-    routes->entries[routes->entry_count] = entry;
-    return (int)routes->entry_count++;
-}
-
-int routes_add_range(struct routes *routes, uint64_t base, uint64_t size, uint16_t entry)
-{
-    if (routes->range_count == ROUTE_RANGES)
-        return -1;
-    routes->ranges[routes->range_count++] = (struct route_range){ base, size, entry };
-    return 0;
-}
-
-static uint16_t entry_at(const struct routes *routes, uint8_t space, uint64_t address)
-{
-    if (space == 0)
-        return address < ROUTE_PORTS ? routes->port[address] : 0;
-    for (uint32_t i = 0; i < routes->range_count; i++) {
-        const struct route_range *range = &routes->ranges[i];
-        if (address - range->base < range->size)
-            return range->entry;
-    }
-    return 0;
-}
-
-/* The entry that serves the whole access; -1 if its bytes belong to different owners. */
-static int entry_of(const struct routes *routes, const struct vcpu_access *access)
-{
-    uint16_t entry = entry_at(routes, access->space, access->address);
-    for (uint8_t i = 1; i < access->size; i++)
-        if (entry_at(routes, access->space, access->address + i) != entry)
-            return -1;
-    bool whole = access->size == 1 || access->size == 2 || access->size == 4 ||
-                 access->size == 8;
-    return whole || entry == 0 ? entry : -1;
-}
-
-/* -- serving one access ------------------------------------------------------------------- */
-
-static int from_link(int result)
-{
-    switch (result) {
-    case 0:
-        return CARRY_ON;
-    case LINK_STOPPED:
-        return VCPU_STOPPED;
-    case LINK_REFUSED:
-        return VCPU_REFUSED;
-    default:
-        return VCPU_LINK_LOST;
-    }
-}
-
-/*
- * A VM's access to one server, or to a device in this process (link ROUTE_LINKS), does not overtake
- * its posted writes to another server.
- */
-static int keep_order(struct vcpu *vcpu, uint16_t link)
-{
-    uint16_t before = vcpu->last_link;
-    vcpu->last_link = link;
-    bool other = before != link && before < ROUTE_LINKS && vcpu->routes->links[before];
-    return other ? link_fence(vcpu->routes->links[before]) : 0;
-}
-
-static int serve_remote(struct vcpu *vcpu, const struct route_entry *entry,
-                        const struct vcpu_access *access)
-{
-    struct link *link = vcpu->routes->links[entry->link];
-    struct link_access on_wire = {
-        .device_id = entry->device_id,
-        .direction = access->direction,
-        .space = access->space,
-        .size = access->size,
-        .address = access->address,
-        .elements = access->elements,
-        .data = access->data,
-    };
-    int result = keep_order(vcpu, entry->link);
-    if (result < 0)
-        return from_link(result);
-    if (!(entry->posted && access->direction))
-        return from_link(link_request(link, &on_wire));
-    on_wire.elements = 1;
-    for (uint32_t i = 0; i < access->elements && result == 0; i++) {
-        result = link_post(link, &on_wire);
-        on_wire.data += access->size;
-    }
-    return from_link(result);
-}
-
-static int serve_by(struct vcpu *vcpu, uint16_t index, const struct vcpu_access *access)
-{
-    const struct route_entry *entry = &vcpu->routes->entries[index];
-    switch (entry->kind) {
-    case ROUTE_REMOTE:
-        return serve_remote(vcpu, entry, access);
-    case ROUTE_LOCAL: {
-        int result = keep_order(vcpu, ROUTE_LINKS);
-        if (result < 0)
-            return from_link(result);
-        vcpu->access = *access;
-        vcpu->access.time_ns = control_time_ns(vcpu->control);
-        return VCPU_LOCAL;
-    }
-    default:
-        vcpu->unclaimed++;
-        if (!access->direction)
-            memset(access->data, 0xff, (size_t)access->size * access->elements);
-        return CARRY_ON;
-    }
-}
-
-/*
- * An access whose bytes belong to different owners goes byte by byte, as a bus narrower than the
- * access would do it. vcpu->piece remembers how far it is while Python serves a local byte.
- */
-static int serve_bytes(struct vcpu *vcpu, const struct vcpu_access *access)
-{
-    uint32_t bytes = access->size * access->elements;
-    while (vcpu->piece < bytes) {
-        uint32_t at = vcpu->piece++;
-        struct vcpu_access byte = *access;
-        byte.address += at % access->size;
-        byte.size = 1;
-        byte.elements = 1;
-        byte.data += at;
-        uint16_t entry = entry_at(vcpu->routes, byte.space, byte.address);
-        int result = serve_by(vcpu, entry, &byte);
-        if (result != CARRY_ON)
-            return result;
-    }
-    vcpu->piece = 0;
-    return CARRY_ON;
-}
-
-static int serve(struct vcpu *vcpu, const struct vcpu_access *access)
-{
-    int entry = entry_of(vcpu->routes, access);
-    return entry < 0 ? serve_bytes(vcpu, access) : serve_by(vcpu, (uint16_t)entry, access);
-}
+/* -- exits -------------------------------------------------------------------------------- */
 
 static struct vcpu_access port_access(struct kvm_run *run)
 {
@@ -200,12 +35,57 @@ static struct vcpu_access memory_access(struct kvm_run *run)
 
 /* -- the loop ----------------------------------------------------------------------------- */
 
-static bool halted_for_good(struct vcpu *vcpu)
+/* Registers of the local APIC (Intel SDM vol. 3, table 11-1) and bits of its timer's (11.5.1). */
+enum {
+    APIC_IRR = 0x200, /* eight registers, 16 bytes apart */
+    APIC_LVT_TIMER = 0x320,
+    APIC_TIMER_COUNT = 0x390,
+    LVT_MASKED = 1 << 16,
+    LVT_TSC_DEADLINE = 2 << 17,
+    LVT_TIMER_MODE = 3 << 17,
+    MSR_TSC_DEADLINE = 0x6e0,
+};
+
+static uint32_t apic_register(const struct kvm_lapic_state *apic, int offset)
+{
+    uint32_t value;
+    memcpy(&value, apic->regs + offset, sizeof value);
+    return value;
+}
+
+static bool deadline_is_set(struct vcpu *vcpu)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } msrs = { .head.nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
+    return ioctl(vcpu->fd, KVM_GET_MSRS, &msrs) != 1 || msrs.entry.data != 0;
+}
+
+/* Whether the processor's own timer, or an interrupt that it has already, may wake it. */
+static bool may_wake_by_itself(struct vcpu *vcpu)
+{
+    struct kvm_lapic_state apic;
+    if (ioctl(vcpu->fd, KVM_GET_LAPIC, &apic) < 0)
+        return true;
+    for (int i = 0; i < 8; i++)
+        if (apic_register(&apic, APIC_IRR + 16 * i))
+            return true;
+    uint32_t timer = apic_register(&apic, APIC_LVT_TIMER);
+    if (timer & LVT_MASKED)
+        return false;
+    return (timer & LVT_TIMER_MODE) == LVT_TSC_DEADLINE ? deadline_is_set(vcpu)
+                                                        : apic_register(&apic, APIC_TIMER_COUNT);
+}
+
+/* Looks whether the processor is halted; whether it is so for good. */
+static bool probe(struct vcpu *vcpu)
 {
     struct kvm_mp_state state;
-    if (ioctl(vcpu->fd, KVM_GET_MP_STATE, &state) < 0)
-        return false;
-    return state.mp_state == KVM_MP_STATE_HALTED && !vcpu->run->if_flag;
+    bool halted = ioctl(vcpu->fd, KVM_GET_MP_STATE, &state) == 0 &&
+                  state.mp_state == KVM_MP_STATE_HALTED;
+    coalesced_probed(vcpu->coalesced, halted && !may_wake_by_itself(vcpu));
+    return halted && !vcpu->run->if_flag;
 }
 
 /* KVM_RUN came back without an exit of the guest, or is not to be called: why? */
@@ -222,7 +102,7 @@ static int interrupted(struct vcpu *vcpu)
         return VCPU_LINK_LOST;
     if (pending & CONTROL_PROBE) {
         control_clear(control, CONTROL_PROBE);
-        if (halted_for_good(vcpu))
+        if (probe(vcpu))
             return VCPU_HALTED;
     }
     return CARRY_ON;
@@ -245,11 +125,11 @@ static int on_exit_reason(struct vcpu *vcpu)
         if (vcpu->marks)
             mark(vcpu);
         access = port_access(run);
-        return serve(vcpu, &access);
+        return access_serve(vcpu, &access);
     case KVM_EXIT_MMIO:
         vcpu->memory_exits++;
         access = memory_access(run);
-        return serve(vcpu, &access);
+        return access_serve(vcpu, &access);
     case KVM_EXIT_SHUTDOWN:
         return VCPU_SHUTDOWN;
     case KVM_EXIT_HLT: /* only without an in-kernel interrupt controller */
@@ -283,30 +163,56 @@ static void wait_for_inboxes(struct vcpu *vcpu)
 /* Python has served a byte of an access that is served byte by byte: the rest of it. */
 static int resume_pieces(struct vcpu *vcpu)
 {
-    if (vcpu->piece == 0)
-        return CARRY_ON;
     struct vcpu_access access = vcpu->run->exit_reason == KVM_EXIT_MMIO
                                     ? memory_access(vcpu->run) : port_access(vcpu->run);
-    return serve_bytes(vcpu, &access);
+    return access_serve_rest(vcpu, &access);
+}
+
+/*
+ * KVM_RUN, with the ring left to its own thread meanwhile; what ioctl gives. exited: whether the
+ * guest did something the last time, so that it is not where a probe found it.
+ */
+static int enter_guest(struct vcpu *vcpu, bool exited)
+{
+    if (!vcpu->coalesced)
+        return ioctl(vcpu->fd, KVM_RUN, 0);
+    coalesced_end(vcpu->coalesced);
+    if (exited)
+        control_stir(vcpu->control);
+    int result = ioctl(vcpu->fd, KVM_RUN, 0);
+    int error = errno;
+    coalesced_begin(vcpu->coalesced);
+    errno = error;
+    return result;
+}
+
+/* The access that the guest left for comes behind what it wrote before without leaving. */
+static int after_guest(struct vcpu *vcpu, bool exited)
+{
+    int result = coalesced_drain(vcpu->coalesced);
+    if (result != CARRY_ON)
+        return result;
+    if (!exited)
+        return interrupted(vcpu);
+    vcpu->exits++;
+    result = on_exit_reason(vcpu);
+    wait_for_inboxes(vcpu);
+    return result;
 }
 
 static int run_loop(struct vcpu *vcpu)
 {
-    int result = resume_pieces(vcpu);
+    bool exited = true;
+    int result = vcpu->piece ? resume_pieces(vcpu) : CARRY_ON;
     while (result == CARRY_ON) {
         if (control_pending(vcpu->control) && (result = interrupted(vcpu)) != CARRY_ON)
             break;
-        if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
-            if (errno != EINTR && errno != EAGAIN) {
-                vcpu->detail = (uint64_t)errno;
-                return VCPU_FAILED;
-            }
-            result = interrupted(vcpu);
-            continue;
+        exited = enter_guest(vcpu, exited) == 0;
+        if (!exited && errno != EINTR && errno != EAGAIN) {
+            vcpu->detail = (uint64_t)errno;
+            return VCPU_FAILED;
         }
-        vcpu->exits++;
-        result = on_exit_reason(vcpu);
-        wait_for_inboxes(vcpu);
+        result = after_guest(vcpu, exited);
     }
     return result;
 }
@@ -314,9 +220,19 @@ static int run_loop(struct vcpu *vcpu)
 int vcpu_run(struct vcpu *vcpu)
 {
     control_enter(vcpu->control, vcpu->run);
+    coalesced_begin(vcpu->coalesced);
     int result = run_loop(vcpu);
+    coalesced_end(vcpu->coalesced);
     control_leave(vcpu->control);
     return result;
+}
+
+int vcpu_drain(struct vcpu *vcpu)
+{
+    coalesced_begin(vcpu->coalesced);
+    int result = coalesced_drain(vcpu->coalesced);
+    coalesced_end(vcpu->coalesced);
+    return result == CARRY_ON ? 0 : -1;
 }
 
 int vcpu_complete(struct vcpu *vcpu)

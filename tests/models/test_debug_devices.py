@@ -62,14 +62,14 @@ def test_both_console_ports_emit_text_and_read_e9h(region: str) -> None:
     assert console.read(region, 0, 1, 0) == 0xE9
 
 
-def test_writes_that_nobody_waits_for_are_posted_and_the_others_are_not() -> None:
+def test_writes_that_nobody_waits_for_are_coalesced_and_the_others_are_not() -> None:
     policies = {
         (model.kind, region.name): region.write_policy(0)
         for model in MODELS
         for region in model.regions
     }
-    posted = {name for name, policy in policies.items() if policy is Policy.POSTED}
-    assert posted == {("postcode", "io"), ("debugcon", "io"), ("debugcon", "bochs")}
+    coalesced = {name for name, policy in policies.items() if policy is Policy.COALESCED}
+    assert coalesced == {("postcode", "io"), ("debugcon", "io"), ("debugcon", "bochs")}
 
 
 @pytest.mark.parametrize(("size", "value"), [(1, 0x2A), (2, 0xBEEF), (4, 0xDEADBEEF), (1, 0)])

@@ -204,7 +204,7 @@ def test_the_index_port_reads_all_ones_masks_bit_7_and_may_be_posted() -> None:
     chip.put(0x40, 0x5A)
     chip.device.write("io", 0, 1, 0x80 | 0x40, 0)
     assert chip.device.read("io", 0, 2, 0) == 0x5AFF
-    assert chip.device.regions[0].write_policy(0) is Policy.POSTED
+    assert chip.device.regions[0].write_policy(0) is Policy.COALESCED
     assert chip.device.regions[0].write_policy(1) is Policy.FINISH
 
 

@@ -111,7 +111,7 @@ alarms = st.tuples(st.one_of(st.none(), st.integers(0, 23)), alarm_field, alarm_
 
 
 @given(moments, formats, alarms, st.integers(0xC0, 0xFF))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_the_alarm_comes_at_the_next_matching_second(
     moment: datetime, flags: int, alarm: tuple[int | None, ...], dont_care: int
 ) -> None:

@@ -56,10 +56,10 @@ def test_a_wide_access_is_one_of_each_port_in_turn(bench: Bench) -> None:
     assert bench.backplane.read(Space.PORT, Port.DLL, 4, 0) == 0x80_01_1234
 
 
-def test_only_ports_whose_every_register_allows_it_are_posted() -> None:
+def test_only_ports_whose_every_register_allows_it_are_coalesced() -> None:
     (region,) = Uart16550.regions
-    posted = {port for port in range(8) if region.write_policy(port) is Policy.POSTED}
-    assert posted == {Port.THR, Port.SCR}
+    coalesced = {port for port in range(8) if region.write_policy(port) is Policy.COALESCED}
+    assert coalesced == {Port.THR, Port.SCR}
 
 
 def test_an_unknown_option_is_refused_by_name() -> None:

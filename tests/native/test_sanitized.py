@@ -12,18 +12,30 @@ NATIVE = Path(__file__).resolve().parents[2] / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 PATIENCE_S = 120
 
-LINK = ("codec", "control", "link", "link_receive", "link_send", "link_wait", "patience")
+LINK = (
+    "codec",
+    "control",
+    "lease",
+    "link",
+    "link_receive",
+    "link_send",
+    "link_wait",
+    "patience",
+)
+GUEST = (*LINK, "access", "coalesced", "lease_use", "routes")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
-    "serve_test": ("codec", "serve"),
+    "serve_test": ("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,
+    "lease_test": GUEST,
+    "coalesced_test": GUEST,
 }
 MEMORY, THREADS = "address,undefined", "thread"
 CASES = [(name, MEMORY) for name in PROGRAMS] + [
-    (name, THREADS) for name in PROGRAMS if name.startswith("link")
+    (name, THREADS) for name in PROGRAMS if "link" in PROGRAMS[name]
 ]
 
 OPTIONS = {

@@ -212,14 +212,6 @@ def test_an_older_acknowledgement_takes_nothing_back() -> None:
     assert client.acknowledged == 2
 
 
-@pytest.mark.parametrize(("seq", "ack"), [(0, 0), (2, 0), (1, 1)])
-def test_a_request_recognized_at_a_glance_is_held_to_the_same_numbers(seq: int, ack: int) -> None:
-    server = pair(State.ATTACHED)[Role.SERVER]
-    assert not server.accept_request(seq, ack)
-    assert server.accept_request(1, 0)
-    assert server.received == 1
-
-
 def test_what_came_behind_a_whole_frame_can_be_handed_on() -> None:
     client = pair(State.ATTACHED)[Role.CLIENT]
     frame = codec.frame(codec.encode(from_server()))

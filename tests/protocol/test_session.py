@@ -321,6 +321,24 @@ def test_posted_writes_are_acknowledged_long_before_the_window_is_full(
     assert kinds([m for _ in range(every) for m in rig.say(posted(ROOM, 0))]) == [Ack]
 
 
+def test_more_writes_than_the_window_allows_are_refused() -> None:
+    rig = attached(identity=Identity(window=10))
+    assert rig.say(posted(ROOM, *[0] * 6)) == [Ack(1)]
+    said = rig.say(posted(ROOM, *[0] * 6), posted(ROOM, *[0] * 6))
+    assert kinds(said) == [Ack, Error]
+    assert error_of(said[1:], ErrorCode.WINDOW) == (
+        "12 posted writes are not acknowledged; the window is 10"
+    )
+
+
+@pytest.mark.parametrize("between", [read(COUNT), Ping(1), write(IRQ, 1)])
+def test_whatever_acknowledges_opens_the_window_again(between: Message) -> None:
+    rig = attached(identity=Identity(window=10))
+    for _ in range(4):
+        rig.say(posted(ROOM, 0))  # too few for an ACK of their own, some of them
+        assert not isinstance(rig.say(posted(ROOM, *[0] * 5), between)[-1], Error)
+
+
 def test_a_long_batch_is_acknowledged_at_once() -> None:
     assert attached().say(posted(ROOM, *[0] * limits.MAX_BATCH_WRITES)) == [Ack(1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import stat
@@ -40,6 +41,25 @@ def test_a_client_too_many_is_told_so_and_a_free_place_is_given(where: str) -> N
             two.closed()  # now the server has forgotten it
         with Peer(server) as four:
             four.attach(LATCH_DEVICE)
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_a_server_out_of_descriptors_serves_on_and_takes_clients_when_it_can(
+    where: str, engine: str
+) -> None:
+    with Server("--engine", engine, listen=where) as server:
+        with Peer(server) as one:
+            one.attach(LATCH_DEVICE)
+            open_files = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (open_files,) * 2)
+            with Peer(server) as two:  # waits to be accepted
+                for value in range(50):
+                    assert works(one, value)
+                one.sock.shutdown(socket.SHUT_WR)
+                one.closed()
+                two.attach(LATCH_DEVICE)
+        server.end()
+        assert 1 <= server.errors().count("can't accept a client: Too many open files") < 20
 
 
 # -- signs of life --------------------------------------------------------------------------------

@@ -1,0 +1,220 @@
+"""Which answers a client holds as leases, and which of them have changed.
+
+A :class:`LeaseBook` stands beside a backplane, and watches the accesses to its devices that have
+leases. Devices without leases have no watch, and cost nothing. What an access may have changed is
+looked at again only when :meth:`LeaseBook.changes` is called, once for all that one message caused.
+
+What the client does by itself with a pair or a held value (``docs/protocol.md``, Leases) is
+*predicted*: it changes the model's answer, but not what the client has to be told. Only when
+something else changes too is such a lease said anew, as the model has it then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from devserver.backplane import Backplane, Mapped
+from devserver.models.lease import LANES, Lease, Term
+from devserver.policies import offsets
+from devserver.protocol.connection import blank
+from devserver.protocol.messages import Lease as LeaseMessage
+from devserver.protocol.messages import LeaseRule
+from devserver.protocol.messages import Term as TermMessage
+from devserver.slot import Slot
+
+_WORD = (1 << 64) - 1
+_ALL_LANES = (1 << LANES) - 1
+
+
+class Change(NamedTuple):
+    """A lease that the client does not have yet; None revokes the one it has."""
+
+    device_id: int
+    space: int
+    address: int
+    lease: Lease | None
+
+
+class LeaseBook:
+    """The leases of one machine's client."""
+
+    def __init__(self, backplane: Backplane, on_change: Callable[[], None]) -> None:
+        """``on_change`` is called when there may be changes where there were none."""
+        self._backplane = backplane
+        self._on_change = on_change
+        self._dirty: list[_Watch] = []
+        #: Whether a batch held an access that suspends a lease: the client waits for an ACK.
+        self.owes_ack = False
+        lanes: dict[int, int] = dict.fromkeys(backplane.slots, 0)
+        for mapped in backplane.mapped():
+            slot = mapped.slot
+            leased = [
+                offset
+                for offset in offsets(mapped.region)
+                if slot.policies.may_be_leased(mapped.region, offset)
+            ]
+            lane = lanes[slot.device_id]
+            lanes[slot.device_id] += mapped.region.size
+            if leased and slot.watch is None:
+                slot.watch = _Watch(slot, self._touch)
+            if isinstance(slot.watch, _Watch):
+                slot.watch.add(mapped, lane, leased)
+        for slot in backplane.slots.values():
+            if isinstance(slot.watch, _Watch):
+                slot.watch.mark()
+
+    def changes(self) -> list[Change]:
+        """The leases that are to be said now, before whatever changed them."""
+        found: list[Change] = []
+        now_ns = self._backplane.now_ns
+        for watch in self._dirty:
+            found += watch.look(now_ns)
+        self._dirty.clear()
+        return found
+
+    def has_changes(self) -> bool:
+        """Whether :meth:`changes` has anything to look at."""
+        return bool(self._dirty)
+
+    def _touch(self, watch: _Watch, posted: bool) -> None:
+        if posted:
+            self.owes_ack = True
+        if not self._dirty:
+            self._on_change()
+        self._dirty.append(watch)
+
+
+_Key = tuple[Mapped, int]
+
+
+class _Watch:
+    """What the client was granted of one device."""
+
+    def __init__(self, slot: Slot, touch: Callable[[_Watch, bool], None]) -> None:
+        self._slot = slot
+        self._touch = touch
+        self._lanes: dict[Mapped, int] = {}
+        self._granted: dict[_Key, Lease | None] = {}
+        self._evolved: set[_Key] = set()
+        self._written: dict[int, int] = {}
+        self._is_dirty = False
+        #: Lanes that change no lease, one bit each.
+        self._unaffected = 0
+
+    def add(self, mapped: Mapped, lane: int, leased: list[int]) -> None:
+        """One of the device's regions, whose first byte is ``lane``, with its leased offsets."""
+        self._lanes[mapped] = lane
+        self._granted |= dict.fromkeys(((mapped, offset) for offset in leased), None)
+
+    def mark(self, posted: bool = False) -> None:
+        """Something happened that may have changed the device's leases."""
+        if posted or not self._is_dirty:
+            already, self._is_dirty = self._is_dirty, True
+            if not already or posted:
+                self._touch(self, posted)
+
+    # -- what a backplane says, behind each access to the device --------------------------------
+
+    def wrote(self, mapped: Mapped, address: int, size: int, value: int, posted: bool) -> None:
+        """The guest wrote ``size`` bytes."""
+        lane = self._lanes[mapped] + address - mapped.base
+        if size != 1 or lane >= LANES:
+            for each in range(lane, lane + size):
+                self._written.pop(each, None)
+            self.mark(posted)
+            return
+        if self._unaffected >> lane & 1:
+            return
+        repeated = self._written.get(lane) == value
+        self._written[lane] = value
+        for key, lease in self._granted.items():
+            if lease is None:
+                self.mark(posted=False)
+            elif lease.is_unaffected_by(lane) or (repeated and lease.steady >> lane & 1):
+                continue
+            elif lease.hold is not None and lease.hold.is_meant_by(lane, value):
+                self._evolved.add(key)
+            else:
+                self.mark(posted)
+
+    def wrote_run(self, mapped: Mapped, address: int, values: bytes) -> None:
+        """The guest wrote bytes to one address, not waiting."""
+        lane = self._lanes[mapped] + address - mapped.base
+        if lane >= LANES or not self._unaffected >> lane & 1:
+            for value in values:
+                self.wrote(mapped, address, 1, value, posted=True)
+
+    def read(self, mapped: Mapped, address: int, now_ns: int, posted: bool) -> None:
+        """The guest read; ``posted``: the client had answered the read itself."""
+        key = mapped, address - mapped.base
+        lease = self._granted.get(key)
+        if lease is None:
+            self.mark()
+        elif lease.is_changed_by_reading():
+            if posted:
+                self._evolved.add(key)
+            else:
+                self.mark()
+        elif lease.until_ns and now_ns >= lease.until_ns:
+            self.mark()
+
+    def moved(self) -> None:
+        """The device did something on its own, or was fed."""
+        self.mark()
+
+    # -- what the book asks ---------------------------------------------------------------------
+
+    def look(self, now_ns: int) -> Iterator[Change]:
+        """Asks the model anew."""
+        if not self._is_dirty:
+            return
+        self._is_dirty = False
+        device, policies = self._slot.device, self._slot.policies
+        bank = device.bank()
+        self._unaffected = _ALL_LANES
+        for key, held in self._granted.items():
+            mapped, offset = key
+            lease = None
+            if policies.is_leased(mapped.region, offset, bank):
+                lease = device.lease(mapped.name, offset, now_ns)
+            self._unaffected &= 0 if lease is None else lease.unaffected
+            if lease != held or (lease is not None and key in self._evolved):
+                self._granted[key] = lease
+                space = int(mapped.region.space)
+                yield Change(self._slot.device_id, space, mapped.base + offset, lease)
+        self._evolved.clear()
+
+
+def lease_message(change: Change) -> LeaseMessage:
+    """A change in the protocol's words; to be stamped."""
+    lease = change.lease
+    where = {"device_id": change.device_id, "space": change.space, "address": change.address}
+    if lease is None:
+        return blank(LeaseMessage, **where, terms=())
+    return blank(
+        LeaseMessage,
+        **where,
+        rule=_rule(lease),
+        value=lease.value,
+        until_ns=lease.until_ns,
+        unaffected=lease.unaffected,
+        steady=lease.steady,
+        terms=tuple(map(_term, lease.terms)),
+    )
+
+
+def _rule(lease: Lease) -> int:
+    rule = LeaseRule.GRANTED
+    if lease.pair:
+        rule |= LeaseRule.PAIR
+    if lease.high_next:
+        rule |= LeaseRule.HIGH_NEXT
+    if lease.hold is None:
+        return int(rule)
+    hold = lease.hold
+    return int(rule | LeaseRule.HOLD) | hold.lane << 16 | hold.mask << 8 | hold.match
+
+
+def _term(term: Term) -> TermMessage:
+    return TermMessage(*(getattr(term, name) & _WORD for name in TermMessage._fields))

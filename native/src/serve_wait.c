@@ -1,0 +1,140 @@
+/* The data loop's waiting: who has something to say; looking for a while, or sleeping at once. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "serve_inner.h"
+
+enum { LOOK_EVERY = 16 /* receives from the hot stream */ };
+
+/* -- receiving ---------------------------------------------------------------------------- */
+
+/* Starts the stream's turn, if it has something to say; else current stays NULL. */
+static int receive(struct serve_loop *loop, struct serve_stream *stream)
+{
+    size_t kept = stream->in_used;
+    ssize_t n = recv(stream->fd, loop->buffer + kept, SERVE_CHUNK, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return SERVE_NOTHING;
+    loop->exchange.stream = stream->id;
+    if (n <= 0) {
+        loop->error_number = n < 0 ? errno : 0;
+        return SERVE_CLOSED;
+    }
+    if (kept) {
+        memcpy(loop->buffer, stream->in, kept);
+        free(stream->in);
+        stream->in = NULL;
+        stream->in_used = 0;
+    }
+    loop->now_ns = stream->heard_ns = serve_now_ns();
+    loop->current = stream;
+    loop->at = loop->frame_end = 0;
+    loop->end = kept + (size_t)n;
+    return SERVE_NOTHING;
+}
+
+static int take_event(struct serve_loop *loop, const struct epoll_event *event)
+{
+    if (event->events == 0)
+        return SERVE_NOTHING; /* of a stream that is gone */
+    if (event->data.u64 & 1) {
+        loop->other_fd = (int)(event->data.u64 >> 1);
+        return SERVE_OTHER;
+    }
+    struct serve_stream *stream = event->data.ptr;
+    if (event->events & EPOLLOUT)
+        out_retry(loop, stream);
+    return event->events & ~(uint32_t)EPOLLOUT ? receive(loop, stream) : SERVE_NOTHING;
+}
+
+/* -- waiting ------------------------------------------------------------------------------ */
+
+static int sleep_until(struct serve_loop *loop, int64_t due_ns)
+{
+    int64_t left_ns = due_ns == INT64_MAX ? -1 : due_ns - serve_now_ns();
+    if (due_ns != INT64_MAX && left_ns < 0)
+        left_ns = 0;
+    struct timespec left = { left_ns / 1000000000, left_ns % 1000000000 };
+#ifdef SYS_epoll_pwait2
+    long count = syscall(SYS_epoll_pwait2, loop->epoll_fd, loop->events, SERVE_EVENTS,
+                         left_ns < 0 ? NULL : &left, NULL, 0);
+    if (count >= 0 || errno != ENOSYS)
+        return (int)count;
+#endif
+    struct pollfd set = { .fd = loop->epoll_fd, .events = POLLIN }; /* epoll_wait has only ms */
+    int ready = ppoll(&set, 1, left_ns < 0 ? NULL : &left, NULL);
+    return ready <= 0 ? ready : epoll_wait(loop->epoll_fd, loop->events, SERVE_EVENTS, 0);
+}
+
+/* Who has something to say now, or at due_ns at the latest; 0: nobody. */
+static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
+{
+    int count = sleep ? sleep_until(loop, due_ns)
+                      : epoll_wait(loop->epoll_fd, loop->events, SERVE_EVENTS, 0);
+    loop->now_ns = serve_now_ns();
+    loop->event_at = 0;
+    loop->event_count = count > 0 ? count : 0;
+    loop->since_look = 0;
+    loop->timer_told = loop->timer_told && count > 0;
+    if (count > 0) {
+        bool single = count == 1 && !(loop->events[0].data.u64 & 1);
+        loop->hot = single ? loop->events[0].data.ptr : NULL;
+    }
+    return count < 0 && errno == EINTR ? SERVE_SIGNAL : SERVE_NOTHING;
+}
+
+/* Looks, without sleeping, until something comes, the time is over or a timer is due. */
+static int spin(struct serve_loop *loop)
+{
+    struct patience *patience = &loop->patience;
+    int64_t start_ns = serve_now_ns(), now_ns = start_ns;
+    int64_t due_ns = (int64_t)loop->exchange.due_ns;
+    for (;;) {
+        int found;
+        if (loop->hot && !(loop->hot->interest & EPOLLOUT) && ++loop->since_look < LOOK_EVERY)
+            found = receive(loop, loop->hot);
+        else
+            found = look(loop, false, 0);
+        if (found != SERVE_NOTHING || loop->current || loop->event_count) {
+            patience_learn(patience, true, start_ns, serve_now_ns());
+            return found;
+        }
+        now_ns = serve_now_ns();
+        if (now_ns >= due_ns)
+            break;
+        if (patience->mode == PATIENCE_ADAPTIVE && now_ns - start_ns >= patience->spin_ns) {
+            patience_learn(patience, false, start_ns, now_ns);
+            break;
+        }
+    }
+    loop->now_ns = now_ns;
+    return SERVE_NOTHING;
+}
+
+int serve_wait(struct serve_loop *loop)
+{
+    int64_t due_ns = (int64_t)loop->exchange.due_ns;
+    if (loop->now_ns >= due_ns && !loop->timer_told) {
+        loop->timer_told = true; /* once; then it is the streams' turn, however late it is */
+        return SERVE_TIMER;
+    }
+    if (loop->event_at < loop->event_count) {
+        loop->timer_told = false;
+        return take_event(loop, &loop->events[loop->event_at++]);
+    }
+    loop->event_count = 0;
+    if (loop->now_ns < due_ns && patience_wants_to_look(&loop->patience, loop->now_ns)) {
+        int found = spin(loop);
+        if (found != SERVE_NOTHING || loop->current || loop->event_count ||
+            loop->now_ns >= due_ns || loop->patience.mode == PATIENCE_SPIN)
+            return found;
+    }
+    return look(loop, true, due_ns);
+}

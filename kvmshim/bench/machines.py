@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
-from devserver.board import DeviceWiring
 from kvmshim.bench.guest import Trace
 from kvmshim.cores import choose
 from kvmshim.errors import HostError, ServerError
@@ -43,13 +42,10 @@ def machine_spec(
             device = dataclasses.replace(device, placement=PLACED_LOCALLY)
         policies = _ALL_STRICT if policy == STRICT else wanted.get(device.wiring.name)
         if policies is not None:
-            device = dataclasses.replace(device, wiring=_with(device.wiring, policies))
+            wiring = dataclasses.replace(device.wiring, policies=dict(policies))
+            device = dataclasses.replace(device, wiring=wiring)
         devices.append(device)
     return dataclasses.replace(spec, devices=tuple(devices))
-
-
-def _with(wiring: DeviceWiring, policies: Mapping[str, str]) -> DeviceWiring:
-    return dataclasses.replace(wiring, policies=dict(policies))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -206,9 +206,9 @@ class Suite:
 
     def _workloads(self) -> Iterator[Step]:
         choice = self.choice
-        transport, wait = choice.transports[0], choice.waits[-1]
-        if "adaptive" in choice.waits or choice.waits == ("spin", "block"):
-            wait = "adaptive"  # what a user gets who says nothing
+        transport = choice.transports[0]
+        # Unless one way to wait was asked for: what a user gets who says nothing.
+        wait = choice.waits[0] if len(choice.waits) == 1 else "adaptive"
         at = Conditions(transport, wait, choice.cores_for(wait), "", rtt_ns=choice.rtt_ns)
         for workload in WORKLOADS:
             yield self._workload(workload, at)

@@ -1,86 +1,99 @@
-"""What accesses of a real guest cost, with its devices on a server and in this process."""
+"""What single accesses of a real guest cost, with its devices on a server and in this process."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from devserver.backplane import Backplane
 from devserver.models.device import Signal, Space
-from kvmshim.bench.guest import LINE_PORT, MARK_PORT, Kind, bench_plan, delays, periods
-from kvmshim.errors import HostError, ServerError
-from kvmshim.link import WaitPolicy
-from kvmshim.machine import Machine
+from kvmshim.bench.guest import LINE_PORT, MARK_PORT, Kind, bench_plan, delays, means, periods
+from kvmshim.bench.machines import DECLARED, LOCAL, Place, machine_spec
 from kvmshim.machinefile import default_machine
-from kvmshim.machinefile.spec import PLACED_LOCALLY
-from kvmshim.outcome import Outcome
 
-LATCH_PORT = 0xE0  # the test device's: every access waits for its answer
-POST_PORT = 0x80  # writes are posted
+LATCH_PORT = 0xE0  # of the test device
+LSR_PORT = 0x3FD
+#: Writes between two marks: several rings full, so that the mark's own exit is a small part of
+#: them, and so few that others seldom take the core away meanwhile.
+BLOCK = 512
+#: A sample of queued writes has one batch in it (LINK_BATCH_WRITES in native/src/link.h).
+BATCH = 64
 _READS_EACH = 100
-_LISTENING = "devserver: listening on "
+_ROOM_TO_SPARE = 1000
 
 
 class Bench:
-    """Runs the benchmark's guest against one server in one waiting mode."""
+    """Runs the benchmark's guest at one place; every method gives samples in ns."""
 
-    def __init__(self, server: str | None, wait: str, count: int) -> None:
-        """``server`` is an address; None starts one of this VM's own over a Unix socket."""
-        self._server = server
-        self._wait = WaitPolicy(wait)
+    def __init__(self, place: Place, count: int) -> None:
+        """``count`` is how many accesses are to be counted; a tenth more comes before them."""
+        self._place = place
         self._count = count
 
-    def remote_in(self) -> list[int]:
-        """ns of an IN that a server answers."""
+    def remote_in(self) -> list[float]:
+        """An IN that a server answers."""
         return self._periods(Kind.IN, LATCH_PORT)
 
-    def remote_out_finish(self) -> list[int]:
-        """ns of an OUT that waits until the server has applied it."""
-        return self._periods(Kind.OUT, LATCH_PORT)
+    def remote_out_finish(self) -> list[float]:
+        """An OUT that waits until the server has applied it."""
+        return self._periods(Kind.OUT, LATCH_PORT, testdev="finish")
 
-    def remote_out_posted(self) -> list[int]:
-        """ns of an OUT that is queued."""
-        return self._periods(Kind.OUT, POST_PORT)
+    def remote_out_posted(self) -> list[float]:
+        """An OUT that is queued; each sample is the mean of a batch, with the batch's sending."""
+        batches = max(10, self._count // 5)
+        total = self._with_warm_up(batches) * BATCH
+        spec = machine_spec(overrides={"testdev": {"LATCH": "posted"}})
+        trace = self._place.run(spec, bench_plan(Kind.OUT, LATCH_PORT, total), total + BATCH)
+        return self._counted(means(periods(trace, LATCH_PORT), BATCH), batches)
 
-    def rep_insb_512(self) -> list[int]:
-        """ns of a REP INSB of 512 bytes."""
+    def remote_out_coalesced(self) -> list[float]:
+        """An OUT that makes no exit; each sample is the mean of a block."""
+        blocks = max(10, self._count // 20)
+        total = self._with_warm_up(blocks)
+        spec = machine_spec(overrides={"testdev": {"LATCH": "coalesced"}})
+        plan = bench_plan(Kind.BLOCKS, LATCH_PORT, total, BLOCK)
+        trace = self._place.run(spec, plan, total * (BLOCK + 1) + _ROOM_TO_SPARE)
+        return [sample / BLOCK for sample in self._counted(periods(trace, MARK_PORT), blocks)]
+
+    def leased_in(self) -> list[float]:
+        """An IN of the serial port's line status."""
+        return self._periods(Kind.IN, LSR_PORT)
+
+    def rep_insb_512(self) -> list[float]:
+        """A REP INSB of 512 bytes."""
         return self._periods(Kind.REP_INSB, LATCH_PORT)
 
-    def irq_latency(self) -> list[int]:
-        """ns from an OUT that raises a line to the first instruction of the line's handler."""
-        return delays(self._run(Kind.INTERRUPT, 0), LINE_PORT, MARK_PORT)
+    def irq_latency(self) -> list[float]:
+        """From an OUT that raises a line to the first instruction of the line's handler."""
+        total = self._with_warm_up(self._count)
+        plan = bench_plan(Kind.INTERRUPT, 0, total)
+        trace = self._place.run(machine_spec(), plan, total * 4 + _ROOM_TO_SPARE)
+        return self._counted(delays(trace, LINE_PORT, MARK_PORT), self._count)
 
-    def local_in(self) -> list[int]:
-        """ns of an IN that a model in this process answers."""
-        return self._periods(Kind.IN, LATCH_PORT, local=True)
+    def local_in(self) -> list[float]:
+        """An IN that a model in this process answers."""
+        return self._periods(Kind.IN, LATCH_PORT, policy=LOCAL)
 
-    def _periods(self, kind: Kind, port: int, *, local: bool = False) -> list[int]:
-        return periods(self._run(kind, port, local=local), port)
+    def _periods(
+        self, kind: Kind, port: int, *, policy: str = DECLARED, testdev: str = ""
+    ) -> list[float]:
+        total = self._with_warm_up(self._count)
+        overrides = {"testdev": {"LATCH": testdev}} if testdev else {}
+        spec = machine_spec(policy, overrides)
+        trace = self._place.run(spec, bench_plan(kind, port, total), total + _ROOM_TO_SPARE)
+        return self._counted(periods(trace, port), self._count)
 
-    def _run(self, kind: Kind, port: int, *, local: bool = False) -> tuple[tuple[int, int], ...]:
-        warm_up = self._count // 10
-        spec = default_machine()
-        if local:
-            devices = tuple(
-                dataclasses.replace(device, placement=PLACED_LOCALLY) for device in spec.devices
-            )
-            spec = dataclasses.replace(spec, devices=devices)
-        plan = bench_plan(kind, port, warm_up + self._count)
-        exits_each = 4 if kind is Kind.INTERRUPT else 1
-        with Machine(spec, plan, server=self._server, wait=self._wait) as machine:
-            result = machine.run(
-                timeout_s=60, trace_exits=(warm_up + self._count + 100) * exits_each
-            )
-        if result.outcome is not Outcome.EXITED:
-            raise HostError(f"the benchmark's guest did not end well: {result.message}")
-        return result.trace[warm_up * exits_each :]
+    @staticmethod
+    def _with_warm_up(count: int) -> int:
+        return count + count // 10
+
+    @staticmethod
+    def _counted(samples: Sequence[float], count: int) -> list[float]:
+        """The last ones: those before them warmed up caches and both ends' waiting."""
+        return list(map(float, samples[-count:]))
 
 
-def model_in(count: int) -> list[int]:
+def model_in(count: int) -> list[float]:
     """ns of a read in a backplane, with no guest and no network: what the server's Python does.
 
     A sample is the mean of 100 reads; the clock itself costs as much as a tenth of one.
@@ -92,7 +105,7 @@ def model_in(count: int) -> list[int]:
         before_ns = time.monotonic_ns()
         for _ in range(_READS_EACH):
             backplane.read(Space.PORT, LATCH_PORT, 1, now_ns)
-        samples.append((time.monotonic_ns() - before_ns) // _READS_EACH)
+        samples.append((time.monotonic_ns() - before_ns) / _READS_EACH)
     return samples
 
 
@@ -110,23 +123,3 @@ class _Nowhere:
 
     def signal(self, device_id: int, signal: Signal, value: int) -> None:
         pass
-
-
-@contextlib.contextmanager
-def tcp_server(wait: str) -> Iterator[str]:
-    """A server on a TCP port of this machine while it lasts; gives its address."""
-    command = [sys.executable, "-m", "devserver", "serve", "--listen", "tcp://127.0.0.1:0"]
-    process = subprocess.Popen(
-        [*command, "--log", "error", "--wait", wait],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        if not line.startswith(_LISTENING):
-            raise ServerError("the benchmark's server did not start; see its message above")
-        yield line.removeprefix(_LISTENING).strip()
-    finally:
-        process.terminate()
-        process.wait()

@@ -1,17 +1,19 @@
-"""Floors: a KVM exit, a round trip over a socket, an interrupt line, each on its own."""
+"""Floors: a KVM exit, a round trip over a socket, an interrupt, each on its own, in C."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from devserver.protocol.codec import LAYOUTS
 from devserver.protocol.limits import FRAME_HEADER_BYTES
 from devserver.protocol.messages import MessageType
-from kvmshim.abi import ffi, lib
-from kvmshim.bench.guest import Kind, bench_plan
+from kvmshim.abi import CAPABILITIES, ffi, lib
+from kvmshim.bench.guest import LINE, LINE_PORT, MARK_PORT, Kind, bench_plan
+from kvmshim.cores import choose
 from kvmshim.cpu_start import apply_start
 from kvmshim.errors import HostError
 from kvmshim.machinefile.spec import DEFAULT_MEMORY_BYTES
@@ -22,43 +24,75 @@ from kvmshim.vm import Vm
 #: What an IN of one byte sends and gets back.
 _REQUEST_BYTES = FRAME_HEADER_BYTES + LAYOUTS[MessageType.REQUEST].size
 _FEEDBACK_BYTES = FRAME_HEADER_BYTES + LAYOUTS[MessageType.FEEDBACK].size + 1
-_LINE = 5
 _UNCLAIMED_PORT = 0x300
+_FOR_EVER = 0xFFFF_FFFF
+_ANY_CORE = -1
 
 
 def exits(count: int) -> list[int]:
     """Samples (ns) of an ``IN`` that nobody answers: exit, re-entry, the guest's loop."""
-    return _with_vm(
-        lambda vm, vcpu: _samples(
-            count, lambda out, n: lib.floor_exits(vcpu.fd, vcpu.run_page, out, n)
+    with _vm(Kind.IN) as (_, vcpu):
+        return _samples(count, lambda out, n: lib.floor_exits(vcpu.fd, vcpu.run_page, out, n))
+
+
+def coalesced_exits(count: int) -> list[int]:
+    """Samples (ns) of an ``OUT`` into KVM's ring; each is the mean of a ring full of them.
+
+    Raises HostError where this KVM has no ring for ports.
+    """
+    page = _ring_page()
+    full_rings = max(10, count // 100)
+    with _vm(Kind.OUT) as (vm, vcpu):
+        return _samples(
+            full_rings,
+            lambda out, n: lib.floor_coalesced(
+                vm.fd, vcpu.fd, vcpu.run_page, page, _UNCLAIMED_PORT, out, n
+            ),
         )
-    )
 
 
 def irq_line(count: int) -> list[int]:
     """Samples (ns) of one KVM_IRQ_LINE."""
-    return _with_vm(
-        lambda vm, vcpu: _samples(count, lambda out, n: lib.floor_irq_line(vm.fd, _LINE, out, n))
-    )
+    with _vm(Kind.IN) as (vm, _):
+        return _samples(count, lambda out, n: lib.floor_irq_line(vm.fd, LINE, out, n))
 
 
-def disarm(count: int) -> list[int]:
-    """Samples (ns) of what a wait spends on keeping the event thread away from the socket."""
-    return _samples(count, lib.floor_disarm)
-
-
-def ping_pong(transport: str, spin: bool, count: int) -> list[int]:
-    """Samples (ns) of a round trip of an IN's bytes between two threads, written in C."""
-    near, far = _pair(transport)
-    with near, far:
-        near.setblocking(True)
-        far.setblocking(True)
+def irq_delivery(count: int) -> list[int]:
+    """Samples (ns) from raising a line to the exit of the first instruction of its handler."""
+    interrupt = ffi.new("struct floor_interrupt *", (LINE, LINE_PORT, MARK_PORT))
+    with _vm(Kind.INTERRUPT) as (vm, vcpu):
         return _samples(
             count,
-            lambda out, n: lib.floor_pingpong(
-                near.fileno(), far.fileno(), _REQUEST_BYTES, _FEEDBACK_BYTES, int(spin), out, n
-            ),
+            lambda out, n: lib.floor_irq_delivery(vm.fd, vcpu.fd, vcpu.run_page, interrupt, out, n),
         )
+
+
+def ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
+    """Samples (ns) of a round trip of an IN's bytes between two threads, written in C.
+
+    Both ends run where a virtual CPU and its server would (``cores``, :mod:`kvmshim.cores`).
+    Anything but ``block`` spins.
+    """
+    where = choose(cores, wait, embedded=True)
+    far_core = _ANY_CORE if where.server is None else min(where.server)
+    near, far = _pair(transport)
+    with near, far, _bound(where.bind_vcpu):
+        near.setblocking(True)
+        far.setblocking(True)
+        sizes = (_REQUEST_BYTES, _FEEDBACK_BYTES)
+        ends = (near.fileno(), far.fileno(), *sizes, int(wait != "block"), far_core)
+        return _samples(count, lambda out, n: lib.floor_pingpong(*ends, out, n))
+
+
+@contextlib.contextmanager
+def _bound(bind: Callable[[], None]) -> Iterator[None]:
+    """What is within runs where ``bind`` puts this thread."""
+    before = os.sched_getaffinity(0)
+    bind()
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _pair(transport: str) -> tuple[socket.socket, socket.socket]:
@@ -72,6 +106,16 @@ def _pair(transport: str) -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
+def _ring_page() -> int:
+    """How many pages behind kvm_run the ring of coalesced accesses lies."""
+    known = {capability.name: capability for capability in CAPABILITIES}
+    with System() as system:
+        page = system.check(known["KVM_CAP_COALESCED_MMIO"])
+        if not page or not system.check(known["KVM_CAP_COALESCED_PIO"]):
+            raise HostError("KVM on this host lacks KVM_CAP_COALESCED_PIO")
+    return page
+
+
 def _samples(count: int, measure: Callable[[Any, int], int]) -> list[int]:
     """Runs a C measurement; its first tenth is warm-up and does not count."""
     warm_up = count // 10
@@ -81,9 +125,10 @@ def _samples(count: int, measure: Callable[[Any, int], int]) -> list[int]:
     return [int(sample) for sample in out[warm_up : warm_up + count]]
 
 
-def _with_vm(measure: Callable[[Vm, Any], list[int]]) -> list[int]:
-    """Measures on a VM of its own, whose guest reads an unclaimed port for ever."""
-    plan = bench_plan(Kind.IN, _UNCLAIMED_PORT, 0xFFFF_FFFF)
+@contextlib.contextmanager
+def _vm(kind: Kind) -> Iterator[tuple[Vm, Any]]:
+    """A VM of its own and its vCPU, whose guest does one thing for ever."""
+    plan = bench_plan(kind, _UNCLAIMED_PORT, _FOR_EVER)
     with System() as system:
         system.require()
         vm = Vm.create(system)
@@ -94,7 +139,7 @@ def _with_vm(measure: Callable[[Vm, Any], list[int]]) -> list[int]:
             memory = PhysicalMemory(vm, system, DEFAULT_MEMORY_BYTES, plan)
             vcpu = vm.create_vcpu()
             apply_start(vcpu, plan.start)
-            return measure(vm, vcpu)
+            yield vm, vcpu
         finally:
             vm.close()
             if memory is not None:

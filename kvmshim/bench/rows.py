@@ -9,65 +9,110 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure. Times in ns; ``floor_ns`` and ``ratio`` are None where there is no floor.
+class Conditions:
+    """What a row was measured under; empty or 0 where that has no meaning for it.
 
-    ``transport`` is ``unix``, ``tcp`` or empty, ``wait`` is ``spin``, ``block``, ``adaptive`` or
-    empty, ``rtt_ns`` the round trip added by a lab network, ``floor`` says what the floor is made
-    of, ``count`` the repetitions that are counted.
+    ``transport`` is ``unix`` or ``tcp``; ``wait`` is ``spin``, ``block`` or ``adaptive``; ``cores``
+    where the virtual CPU and its server ran (:mod:`kvmshim.cores`), and the two ends of the row's
+    floor as well; ``policy`` is ``strict``, ``declared`` or ``local``; ``rtt_ns`` the round trip
+    that a lab added; ``vms`` how many VMs or clients there were.
+    """
+
+    transport: str = ""
+    wait: str = ""
+    cores: str = ""
+    policy: str = ""
+    rtt_ns: int = 0
+    vms: int = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure under its conditions (see :class:`Conditions`).
+
+    Times in ns; ``floor_ns`` and ``ratio`` are None where there is no floor. ``floor`` says what
+    the floor is made of, ``count`` the repetitions that are counted, ``iqr_ns`` their spread: from
+    the first quartile to the third. ``per_s`` is given for what is counted per second.
     """
 
     name: str
     transport: str
     wait: str
+    cores: str
+    policy: str
     rtt_ns: int
+    vms: int
     median_ns: float
     p99_ns: float
+    iqr_ns: float
     floor: str
     floor_ns: float | None
     ratio: float | None
+    per_s: float | None
     count: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A summand of a floor."""
+
+    name: str
+    ns: float
+
+
+NOWHERE = Conditions()
 
 
 def make_row(
     name: str,
-    samples_ns: Sequence[int],
+    samples_ns: Sequence[float],
+    at: Conditions = NOWHERE,
     *,
-    transport: str = "",
-    wait: str = "",
-    floor: Sequence[Row] = (),
-    repeats: int = 1,
+    floor: Sequence[Part] = (),
+    repeats: float = 1,
 ) -> Row:
     """A row from its samples; each sample covers ``repeats`` accesses."""
     ordered = sorted(sample / repeats for sample in samples_ns)
-    floor_ns = sum(part.median_ns for part in floor) if floor else None
+    floor_ns = sum(part.ns for part in floor) if floor else None
     median = statistics.median(ordered)
+    last = len(ordered) - 1
     return Row(
         name=name,
-        transport=transport,
-        wait=wait,
-        rtt_ns=0,
+        **asdict(at),
         median_ns=round(median, 1),
-        p99_ns=round(ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)], 1),
+        p99_ns=round(ordered[min(last, len(ordered) * 99 // 100)], 1),
+        iqr_ns=round(ordered[last - last // 4] - ordered[last // 4], 1),
         floor=" + ".join(part.name for part in floor),
         floor_ns=None if floor_ns is None else round(floor_ns, 1),
         ratio=None if floor_ns is None else round(median / floor_ns, 3),
+        per_s=round(1e9 / median, 1) if name.endswith("_per_s") else None,
         count=len(ordered),
     )
 
 
+_HEAD = ("name", "transport", "wait", "cores", "policy", "rtt", "vms", "median", "iqr", "p99")
+_FLOOR_HEAD = ("floor", "ratio", "per second", "floor is")
+_RIGHT = {"rtt", "vms", "median", "iqr", "p99", "floor", "ratio", "per second"}
+
+
 def as_table(rows: Sequence[Row]) -> list[str]:
-    """The rows for people, in aligned columns."""
-    head = ("name", "transport", "wait", "median", "p99", "floor", "ratio", "floor is")
-    cells = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
-    right = {3, 4, 5, 6}
+    """The rows for people, in aligned columns; columns that say nothing are left out."""
+    head = (*_HEAD, *_FLOOR_HEAD)
+    cells = [_cells(row) for row in rows]
+    told = [at for at in range(len(head)) if any(line[at] != "-" for line in cells)]
+    lines = [[line[at] for at in told] for line in (head, *cells)]
+    return align(lines, [head[at] in _RIGHT for at in told])
+
+
+def align(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Lines of cells in columns, each as wide as it must be."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
         ).rstrip()
-        for line in cells
+        for line in lines
     ]
 
 
@@ -76,16 +121,23 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.name,
         row.transport or "-",
         row.wait or "-",
-        _microseconds(row.median_ns),
-        _microseconds(row.p99_ns),
-        "-" if row.floor_ns is None else _microseconds(row.floor_ns),
+        row.cores or "-",
+        row.policy or "-",
+        in_words(row.rtt_ns) if row.rtt_ns else "-",
+        str(row.vms) if row.vms != 1 else "-",
+        in_words(row.median_ns),
+        in_words(row.iqr_ns),
+        in_words(row.p99_ns),
+        "-" if row.floor_ns is None else in_words(row.floor_ns),
         "-" if row.ratio is None else f"{row.ratio:.2f}",
+        "-" if row.per_s is None else f"{row.per_s:,.0f}",
         row.floor or "-",
     )
 
 
-def _microseconds(ns: float) -> str:
-    return f"{ns / 1000:.2f} us"
+def in_words(ns: float) -> str:
+    """A time with the unit that suits it."""
+    return f"{ns / 1e6:.2f} ms" if ns >= 1e6 else f"{ns / 1000:.2f} us"
 
 
 def as_object(host: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:

@@ -5,22 +5,84 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from devserver.protocol.address import TcpAddress, parse_address
 from kvmshim.bench import floors
-from kvmshim.bench.accesses import Bench, model_in, tcp_server
-from kvmshim.bench.rows import Row, make_row
+from kvmshim.bench.accesses import Bench, model_in
+from kvmshim.bench.machines import DECLARED, LOCAL, STRICT, Place, Servers
+from kvmshim.bench.peers import find_qemu, qemu_accesses
+from kvmshim.bench.rows import Conditions, Part, Row, make_row
+from kvmshim.bench.steps import (
+    TRIES,
+    FloorParts,
+    Floors,
+    Step,
+    beside_floor,
+    beside_floors,
+    plain,
+)
+from kvmshim.bench.throughput import RATES, server_rate
+from kvmshim.bench.workloads import WORKLOADS, Workload
 
-TRANSPORTS = ("unix", "tcp")
-WAITS = ("spin", "block", "adaptive")
-DEFAULT_COUNT = 3000
-TRIES = 3
+#: Each says that rows are left out, and why.
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to measure. ``only`` names rows; none means all. ``server`` stands for all servers."""
+
+    transports: Sequence[str] = ("unix",)
+    waits: Sequence[str] = ("spin", "block")
+    cores: str = "auto"
+    count: int = 3000
+    only: Collection[str] = ()
+    server: str | None = None
+    rtt_ns: int = 0
+    policies: Sequence[str] = (STRICT, DECLARED, LOCAL)
+
+    def cores_for(self, wait: str) -> str:
+        """Two ends that sleep belong on one core, two that look belong on two."""
+        if self.cores != "auto":
+            return self.cores
+        return "same" if wait == "block" and self.server is None else "any"
+
+    @property
+    def each(self) -> int:
+        """Repetitions in one of the tries of a row."""
+        return max(10, self.count // TRIES)
+
+
+ROOTS = (
+    "raw_exit",
+    "raw_coalesced_exit",
+    "raw_irq_line",
+    "raw_irq_delivery",
+    "model_in",
+    "local_in",
+)
+REMOTE = (
+    "raw_pingpong",
+    "remote_in",
+    "remote_out_finish",
+    "remote_out_posted",
+    "remote_out_coalesced",
+    "leased_in",
+    "rep_insb_512",
+    "irq_latency",
+    "irq_latency_delivery",
+)
+PEERS = ("peer_qemu_in", "peer_qemu_out")
+NAMES = (*ROOTS, *REMOTE, *PEERS, *RATES, *(workload.name for workload in WORKLOADS))
 
 
 def describe_host() -> dict[str, Any]:
     """What the figures were measured on."""
+    cpu = ""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         cpu = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
     return {
@@ -31,78 +93,153 @@ def describe_host() -> dict[str, Any]:
     }
 
 
-def rows(transports: Sequence[str], waits: Sequence[str], count: int) -> Iterator[Row]:
-    """Measures and yields row after row.
+@dataclass
+class Suite:
+    """The steps of a choice. Its servers run until it is closed."""
 
-    A host's speed drifts while it is measured. So every figure with a floor is measured
-    :data:`TRIES` times, each time just behind its floor; the row is the try with the middle ratio.
-    The rows that are named after a floor are separate measurements.
-    """
-    yield make_row("raw_exit", floors.exits(count))
-    yield make_row("raw_irq_line", floors.irq_line(count))
-    yield make_row("raw_disarm", floors.disarm(count))
-    yield make_row("model_in", model_in(max(10, count // 10)))
-    each = max(10, count // TRIES)
-    local = Bench(None, "block", each)
-    yield _beside_floor("local_in", local.local_in, _Floors("", True, each), ("exit",))
-    for transport in transports:
-        for wait in waits:
-            floor = _Floors(transport, wait != "block", each)
-            raw = floors.ping_pong(transport, wait != "block", count)
-            yield make_row("raw_pingpong", raw, transport=transport, wait=wait)
-            with _server(transport, wait) as server:
-                yield from _accesses(Bench(server, wait, each), floor, transport, wait)
+    choice: Choice
+    note: Note
+    _servers: Servers = field(init=False)
 
+    def __post_init__(self) -> None:
+        if self.choice.server is not None:
+            tcp = isinstance(parse_address(self.choice.server), TcpAddress)
+            self.choice = replace(self.choice, transports=("tcp" if tcp else "unix",))
+        self._servers = Servers(self.choice.server)
 
-def _accesses(bench: Bench, floor: _Floors, transport: str, wait: str) -> Iterator[Row]:
-    for name, measure, parts in (
-        ("remote_in", bench.remote_in, ("exit", "trip")),
-        ("remote_out_finish", bench.remote_out_finish, ("exit", "trip")),
-        ("remote_out_posted", bench.remote_out_posted, ("exit",)),
-        ("rep_insb_512", bench.rep_insb_512, ("exit", "trip")),
-        ("irq_latency", bench.irq_latency, ("exit", "trip", "irq")),
-    ):
-        yield _beside_floor(name, measure, floor, parts, transport, wait)
+    def __enter__(self) -> Suite:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._servers.close()
 
-def _beside_floor(
-    name: str,
-    measure: Callable[[], list[int]],
-    floor: _Floors,
-    parts: tuple[str, ...],
-    transport: str = "",
-    wait: str = "",
-) -> Row:
-    tries = []
-    for _ in range(TRIES):
-        below = floor.take(*parts)
-        tries.append(make_row(name, measure(), transport=transport, wait=wait, floor=below))
-    return sorted(tries, key=lambda row: row.ratio or 0.0)[TRIES // 2]
+    def steps(self) -> list[Step]:
+        """What there is to do, without what was not asked for."""
+        only = set(self.choice.only)
+        return [step for step in self._all() if not only or only & set(step.names)]
 
+    def _all(self) -> Iterator[Step]:
+        choice = self.choice
+        yield from self._roots()
+        for transport in choice.transports:
+            for wait in choice.waits:
+                at = Conditions(transport, wait, choice.cores_for(wait), "", rtt_ns=choice.rtt_ns)
+                yield from self._remote(at)
+        yield from self._peers()
+        if choice.server is None:
+            yield from (self._rate(name) for name in RATES)
+        yield from self._workloads()
 
-class _Floors:
-    """Measures the floors of one row."""
+    def _roots(self) -> Iterator[Step]:
+        count = self.choice.count
+        yield plain("raw_exit", lambda: floors.exits(count))
+        ring = plain("raw_coalesced_exit", lambda: floors.coalesced_exits(count))
+        yield replace(ring, optional=True)
+        yield plain("raw_irq_line", lambda: floors.irq_line(count))
+        yield plain("raw_irq_delivery", lambda: floors.irq_delivery(count))
+        yield plain("model_in", lambda: model_in(max(10, count // 10)))
+        local = Bench(Place(None, "block"), self.choice.each)
+        at = Conditions(policy=LOCAL)
+        yield beside_floor("local_in", local.local_in, (Floors.exits,), at, self.choice.each)
 
-    def __init__(self, transport: str, spin: bool, count: int) -> None:
-        self._count = count
-        self._measures: dict[str, tuple[str, Callable[[int], list[int]]]] = {
-            "exit": ("raw_exit", floors.exits),
-            "trip": ("raw_pingpong", partial(floors.ping_pong, transport, spin)),
-            "irq": ("raw_irq_line", floors.irq_line),
+    def _remote(self, at: Conditions) -> Iterator[Step]:
+        each = self.choice.each
+        yield from self._trips(replace(at, rtt_ns=0))
+        trip: FloorParts = (Floors.exits, Floors.trip, *([Floors.rtt] if at.rtt_ns else []))
+        for name, parts in (
+            ("remote_in", trip),
+            ("remote_out_finish", trip),
+            ("remote_out_posted", (Floors.exits,)),
+            ("remote_out_coalesced", (Floors.coalesced_exits,)),
+            ("leased_in", (Floors.exits,)),
+            ("rep_insb_512", trip),
+        ):
+            step = beside_floor(name, self._access(name, at), parts, at, each)
+            yield replace(step, optional=name == "remote_out_coalesced")
+        latency = {
+            "irq_latency": (*trip, Floors.irq_line),
+            "irq_latency_delivery": (*trip[1:], Floors.irq_delivery),
         }
+        yield beside_floors(latency, self._access("irq_latency", at), at, each)
 
-    def take(self, *parts: str) -> list[Row]:
-        """Fresh floors; their medians add up to the row's floor."""
-        return [
-            make_row(name, measure(self._count))
-            for name, measure in (self._measures[part] for part in parts)
-        ]
+    def _trips(self, at: Conditions) -> Iterator[Step]:
+        """Where both ends sleep, the cores that they sleep on matter most: all are shown."""
+        for cores in ("any", "same", "apart") if at.wait == "block" else (at.cores,):
+            here = replace(at, cores=cores)
+            measure = partial(floors.ping_pong, at.transport, at.wait, cores, self.choice.count)
+            yield plain("raw_pingpong", measure, here)
+
+    def _access(self, name: str, at: Conditions) -> Callable[[], list[float]]:
+        def measure() -> list[float]:
+            place = self._servers.place(at.transport, at.wait, at.cores)
+            samples: list[float] = getattr(Bench(place, self._each(name, at)), name)()
+            return samples
+
+        return measure
+
+    def _each(self, name: str, at: Conditions) -> int:
+        """Fewer where every access waits for a long round trip."""
+        each = self.choice.each
+        if at.rtt_ns and name not in ("leased_in", "remote_out_posted", "remote_out_coalesced"):
+            return max(10, min(each, 1_000_000_000 // at.rtt_ns))
+        return each
+
+    def _peers(self) -> Iterator[Step]:
+        qemu = find_qemu()
+        if qemu is None:
+            if not self.choice.only or set(PEERS) & set(self.choice.only):
+                self.note("qemu-system-x86_64 is not installed: its rows are left out")
+            return
+
+        def run() -> list[Row]:
+            # The emulator's BIOS takes seconds: one run, with the floor before and behind it.
+            floor = Floors(Conditions(), self.choice.each)
+            before_ns = floor.exits().ns
+            both = qemu_accesses(str(qemu), self.choice.each)
+            below = [Part("raw_exit", (before_ns + floor.exits().ns) / 2)]
+            return [
+                make_row(name, samples, floor=below)
+                for name, samples in zip(PEERS, both, strict=True)
+            ]
+
+        yield Step(PEERS, Conditions(), run, optional=True)
+
+    def _rate(self, name: str) -> Step:
+        rate = RATES[name]
+        at = Conditions("unix", "adaptive", "apart", vms=rate.clients)
+        return plain(name, lambda: server_rate(rate, self.choice.count), at)
+
+    def _workloads(self) -> Iterator[Step]:
+        choice = self.choice
+        transport = choice.transports[0]
+        # Unless one way to wait was asked for: what a user gets who says nothing.
+        wait = choice.waits[0] if len(choice.waits) == 1 else "adaptive"
+        at = Conditions(transport, wait, choice.cores_for(wait), "", rtt_ns=choice.rtt_ns)
+        for workload in WORKLOADS:
+            yield self._workload(workload, at)
+
+    def _workload(self, workload: Workload, at: Conditions) -> Step:
+        """Strict and declared beside local, all of one round before the next."""
+
+        def run() -> list[Row]:
+            place = self._servers.place(at.transport, at.wait, at.cores)
+            took: dict[str, list[float]] = {policy: [] for policy in (LOCAL, STRICT, DECLARED)}
+            for _ in range(TRIES):
+                for policy, times in took.items():
+                    if policy in self.choice.policies:
+                        times.append(workload.run(place, policy, at.rtt_ns))
+            return list(_beside_local(workload.name, took, at))
+
+        return Step((workload.name,), at, run)
 
 
-@contextlib.contextmanager
-def _server(transport: str, wait: str) -> Iterator[str | None]:
-    if transport == "unix":
-        yield None
-    else:
-        with tcp_server(wait) as address:
-            yield address
+def _beside_local(name: str, took: dict[str, list[float]], at: Conditions) -> Iterator[Row]:
+    local = make_row(name, took[LOCAL]).median_ns if took[LOCAL] else None
+    for policy, times in took.items():
+        if not times:
+            continue
+        if policy == LOCAL:
+            yield make_row(name, times, Conditions(policy=LOCAL, rtt_ns=at.rtt_ns))
+        else:
+            below = [] if local is None else [Part(f"{name} local", local)]
+            yield make_row(name, times, replace(at, policy=policy), floor=below)

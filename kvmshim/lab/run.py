@@ -104,10 +104,17 @@ class Lab:
                 if process.stdout is not None:
                     process.stdout.close()
 
-    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Starts a command in the client's namespace, with this process's standard streams."""
+    def start(
+        self, command: Sequence[str], *, stdout: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Starts a command in the client's namespace, with this process's standard streams.
+
+        ``stdout`` as in :class:`subprocess.Popen`.
+        """
         process = subprocess.Popen(
-            _inside(self._network.client, command), env={**os.environ, **self._environment()}
+            _inside(self._network.client, command),
+            env={**os.environ, **self._environment()},
+            stdout=stdout,
         )
         self._children.append(process)
         return process

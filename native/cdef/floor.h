@@ -1,7 +1,15 @@
 /* Floors for benchmarks (native/src/floor.h). */
 
 int floor_exits(int vcpu_fd, struct kvm_run *run, uint64_t *samples, size_t count);
+int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_page, uint16_t port,
+                    uint64_t *samples, size_t count);
 int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes, int spin,
-                   uint64_t *samples, size_t count);
-int floor_disarm(uint64_t *samples, size_t count);
+                   int far_core, uint64_t *samples, size_t count);
 int floor_irq_line(int vm_fd, uint32_t line, uint64_t *samples, size_t count);
+
+struct floor_interrupt {
+    uint32_t line;
+    uint16_t line_port, mark_port;
+};
+int floor_irq_delivery(int vm_fd, int vcpu_fd, struct kvm_run *run,
+                       const struct floor_interrupt *interrupt, uint64_t *samples, size_t count);

@@ -1,14 +1,13 @@
+#define _GNU_SOURCE /* pthread_attr_setaffinity_np */
 #include "floor.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "control.h"
 
@@ -24,6 +23,50 @@ int floor_exits(int vcpu_fd, struct kvm_run *run, uint64_t *samples, size_t coun
         }
         int64_t now = monotonic_ns();
         samples[i] = (uint64_t)(now - before);
+        before = now;
+    }
+    return 0;
+}
+
+enum {
+    PAGE_BYTES = 4096,
+    /* KVM_COALESCED_MMIO_MAX, which linux/kvm.h can't say outside the kernel. */
+    RING_ENTRIES = (PAGE_BYTES - sizeof(struct kvm_coalesced_mmio_ring)) /
+                   sizeof(struct kvm_coalesced_mmio),
+};
+
+/* Takes everything out of the ring; the number of writes that were in it. */
+static uint32_t drain(struct kvm_coalesced_mmio_ring *ring, uint8_t *sink)
+{
+    uint32_t first = ring->first, last = __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE);
+    uint32_t taken = 0;
+    for (; first != last; taken++) {
+        *sink ^= ring->coalesced_mmio[first].data[0];
+        first = (first + 1) % RING_ENTRIES;
+    }
+    __atomic_store_n(&ring->first, first, __ATOMIC_RELEASE);
+    return taken;
+}
+
+int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_page, uint16_t port,
+                    uint64_t *samples, size_t count)
+{
+    struct kvm_coalesced_mmio_ring *ring = (void *)((uint8_t *)run + ring_page * PAGE_BYTES);
+    struct kvm_coalesced_mmio_zone zone = { .addr = port, .size = 1, .pio = 1 };
+    uint8_t sink = 0;
+    if (ioctl(vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone) < 0)
+        return -1;
+    int64_t before = monotonic_ns();
+    for (size_t i = 0; i < count; i++) {
+        if (ioctl(vcpu_fd, KVM_RUN, 0) < 0)
+            return -1;
+        if (run->exit_reason != KVM_EXIT_IO) {
+            errno = EPROTO;
+            return -1;
+        }
+        uint32_t writes = drain(ring, &sink) + 1; /* and the one that found no room */
+        int64_t now = monotonic_ns();
+        samples[i] = (uint64_t)(now - before) / writes;
         before = now;
     }
     return 0;
@@ -61,8 +104,27 @@ static void *answer(void *argument)
     return NULL;
 }
 
+/* A thread on a core of its own choice, or where the caller may run (-1). */
+static int start_on(int core, pthread_t *thread, struct far_end *end)
+{
+    pthread_attr_t attributes;
+    int error = pthread_attr_init(&attributes);
+    if (error)
+        return error;
+    if (core >= 0) {
+        cpu_set_t cores;
+        CPU_ZERO(&cores);
+        CPU_SET((size_t)core, &cores);
+        error = pthread_attr_setaffinity_np(&attributes, sizeof cores, &cores);
+    }
+    if (!error)
+        error = pthread_create(thread, &attributes, answer, end);
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
 int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes, int spin,
-                   uint64_t *samples, size_t count)
+                   int far_core, uint64_t *samples, size_t count)
 {
     uint8_t buffer[MAX_BYTES] = { 0 };
     struct far_end end = { far, request_bytes, answer_bytes, spin };
@@ -71,7 +133,7 @@ int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes,
         errno = EINVAL;
         return -1;
     }
-    if ((errno = pthread_create(&thread, NULL, answer, &end)))
+    if ((errno = start_on(far_core, &thread, &end)))
         return -1;
     int result = 0;
     for (size_t i = 0; i < count && result == 0; i++) {
@@ -88,33 +150,6 @@ int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes,
     return result;
 }
 
-static int64_t disarm_and_arm(int epoll_fd, int fd)
-{
-    struct epoll_event off = { .events = 0 }, on = { .events = EPOLLIN };
-    int64_t before = monotonic_ns();
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &off) < 0 ||
-        epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &on) < 0)
-        return -1;
-    return monotonic_ns() - before;
-}
-
-int floor_disarm(uint64_t *samples, size_t count)
-{
-    int fd = eventfd(0, EFD_CLOEXEC), epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event on = { .events = EPOLLIN };
-    int result = epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &on);
-    for (size_t i = 0; i < count && result == 0; i++) {
-        int64_t sample = disarm_and_arm(epoll_fd, fd);
-        samples[i] = (uint64_t)sample;
-        result = sample < 0 ? -1 : 0;
-    }
-    int error = errno;
-    close(fd);
-    close(epoll_fd);
-    errno = error;
-    return result;
-}
-
 int floor_irq_line(int vm_fd, uint32_t line, uint64_t *samples, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -123,6 +158,40 @@ int floor_irq_line(int vm_fd, uint32_t line, uint64_t *samples, size_t count)
         if (ioctl(vm_fd, KVM_IRQ_LINE, &level) < 0)
             return -1;
         samples[i] = (uint64_t)(monotonic_ns() - before);
+    }
+    return 0;
+}
+
+/* Runs to the next port exit; the port, or -1. */
+static int next_port(int vcpu_fd, struct kvm_run *run)
+{
+    if (ioctl(vcpu_fd, KVM_RUN, 0) < 0)
+        return -1;
+    if (run->exit_reason != KVM_EXIT_IO) {
+        errno = EPROTO;
+        return -1;
+    }
+    return run->io.port;
+}
+
+int floor_irq_delivery(int vm_fd, int vcpu_fd, struct kvm_run *run,
+                       const struct floor_interrupt *interrupt, uint64_t *samples, size_t count)
+{
+    int64_t raised_ns = 0;
+    for (size_t done = 0; done < count;) {
+        int port = next_port(vcpu_fd, run);
+        int64_t now = monotonic_ns();
+        if (port < 0)
+            return -1;
+        if (port == interrupt->mark_port) {
+            samples[done++] = (uint64_t)(now - raised_ns);
+        } else if (port == interrupt->line_port) {
+            uint8_t on = *((uint8_t *)run + run->io.data_offset);
+            struct kvm_irq_level level = { .irq = interrupt->line, .level = on };
+            raised_ns = now;
+            if (ioctl(vm_fd, KVM_IRQ_LINE, &level) < 0)
+                return -1;
+        }
     }
     return 0;
 }

@@ -1,0 +1,171 @@
+"""Many VMs in one client process: what they do per second, and what they cost while they sleep.
+
+``python -m kvmshim.bench.fleet ADDRESS SERVER_PID VMS ACCESSES`` prints one JSON object; the
+benchmark starts it as a process of its own for each number of VMs, so that memory counts from zero.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kvmshim.bench.accesses import LATCH_PORT
+from kvmshim.bench.guest import MARK_PORT, Kind, Trace, bench_plan
+from kvmshim.bench.machines import Place, machine_spec
+from kvmshim.errors import HostError
+from kvmshim.link import WaitPolicy
+from kvmshim.loader import BootPlan
+from kvmshim.machine import Machine
+from kvmshim.machinefile import MachineSpec
+from kvmshim.outcome import Outcome, RunResult
+
+#: Descriptors that one VM takes, generously.
+_DESCRIPTORS_EACH = 24
+_BLOCK = 64
+_SETTLE_S = 2.0
+_IDLE_S = 5.0
+_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What one number of VMs was like. ``*_ns`` is the time per access of them all together.
+
+    Memory is resident, in bytes; processor time while all are idle is a share of one core.
+    """
+
+    vms: int
+    posted_ns: float
+    sync_ns: float
+    start_s: float
+    client_bytes: int
+    server_bytes: int
+    client_idle: float
+    server_idle: float
+
+
+def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fleet:
+    """Runs three fleets after one another: idle, posting, reading."""
+    _allow_descriptors(vms * _DESCRIPTORS_EACH)
+    place = Place(address, "adaptive", "any")
+    each = max(20, accesses // vms)
+    began_s = time.monotonic()
+    with _fleet(place, machine_spec(), bench_plan(Kind.IDLE, 0, 0), vms) as idle:
+        idle.start()
+        start_s = time.monotonic() - began_s
+        time.sleep(_SETTLE_S)
+        before = [_cpu_s(pid) for pid in (os.getpid(), server_pid)]
+        time.sleep(_IDLE_S)
+        after = [_cpu_s(pid) for pid in (os.getpid(), server_pid)]
+        memory = [_resident_bytes(pid) for pid in (os.getpid(), server_pid)]
+        idle.stop()
+    blocks = max(2, each // _BLOCK)
+    posting = machine_spec(overrides={"testdev": {"LATCH": "posted"}})
+    posted = _time(place, posting, bench_plan(Kind.BLOCKS, LATCH_PORT, blocks, _BLOCK), vms)
+    sync = _time(place, machine_spec(), bench_plan(Kind.IN, LATCH_PORT, each), vms)
+    return Fleet(
+        vms=vms,
+        posted_ns=posted / (vms * blocks * _BLOCK),
+        sync_ns=sync / (vms * each),
+        start_s=round(start_s, 3),
+        client_bytes=memory[0],
+        server_bytes=memory[1],
+        client_idle=round((after[0] - before[0]) / _IDLE_S, 4),
+        server_idle=round((after[1] - before[1]) / _IDLE_S, 4),
+    )
+
+
+def _time(place: Place, spec: MachineSpec, plan: BootPlan, vms: int) -> int:
+    """ns from the first access of the first VM to the last one of the last."""
+    with _fleet(place, spec, plan, vms, room=1_000_000 // vms + 1000) as fleet:
+        fleet.start()
+        traces = fleet.traces()
+    times = [at for trace in traces for at, port in trace if port in (LATCH_PORT, MARK_PORT)]
+    return max(times) - min(times)
+
+
+class _Running:
+    """Machines that are ready, each of which gets a thread to run in."""
+
+    def __init__(self, machines: Sequence[Machine], room: int) -> None:
+        self._machines = machines
+        self._results: list[RunResult] = []
+        self._gate = threading.Barrier(len(machines) + 1)
+        self._threads = [
+            threading.Thread(target=self._run, args=(machine, room), daemon=True)
+            for machine in machines
+        ]
+
+    def start(self) -> None:
+        """Starts all of them at one moment."""
+        for thread in self._threads:
+            thread.start()
+        self._gate.wait()
+
+    def stop(self) -> None:
+        """Stops all, and waits until they have."""
+        for machine in self._machines:
+            machine.stop()
+        self._join()
+
+    def traces(self) -> list[Trace]:
+        """Waits until all have ended by themselves; raises HostError if one ended badly."""
+        self._join()
+        well = [result for result in self._results if result.outcome is Outcome.EXITED]
+        if len(well) != len(self._machines):
+            why = next((r.message for r in self._results if r not in well), "no result")
+            raise HostError(f"a VM of the fleet did not end well: {why}")
+        return [result.trace for result in well]
+
+    def _run(self, machine: Machine, room: int) -> None:
+        self._gate.wait()
+        self._results.append(machine.run(timeout_s=_TIMEOUT_S, trace_exits=room))
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def _fleet(
+    place: Place, spec: MachineSpec, plan: BootPlan, vms: int, room: int = 0
+) -> Iterator[_Running]:
+    wait = WaitPolicy(place.wait, cores=place.cores)
+    with contextlib.ExitStack() as stack:
+        machines = [
+            stack.enter_context(Machine(spec, plan, server=place.server, wait=wait))
+            for _ in range(vms)
+        ]
+        yield _Running(machines, room)
+
+
+def _allow_descriptors(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time that a process has used (proc(5), the fields 14 and 15 of stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_bytes(pid: int) -> int:
+    """Memory of a process (proc(5), statm)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    _address, _pid, _vms, _accesses = sys.argv[1:]
+    found = measure_fleet(_address, int(_pid), int(_vms), int(_accesses))
+    print(json.dumps(asdict(found)))

@@ -1,0 +1,115 @@
+"""The machine that the benchmark's guests run on, with its policies, and the servers for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+from kvmshim.bench.guest import Trace
+from kvmshim.cores import choose
+from kvmshim.errors import HostError, ServerError
+from kvmshim.link import WaitPolicy
+from kvmshim.loader import BootPlan
+from kvmshim.machine import Machine
+from kvmshim.machinefile import MachineSpec, default_machine
+from kvmshim.machinefile.spec import PLACED_LOCALLY
+from kvmshim.outcome import Outcome
+
+#: Every access waits for its answer.
+STRICT = "strict"
+#: What the models declare.
+DECLARED = "declared"
+#: The devices are in the client's process.
+LOCAL = "local"
+
+_ALL_STRICT = {"*": "finish+asked"}
+_LISTENING = "devserver: listening on "
+_TIMEOUT_S = 600.0
+
+
+def machine_spec(
+    policy: str = DECLARED, overrides: Mapping[str, Mapping[str, str]] | None = None
+) -> MachineSpec:
+    """A PC under a policy; ``overrides`` are policies of registers by the device's name."""
+    spec = default_machine()
+    wanted = overrides or {}
+    devices = []
+    for device in spec.devices:
+        if policy == LOCAL:
+            device = dataclasses.replace(device, placement=PLACED_LOCALLY)
+        policies = _ALL_STRICT if policy == STRICT else wanted.get(device.wiring.name)
+        if policies is not None:
+            wiring = dataclasses.replace(device.wiring, policies=dict(policies))
+            device = dataclasses.replace(device, wiring=wiring)
+        devices.append(device)
+    return dataclasses.replace(spec, devices=tuple(devices))
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a guest's devices are and how both ends wait.
+
+    ``server`` is an address; None starts one of the VM's own over a Unix socket.
+    """
+
+    server: str | None = None
+    wait: str = "adaptive"
+    cores: str = "any"
+
+    def run(self, spec: MachineSpec, plan: BootPlan, room: int) -> Trace:
+        """Runs a guest to its end; its exits, as long as there is ``room``."""
+        wait = WaitPolicy(self.wait, cores=self.cores)
+        with Machine(spec, plan, server=self.server, wait=wait) as machine:
+            result = machine.run(timeout_s=_TIMEOUT_S, trace_exits=room)
+        if result.outcome is not Outcome.EXITED:
+            raise HostError(f"the benchmark's guest did not end well: {result.message}")
+        return result.trace
+
+
+@contextlib.contextmanager
+def serving(
+    listen: str, wait: str = "adaptive", cores: str = "any", *options: str
+) -> Iterator[tuple[str, int]]:
+    """A server while it lasts; gives its address and process."""
+    command = [sys.executable, "-m", "devserver", "serve", "--listen", listen]
+    process = subprocess.Popen(
+        [*command, "--log", "error", "--wait", wait, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        if not line.startswith(_LISTENING):
+            raise ServerError("the benchmark's server did not start; see its message above")
+        choose(cores, wait, embedded=True).bind_server(process.pid)
+        yield line.removeprefix(_LISTENING).strip(), process.pid
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+class Servers(contextlib.ExitStack):
+    """Servers on TCP ports of this machine, started when they are first asked for."""
+
+    def __init__(self, given: str | None = None) -> None:
+        """``given`` is the address of a server that stands for all."""
+        super().__init__()
+        self._given = given
+        self._addresses: dict[tuple[str, str], str] = {}
+
+    def place(self, transport: str, wait: str, cores: str) -> Place:
+        """Where to run a guest for a row."""
+        if self._given is not None:
+            return Place(self._given, wait, cores)
+        if transport == "unix":
+            return Place(None, wait, cores)
+        if (wait, cores) not in self._addresses:
+            server = serving("tcp://127.0.0.1:0", wait, cores)
+            self._addresses[wait, cores] = self.enter_context(server)[0]
+        return Place(self._addresses[wait, cores], wait, cores)

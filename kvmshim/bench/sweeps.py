@@ -1,0 +1,105 @@
+"""Sweeps: how figures change with the round trip of a network, and with the number of VMs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from kvmshim.bench.fleet import Fleet
+from kvmshim.bench.machines import serving
+from kvmshim.bench.rows import Conditions, Row, align, make_row
+from kvmshim.errors import HostError, InputError
+
+RTTS_NS = (0, 100_000, 1_000_000, 10_000_000)
+RTT_NAMES = ("remote_in", "remote_out_posted", "remote_out_coalesced", "leased_in", "print_polled")
+VMS = (1, 8, 64, 200, 500)
+FLEET_NAMES = ("vms_posted_per_s", "vms_sync_per_s")
+_ROUNDS = 3
+#: Accesses of all VMs together for each repetition that is asked for.
+_ACCESSES_EACH = 10
+
+
+def check_lab() -> None:
+    """Raises what ``kvmshim lab`` would: it needs root, and a package."""
+    if find_spec("pyroute2") is None:
+        raise InputError("--sweep rtt needs pyroute2; install it with: pip install 'kvmshim[lab]'")
+    if os.geteuid() != 0:
+        raise HostError("--sweep rtt builds network namespaces and needs root; run it with sudo")
+
+
+def sweep_rtt(rtt_ns: int, count: int) -> list[Row]:
+    """The rows of :data:`RTT_NAMES` with a server that is ``rtt_ns`` away, in a lab."""
+    from kvmshim.lab.run import Lab
+
+    with Lab(rtt_ns, 0.0, 1) as lab:
+        address = lab.conditions.servers[0]
+        options = ["--server", address, "--wait", "adaptive", "--count", str(count), "--json"]
+        command = [sys.executable, "-m", "kvmshim", "bench", *options, "--only", *RTT_NAMES]
+        process = lab.start(command, stdout=subprocess.PIPE)
+        said, _ = process.communicate()
+    if process.returncode:
+        raise HostError(f"the benchmark in the lab ended with status {process.returncode}")
+    return [Row(**row) for row in json.loads(said)["rows"]]
+
+
+def rtt_of_this_lab() -> int:
+    """The round trip (ns) of the lab that this process runs in; 0 outside of one."""
+    about = os.environ.get("KVMSHIM_LAB")
+    return int(json.loads(about)["rtt_ns"]) if about else 0
+
+
+@dataclass(frozen=True)
+class FleetRun:
+    """What a number of VMs did: rows, and what they took while they were idle."""
+
+    rows: list[Row]
+    idle: Fleet
+
+
+def sweep_vms(vms: int, count: int) -> FleetRun:
+    """So many VMs in one client process, with one server."""
+    with tempfile.TemporaryDirectory() as folder:
+        listen = f"unix:{folder}/server"
+        with serving(listen, "adaptive", "any", "--max-clients", "1024") as (address, pid):
+            fleets = [_fleet(address, pid, vms, count) for _ in range(_ROUNDS)]
+    at = Conditions("unix", "adaptive", "any", vms=vms)
+    samples = ([fleet.posted_ns for fleet in fleets], [fleet.sync_ns for fleet in fleets])
+    rows = [make_row(name, each, at) for name, each in zip(FLEET_NAMES, samples, strict=True)]
+    return FleetRun(rows, sorted(fleets, key=lambda fleet: fleet.client_idle)[_ROUNDS // 2])
+
+
+def _fleet(address: str, pid: int, vms: int, count: int) -> Fleet:
+    command = [sys.executable, "-m", "kvmshim.bench.fleet", address, str(pid), str(vms)]
+    done = subprocess.run(
+        [*command, str(count * _ACCESSES_EACH)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise HostError(f"{vms} VMs in one process can't be measured: {last}")
+    return Fleet(**json.loads(done.stdout))
+
+
+def idle_table(fleets: Sequence[Fleet]) -> list[str]:
+    """What idle VMs take, for people."""
+    lines = [("idle VMs", "client", "server", "client CPU", "server CPU", "started in")]
+    lines += [
+        (
+            str(fleet.vms),
+            f"{fleet.client_bytes / 1e6:.0f} MB",
+            f"{fleet.server_bytes / 1e6:.0f} MB",
+            f"{fleet.client_idle:.2%}",
+            f"{fleet.server_idle:.2%}",
+            f"{fleet.start_s:.2f} s",
+        )
+        for fleet in fleets
+    ]
+    return align(lines, [True] * len(lines[0]))

@@ -46,6 +46,8 @@ class _Stream:
     def __init__(self, client: Client, native: Any) -> None:
         self.client = client
         self.native = native
+        #: The VM time of the deadline that the owner was told of.
+        self.next_ns = -1
         self.handles: list[int] = []
 
 
@@ -165,9 +167,17 @@ class HotLoop:
 
     def _attend(self) -> None:
         """Puts what an access caused before its answer, and notes deadlines."""
-        for client in dict.fromkeys(self._stirred):
-            self._speak(client)
+        client = self._stirred[0]  # it is the one whose turn it is, and no other
         self._stirred.clear()
+        line = client.session.outbox.take_line()
+        if line is None:
+            self._speak(client)
+        elif lib.serve_put_interrupt(self._loop, *line) < 0:
+            raise MemoryError("no memory for an interrupt")
+        next_ns, stream = client.session.backplane.next_ns, self._streams[client.fd]
+        if next_ns != stream.next_ns:
+            stream.next_ns = next_ns
+            self._exchange[_DUE] = self._on_deadline(client)
 
     def _speak(self, client: Client) -> None:
         outbox = client.session.outbox
@@ -177,7 +187,6 @@ class HotLoop:
                 raise MemoryError("no memory for what is to be sent")
         outbox.outgoing.clear()
         self._streams[client.fd].native.direct = client.session.is_direct()
-        self._exchange[_DUE] = self._on_deadline(client)
 
     def _fail(self, fault: DeviceFault, is_request: bool) -> None:
         stream = self._current()
@@ -223,6 +232,7 @@ class HotLoop:
         session.hear(data, time.monotonic_ns())
         self._stirred.clear()
         self._speak(client)
+        self._exchange[_DUE] = self._on_deadline(client)
         if session.finished:
             lib.serve_flush(self._loop, stream.native)
             return Found(What.GONE, client=client)

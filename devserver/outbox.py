@@ -81,6 +81,20 @@ class Outbox:
                 self.tell(kind, *own, tail=bytes(tail[at : at + limits.MAX_EMIT_BYTES]))
         self._caused.clear()
 
+    def take_line(self) -> tuple[int, ...] | None:
+        """Line, level and number of an interrupt, if that is all that there is to say.
+
+        Who takes it says it; no INTERRUPT is held any more then.
+        """
+        self.before_effects()
+        if len(self._caused) != 1 or self.outgoing:
+            return None
+        kind, own, _ = self._caused[0]
+        if kind is not MessageType.INTERRUPT or self._connection.state is not State.ATTACHED:
+            return None
+        self._caused.clear()
+        return own
+
     def forget(self) -> None:
         """Drops what was caused: it is of no interest any more, or not yet."""
         self._emitter = _NOBODY

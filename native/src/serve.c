@@ -2,8 +2,11 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,13 +41,23 @@ void serve_free(struct serve_loop *loop)
     free(loop);
 }
 
+/* A stream that is waited for alone is waited for in recv itself; all other calls say that they do
+ * not want to sleep. */
+static bool may_sleep(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    struct timeval nap = { .tv_usec = SERVE_NAP_US };
+    return flags >= 0 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 &&
+           setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &nap, sizeof nap) == 0;
+}
+
 struct serve_stream *serve_add(struct serve_loop *loop, int fd, uint32_t id)
 {
     struct serve_stream *stream = calloc(1, sizeof *stream);
     if (!stream)
         return NULL;
     struct epoll_event event = { .events = EPOLLIN, .data.ptr = stream };
-    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+    if (!may_sleep(fd) || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
         free(stream);
         return NULL;
     }
@@ -52,12 +65,14 @@ struct serve_stream *serve_add(struct serve_loop *loop, int fd, uint32_t id)
     stream->id = id;
     stream->interest = EPOLLIN;
     stream->heard_ns = serve_now_ns();
+    loop->streams++;
     return stream;
 }
 
 void serve_remove(struct serve_loop *loop, struct serve_stream *stream)
 {
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, stream->fd, NULL);
+    loop->streams--;
     for (int i = loop->event_at; i < loop->event_count; i++)
         if (loop->events[i].data.ptr == stream)
             loop->events[i].events = 0;

@@ -24,6 +24,7 @@ enum {
     SERVE_HEADER = 4,                /* the length before a frame */
     SERVE_CHUNK = 64 * 1024,         /* received at a time */
     SERVE_EVENTS = 64,               /* taken from epoll at a time */
+    SERVE_NAP_US = 10000,            /* the longest sleep that notices one stream only */
     SERVE_MAX_ACCESSES = 2048,       /* that a stream can have handles for */
     SERVE_HIGH_OUT = 1 << 20,        /* so much waits for a client: nothing is read from it */
     SERVE_MAX_OUT = 8 << 20,         /* so much: it is given up */
@@ -106,6 +107,8 @@ struct serve_loop {
 
     struct serve_stream *current; /* the stream whose bytes are being served */
     struct serve_stream *hot;     /* the only one that had something to say of late */
+    unsigned streams;
+    bool idle; /* nothing came for SERVE_NAP_US from a stream that was waited for alone */
     uint8_t pending;              /* MESSAGE_REQUEST or _BATCH while Python serves one */
     uint8_t pending_direction, pending_size;
     uint32_t pending_count;
@@ -138,6 +141,7 @@ int serve_watch(struct serve_loop *loop, int fd, int on);
 int serve_bind(struct serve_stream *stream, const struct serve_access *access);
 
 /* Puts a message behind what a stream is told in this turn; -1 without memory. */
+int serve_put_interrupt(struct serve_loop *loop, uint32_t line, uint8_t level, uint64_t number);
 int serve_put(struct serve_loop *loop, const uint8_t *message, size_t length);
 /* Sends what was put, to the stream whose turn it is; SERVE_FULL if too much waits for it, or 0. */
 int serve_flush(struct serve_loop *loop, struct serve_stream *stream);

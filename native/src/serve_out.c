@@ -112,6 +112,24 @@ int out_end(struct serve_loop *loop, struct serve_stream *stream)
     return sent == length ? 0 : keep(loop, stream, loop->out + sent, length - sent);
 }
 
+int serve_put_interrupt(struct serve_loop *loop, uint32_t line, uint8_t level, uint64_t number)
+{
+    struct serve_stream *stream = loop->current;
+    struct message message = {
+        .type = MESSAGE_INTERRUPT,
+        .seq = ++stream->counters.sent,
+        .ack = stream->counters.received,
+        .vm_id = stream->vm_id,
+        .hypervisor = stream->hypervisor,
+        .client_id = stream->client_id,
+        .line = line,
+        .level = level,
+        .number = number,
+    };
+    stream->counters.confirmed = stream->counters.posted;
+    return out_message(loop, &message) ? 0 : -1;
+}
+
 int serve_put(struct serve_loop *loop, const uint8_t *message, size_t length)
 {
     uint8_t *at = room(loop, length);

@@ -15,11 +15,12 @@ enum { LOOK_EVERY = 16 /* receives from the hot stream */ };
 
 /* -- receiving ---------------------------------------------------------------------------- */
 
-/* Starts the stream's turn, if it has something to say; else current stays NULL. */
-static int receive(struct serve_loop *loop, struct serve_stream *stream)
+/* Starts the stream's turn, if it has something to say; else current stays NULL. flags:
+ * MSG_DONTWAIT, or 0 to sleep for SERVE_NAP_US at most. */
+static int receive(struct serve_loop *loop, struct serve_stream *stream, int flags)
 {
     size_t kept = stream->in_used;
-    ssize_t n = recv(stream->fd, loop->buffer + kept, SERVE_CHUNK, MSG_DONTWAIT);
+    ssize_t n = recv(stream->fd, loop->buffer + kept, SERVE_CHUNK, flags);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return SERVE_NOTHING;
     loop->exchange.stream = stream->id;
@@ -51,7 +52,8 @@ static int take_event(struct serve_loop *loop, const struct epoll_event *event)
     struct serve_stream *stream = event->data.ptr;
     if (event->events & EPOLLOUT)
         out_retry(loop, stream);
-    return event->events & ~(uint32_t)EPOLLOUT ? receive(loop, stream) : SERVE_NOTHING;
+    bool readable = event->events & ~(uint32_t)EPOLLOUT;
+    return readable ? receive(loop, stream, MSG_DONTWAIT) : SERVE_NOTHING;
 }
 
 /* -- waiting ------------------------------------------------------------------------------ */
@@ -99,7 +101,7 @@ static int spin(struct serve_loop *loop)
     for (;;) {
         int found;
         if (loop->hot && !(loop->hot->interest & EPOLLOUT) && ++loop->since_look < LOOK_EVERY)
-            found = receive(loop, loop->hot);
+            found = receive(loop, loop->hot, MSG_DONTWAIT);
         else
             found = look(loop, false, 0);
         if (found != SERVE_NOTHING || loop->current || loop->event_count) {
@@ -116,6 +118,27 @@ static int spin(struct serve_loop *loop)
     }
     loop->now_ns = now_ns;
     return SERVE_NOTHING;
+}
+
+/*
+ * Whether to sleep in recv: one system call where epoll takes two. It notices nobody else, so it is
+ * for a stream that is alone and has just spoken, with nothing else due during the nap; and now and
+ * then there is a look at the listeners and signals.
+ */
+static bool is_alone(struct serve_loop *loop, int64_t due_ns)
+{
+    return loop->streams == 1 && loop->hot && !loop->idle &&
+           !(loop->hot->interest & EPOLLOUT) && ++loop->since_look < LOOK_EVERY &&
+           due_ns - loop->now_ns > SERVE_NAP_US * INT64_C(1000);
+}
+
+static int nap(struct serve_loop *loop)
+{
+    int found = receive(loop, loop->hot, 0);
+    loop->idle = found == SERVE_NOTHING && !loop->current;
+    if (loop->idle)
+        loop->now_ns = serve_now_ns();
+    return found;
 }
 
 int serve_wait(struct serve_loop *loop)
@@ -136,5 +159,8 @@ int serve_wait(struct serve_loop *loop)
             loop->now_ns >= due_ns || loop->patience.mode == PATIENCE_SPIN)
             return found;
     }
+    if (is_alone(loop, due_ns))
+        return nap(loop);
+    loop->idle = false;
     return look(loop, true, due_ns);
 }

@@ -12,10 +12,11 @@ something else changes too is such a lease said anew, as the model has it then.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from devserver.backplane import Backplane, Mapped
-from devserver.models.lease import LANES, Lease, Term
+from devserver.models.lease import ANY_LANE, LANES, Lease, Term
 from devserver.policies import offsets
 from devserver.protocol.connection import blank
 from devserver.protocol.messages import Lease as LeaseMessage
@@ -24,7 +25,6 @@ from devserver.protocol.messages import Term as TermMessage
 from devserver.slot import Slot
 
 _WORD = (1 << 64) - 1
-_ALL_LANES = (1 << LANES) - 1
 
 
 class Change(NamedTuple):
@@ -101,10 +101,18 @@ class _Watch:
         self._is_dirty = False
         #: Lanes that change no lease, one bit each.
         self._unaffected = 0
+        #: Where the model counts a region's lanes from; it counts those of unwired regions too.
+        self._model_lanes: dict[str, int] = {}
+        lane = 0
+        for region in slot.device.regions:
+            self._model_lanes[region.name] = lane
+            lane += region.size
+        self._moves_lanes = False
 
     def add(self, mapped: Mapped, lane: int, leased: list[int]) -> None:
         """One of the device's regions, whose first byte is ``lane``, with its leased offsets."""
         self._lanes[mapped] = lane
+        self._moves_lanes |= self._model_lanes[mapped.name] != lane
         self._granted |= dict.fromkeys(((mapped, offset) for offset in leased), None)
 
     def mark(self, posted: bool = False) -> None:
@@ -163,6 +171,35 @@ class _Watch:
         """The device did something on its own, or was fed."""
         self.mark()
 
+    # -- lanes ----------------------------------------------------------------------------------
+
+    def _on_the_wire(self, lease: Lease) -> Lease:
+        """A model's lease with the lanes that the client counts: those of wired regions."""
+        hold = lease.hold
+        if hold is not None:
+            lane = self._lane(hold.lane)
+            hold = None if lane is None else replace(hold, lane=lane)
+        return replace(
+            lease,
+            unaffected=self._mask(lease.unaffected),
+            steady=self._mask(lease.steady),
+            hold=hold,
+        )
+
+    def _mask(self, mask: int) -> int:
+        wired = 0
+        for mapped, lane in self._lanes.items():
+            own = mask >> self._model_lanes[mapped.name] & ((1 << mapped.region.size) - 1)
+            wired |= own << lane
+        return wired & ANY_LANE
+
+    def _lane(self, model_lane: int) -> int | None:
+        for mapped, lane in self._lanes.items():
+            offset = model_lane - self._model_lanes[mapped.name]
+            if 0 <= offset < mapped.region.size:
+                return lane + offset
+        return None
+
     # -- what the book asks ---------------------------------------------------------------------
 
     def look(self, now_ns: int) -> Iterator[Change]:
@@ -172,12 +209,14 @@ class _Watch:
         self._is_dirty = False
         device, policies = self._slot.device, self._slot.policies
         bank = device.bank()
-        self._unaffected = _ALL_LANES
+        self._unaffected = ANY_LANE
         for key, held in self._granted.items():
             mapped, offset = key
             lease = None
             if policies.is_leased(mapped.region, offset, bank):
                 lease = device.lease(mapped.name, offset, now_ns)
+            if lease is not None and self._moves_lanes:
+                lease = self._on_the_wire(lease)
             self._unaffected &= 0 if lease is None else lease.unaffected
             if lease != held or (lease is not None and key in self._evolved):
                 self._granted[key] = lease

@@ -92,10 +92,15 @@ def _row(first: Register, last: Register, banked: bool) -> str:
         *([f"`{first.bank}`" if first.bank else "every"] if banked else []),
         first.access.value,
         _hex(first.reset),
-        first.policy.value if first.access.writable else "",
+        _policies(first),
         first.source,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _policies(register: Register) -> str:
+    words = [register.policy.value] if register.access.writable else []
+    return ", ".join(words + ["leased"] * register.leased)
 
 
 def _runs(registers: Sequence[Register]) -> Iterator[tuple[Register, Register]]:

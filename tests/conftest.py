@@ -14,6 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test asserts a time: on a busy host an example takes as long as it takes.
+settings.register_profile("kvmshim", deadline=None)
+settings.load_profile("kvmshim")
 
 KVM = Path("/dev/kvm")
 QEMU_BINARIES = ("qemu-system-x86_64", "qemu-system-i386")

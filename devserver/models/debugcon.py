@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from devserver.models.device import ANY_LANE, Device, Lease, Policy, Region, Register
+from devserver.models.device import Device, Lease, Policy, Region, Register
+from devserver.models.lease import LANES
 
 #: What a read answers, so that a guest can tell the console from an empty port. QEMU answers it
 #: at every port of its debug console; Bochs at its port E9h.
@@ -16,6 +17,7 @@ class DebugConsole(Device):
 
     kind = "debugcon"
     emits = ("tx",)
+    leases_move_with_time = False
     regions = (
         Region(
             name="io",
@@ -50,12 +52,12 @@ class DebugConsole(Device):
     def read_data(self, now_ns: int) -> int:
         return PRESENT
 
-    def lease_data(self, now_ns: int) -> Lease:
-        return Lease(value=PRESENT, unaffected=ANY_LANE)
-
     def write_data(self, value: int, now_ns: int) -> None:
         self.emit("tx", bytes((value,)))
 
     def write_data_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
         self.emit("tx", values)
         return True
+
+    def lease_data(self, now_ns: int) -> Lease:
+        return Lease(value=PRESENT, unaffected=(1 << LANES) - 1)

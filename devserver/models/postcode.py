@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from devserver.models.device import Device, Policy, Region, Register
+from devserver.models.device import Device, Lease, Policy, Region, Register
 
 
 class PostCode(Device):
@@ -17,6 +17,7 @@ class PostCode(Device):
 
     kind = "postcode"
     emits = ("code",)
+    leases_move_with_time = False
     regions = (
         Region(
             name="io",
@@ -48,3 +49,6 @@ class PostCode(Device):
         self.state.code = values[-1]
         self.emit("code", values)
         return True
+
+    def lease_code(self, now_ns: int) -> Lease:
+        return Lease(value=self.state.code, steady=1)  # the port is lane 0, and the only one

@@ -36,18 +36,16 @@ serial/parallel adapter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from devserver.models.device import Device, Lease
-from devserver.models.registers import Region
-from devserver.models.uart_fifo import Receiver, Transmitter
+from devserver.models.device import Device, Lease, StateError
+from devserver.models.uart_leases import Offset, banked, line_changing, steadied, stored
 from devserver.models.uart_registers import (
     DATA,
     DIVISOR,
-    POWER_ON_DIVISOR,
-    POWER_ON_LINES,
-    REGISTERS,
+    IO,
     TRIGGER_LEVELS,
     Fcr,
     Ier,
@@ -60,9 +58,7 @@ from devserver.models.uart_registers import (
     character_ns,
     word_mask,
 )
-
-#: Lanes of the writes that may be posted.
-_THR_LANE, _SCR_LANE = 1 << 0, 1 << 7
+from devserver.models.uart_state import UartState
 
 
 class Uart16550(Device):
@@ -74,25 +70,14 @@ class Uart16550(Device):
     """
 
     kind = "uart16550"
-    regions = (Region(name="io", size=8, registers=REGISTERS),)
+    regions = (IO,)
     outputs = ("irq",)
     feeds = ("rx",)
     emits = ("tx",)
 
     @dataclass
-    class State:
-        ier: int = 0
-        fcr: int = 0
-        lcr: int = 0
-        mcr: int = 0
-        scr: int = 0
-        divisor: int = POWER_ON_DIVISOR
-        word_length_chosen: bool = False
-        thre_pending: bool = False
-        modem_inputs: int = POWER_ON_LINES  # what the far end asserts, as MSR bits 7-4
-        modem_deltas: int = 0  # MSR bits 3-0
-        rx: Receiver = field(default_factory=Receiver)
-        tx: Transmitter = field(default_factory=Transmitter)
+    class State(UartState):
+        """See there."""
 
     @dataclass(frozen=True)
     class Options:
@@ -106,6 +91,14 @@ class Uart16550(Device):
 
     state: State
     options: Options
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        before = self.state
+        super().load(snapshot)
+        wrong = self.state.damage()
+        if wrong:
+            self.state = before
+            raise StateError(f"{self.kind}: {wrong}")
 
     def bank(self) -> str:
         return DIVISOR if self.state.lcr & Lcr.DLAB else DATA
@@ -131,16 +124,14 @@ class Uart16550(Device):
             self._raise_thre_interrupt()
 
     def write_thr_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
-        if not self._sends_freely() or self.state.ier & Ier.ETBEI or self.state.thre_pending:
-            return False
-        mask = self._wire_mask()
-        self.emit("tx", values if mask == 0xFF else bytes([value & mask for value in values]))
-        return True
-
-    def _sends_freely(self) -> bool:
-        """Whether a character written goes out at once and touches nothing else here."""
         state = self.state
-        return not (self.options.paced or state.mcr & Mcr.LOOP or state.lcr & Lcr.SB)
+        if self.options.paced or state.mcr & Mcr.LOOP or state.ier & Ier.ETBEI:
+            return False
+        self._clear_thre_interrupt()
+        if not state.lcr & Lcr.SB:
+            mask = self._wire_mask()
+            self.emit("tx", values if mask == 0xFF else bytes(c & mask for c in values))
+        return True
 
     def feed(self, channel: str, data: bytes, now_ns: int) -> int:
         rx, fifo = self.state.rx, self._fifo
@@ -295,50 +286,47 @@ class Uart16550(Device):
             self.state.modem_deltas |= Msr.TERI
         self._drive_irq()
 
-    # -- leases -------------------------------------------------------------------------------
-
-    # Writes that are waited for need not be looked at: a lease that they change is said anew
-    # before they end. So only lanes of writes that may be posted count.
-
-    def _lease(self, value: int, unaffected: int) -> Lease:
-        return Lease(value=value, unaffected=unaffected)
+    # -- leases: lanes are offsets; which writes leave which answers alone -------------------------
 
     def lease_ier(self, now_ns: int) -> Lease:
-        return self._lease(self.state.ier, _THR_LANE | _SCR_LANE)
+        return banked(self.state.ier)
+
+    def lease_dlm(self, now_ns: int) -> Lease:
+        return banked(self.state.divisor >> 8)
 
     def lease_lcr(self, now_ns: int) -> Lease:
-        return self._lease(self.state.lcr, _THR_LANE | _SCR_LANE)
+        return stored(Offset.LCR, self.state.lcr)
 
     def lease_mcr(self, now_ns: int) -> Lease:
-        return self._lease(self.state.mcr, _THR_LANE | _SCR_LANE)
+        return stored(Offset.MCR, self.state.mcr)
 
     def lease_scr(self, now_ns: int) -> Lease:
-        return self._lease(self.state.scr, _THR_LANE)
-
-    def lease_lsr(self, now_ns: int) -> Lease | None:
-        rx = self.state.rx
-        if rx.line_status:
-            return None
-        value = rx.status(self._fifo) | self.state.tx.status
-        return self._lease(value, self._unless_sending_matters())
-
-    def lease_msr(self, now_ns: int) -> Lease | None:
-        if self.state.modem_deltas:
-            return None
-        return self._lease(self._modem_lines(), _THR_LANE | _SCR_LANE)
+        return stored(Offset.SCR, self.state.scr)
 
     def lease_iir(self, now_ns: int) -> Lease | None:
         source = self._interrupt()
         if source == Iir.THR_EMPTY:
-            return None
-        unaffected = self._unless_sending_matters()
+            return None  # a read takes the interrupt back
+        value = source | (Iir.FIFOS_ENABLED if self._fifo else 0)
+        changing = {Offset.IER, Offset.FCR} | self._unquiet()
         if self.state.ier & Ier.ETBEI:
-            unaffected &= ~_THR_LANE
-        value = source | Iir.FIFOS_ENABLED if self._fifo else source
-        return self._lease(int(value), unaffected)
+            changing.add(Offset.THR)
+        return steadied(value, changing, self.deadline_ns() or 0)
 
-    def _unless_sending_matters(self) -> int:
-        return _THR_LANE | _SCR_LANE if self._sends_freely() else _SCR_LANE
+    def lease_lsr(self, now_ns: int) -> Lease | None:
+        if self.state.rx.line_status:
+            return None  # a read takes the errors away
+        value = self.state.rx.status(self._fifo) | self.state.tx.status
+        until_ns = self.deadline_ns() if self.options.paced else None
+        return steadied(value, {Offset.FCR} | self._unquiet(), until_ns or 0)
+
+    def lease_msr(self, now_ns: int) -> Lease | None:
+        if self.state.modem_deltas:
+            return None  # a read takes them away
+        return stored(Offset.MCR, self._modem_lines())
+
+    def _unquiet(self) -> set[Offset]:
+        return line_changing(looped=bool(self.state.mcr & Mcr.LOOP), paced=self.options.paced)
 
     # -- the serial line ----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The registers of the 16550 UART with their bits, and what its line settings are on the wire.
+"""Register bits of the 16550 UART, and what its line settings amount to on the wire.
 
 Every member is a mask, not a bit number. They are ``IntEnum``, not ``IntFlag``, because combining
 those with a plain ``int`` costs a microsecond, and a guest polls these registers.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from devserver.models.registers import Access, Policy, Register
+from devserver.models.registers import Access, Policy, Region, Register
 
 CLOCK_HZ = 1_843_200  # the crystal of a PC's serial port
 CLOCKS_PER_BIT = 16  # after the divisor
@@ -146,7 +146,7 @@ def break_errors(lcr: int) -> int:
 DATA = "data"  # the bank of offsets 0 and 1 while DLAB is 0
 DIVISOR = "divisor"  # and while it is 1
 
-POWER_ON_DIVISOR = 12
+POWER_ON_DIVISOR = 12  # 9600 baud
 POWER_ON_LINES = Msr.DCD | Msr.DSR | Msr.CTS
 
 REGISTERS = (
@@ -168,14 +168,9 @@ REGISTERS = (
         policy=Policy.COALESCED,  # must not spoil the policy of THR, with which it shares the port
         source="PC16550D 8.3",
     ),
-    Register(offset=1, name="DLM", bank=DIVISOR, source="PC16550D 8.3"),
+    Register(offset=1, name="DLM", bank=DIVISOR, leased=True, source="PC16550D 8.3"),
     Register(
-        offset=2,
-        name="IIR",
-        access=Access.RO,
-        reset=Iir.NONE,
-        leased=True,  # while reading it would clear nothing
-        source="PC16550D 8.6",
+        offset=2, name="IIR", access=Access.RO, leased=True, reset=Iir.NONE, source="PC16550D 8.6"
     ),
     Register(offset=2, name="FCR", access=Access.WO, source="PC16550D 8.5"),
     Register(offset=3, name="LCR", leased=True, storage="lcr", source="PC16550D 8.1"),
@@ -184,16 +179,16 @@ REGISTERS = (
         offset=5,
         name="LSR",
         access=Access.RO,  # writes are for factory tests only
+        leased=True,
         reset=Lsr.THRE | Lsr.TEMT,
-        leased=True,  # while there is no error that reading it would clear
         source="PC16550D 8.4",
     ),
     Register(
         offset=6,
         name="MSR",
         access=Access.RO,
+        leased=True,
         reset=POWER_ON_LINES,
-        leased=True,  # while there are no changes that reading it would clear
         source="PC16550D 8.9",
     ),
     Register(
@@ -205,3 +200,5 @@ REGISTERS = (
         source="PC16550D 8.10",
     ),
 )
+
+IO = Region(name="io", size=8, registers=REGISTERS)

@@ -39,7 +39,7 @@ from fakeserver import (
 )
 
 from devserver.protocol import codec, limits
-from devserver.protocol.connection import Connection, blank
+from devserver.protocol.connection import COUNTERS, Connection, blank
 from devserver.protocol.messages import (
     Attach,
     Attached,
@@ -212,7 +212,10 @@ def reply(make: Callable[[Request], Message], **odd: int) -> Reply:
 
     def answer(connection: Connection, request: Request) -> bytes:
         for name, by in odd.items():
-            setattr(connection, name, getattr(connection, name) + by)
+            if name in COUNTERS:
+                connection.counters[COUNTERS.index(name)] += by
+            else:
+                setattr(connection, name, getattr(connection, name) + by)
         return connection.send(make(request))
 
     return answer

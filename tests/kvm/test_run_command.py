@@ -339,11 +339,13 @@ def traced_calls(arguments: list[str], log: Path) -> int:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_every_poll_of_a_register_crosses_a_socket_unless_the_device_is_local(
+def test_every_poll_crosses_a_socket_unless_the_register_is_leased_or_local(
     tmp_path: Path,
 ) -> None:
     run = command("run", "polled", "--wait", "block")
     polls = len(find_guest("polled").manifest["expect"])
     # Each is sent and received at either end.
-    assert traced_calls(run, tmp_path / "server") >= 4 * polls
+    strict = traced_calls([*run, "--policy", "strict"], tmp_path / "strict")
+    assert strict >= 4 * polls
+    assert traced_calls(run, tmp_path / "leased") < strict
     assert traced_calls([*run, "--placement", "local"], tmp_path / "local") == 0

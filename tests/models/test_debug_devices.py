@@ -68,8 +68,8 @@ def test_writes_that_nobody_waits_for_are_coalesced_and_the_others_are_not() -> 
         for model in MODELS
         for region in model.regions
     }
-    coalesced = {name for name, policy in policies.items() if policy is Policy.COALESCED}
-    assert coalesced == {("postcode", "io"), ("debugcon", "io"), ("debugcon", "bochs")}
+    free = {name for name, policy in policies.items() if policy is Policy.COALESCED}
+    assert free == {("postcode", "io"), ("debugcon", "io"), ("debugcon", "bochs")}
 
 
 @pytest.mark.parametrize(("size", "value"), [(1, 0x2A), (2, 0xBEEF), (4, 0xDEADBEEF), (1, 0)])

@@ -58,8 +58,8 @@ def test_a_wide_access_is_one_of_each_port_in_turn(bench: Bench) -> None:
 
 def test_only_ports_whose_every_register_allows_it_are_coalesced() -> None:
     (region,) = Uart16550.regions
-    coalesced = {port for port in range(8) if region.write_policy(port) is Policy.COALESCED}
-    assert coalesced == {Port.THR, Port.SCR}
+    free = {port for port in range(8) if region.write_policy(port) is Policy.COALESCED}
+    assert free == {Port.THR, Port.SCR}
 
 
 def test_an_unknown_option_is_refused_by_name() -> None:

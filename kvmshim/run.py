@@ -115,7 +115,6 @@ class Run:
             link.start()
         if parts.local is not None:
             parts.local.start()
-        self._ring.start()
         thread.start()
         try:
             self._pump()
@@ -138,6 +137,9 @@ class Run:
 
     def _run_vcpu(self) -> None:
         try:
+            # Not before: until there is a vCPU it would look and look, and where hundreds of VMs
+            # start at once, leave these threads no time to come up.
+            self._ring.start()
             self._parts.cores.bind_vcpu()
             apply_start(self._parts.vcpu, self._parts.start)
             local = self._parts.local

@@ -16,7 +16,8 @@ LSR_PORT = 0x3FD
 #: Writes between two marks: several rings full, so that the mark's own exit is a small part of
 #: them, and so few that others seldom take the core away meanwhile.
 BLOCK = 512
-#: A sample of queued writes has one batch in it (LINK_BATCH_WRITES in native/src/link.h).
+#: A sample of queued writes is long enough to have the sending of some in it: a batch goes out with
+#: so many writes (LINK_BATCH_WRITES in native/src/link.h), or after WaitPolicy.flush_ns with fewer.
 BATCH = 64
 _READS_EACH = 100
 _ROOM_TO_SPARE = 1000
@@ -39,7 +40,7 @@ class Bench:
         return self._periods(Kind.OUT, LATCH_PORT, testdev="finish")
 
     def remote_out_posted(self) -> list[float]:
-        """An OUT that is queued; each sample is the mean of a batch, with the batch's sending."""
+        """An OUT that is queued; each sample is the mean of 64, with their sending."""
         batches = max(10, self._count // 5)
         total = self._with_warm_up(batches) * BATCH
         spec = machine_spec(overrides={"testdev": {"LATCH": "posted"}})

@@ -160,8 +160,8 @@ class HotLoop:
             handles = self._run_handles[:run_count].tolist()
             for handle, (start, end) in zip(handles, pairwise(ends), strict=True):
                 self._runs[handle](values[start:end], times_ns[start:end])
-        if self._stirred and self._current().client.session.owes_ack():
-            self._exchange[_ACK] = 1
+        if self._stirred:
+            self._exchange[_ACK] = self._current().client.session.owes_ack()
 
     def _attend(self) -> None:
         """Puts what an access caused before its answer, and notes deadlines."""
@@ -176,6 +176,7 @@ class HotLoop:
             if lib.serve_put(self._loop, message, len(message)) < 0:
                 raise MemoryError("no memory for what is to be sent")
         outbox.outgoing.clear()
+        self._streams[client.fd].native.direct = client.session.is_direct()
         self._exchange[_DUE] = self._on_deadline(client)
 
     def _fail(self, fault: DeviceFault, is_request: bool) -> None:
@@ -184,6 +185,8 @@ class HotLoop:
         stream.native.direct = False
         if is_request:
             self._exchange[_STATUS] = Status.FAULT
+        else:
+            self._exchange[_ACK] = stream.client.session.owes_ack()
         self._attend()
 
     # -- what is rarer ------------------------------------------------------------------------

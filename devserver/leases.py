@@ -22,7 +22,7 @@ from devserver.protocol.connection import blank
 from devserver.protocol.messages import Lease as LeaseMessage
 from devserver.protocol.messages import LeaseRule
 from devserver.protocol.messages import Term as TermMessage
-from devserver.slot import Slot
+from devserver.slot import DeviceFault, Slot
 
 _WORD = (1 << 64) - 1
 
@@ -202,6 +202,12 @@ class _Watch:
 
     # -- what the book asks ---------------------------------------------------------------------
 
+    def _ask(self, region: str, offset: int, now_ns: int) -> Lease | None:
+        try:
+            return self._slot.device.lease(region, offset, now_ns)
+        except Exception as error:
+            raise DeviceFault(self._slot.wiring.name, self._slot.wiring.kind, error) from error
+
     def look(self, now_ns: int) -> Iterator[Change]:
         """Asks the model anew."""
         if not self._is_dirty:
@@ -214,7 +220,7 @@ class _Watch:
             mapped, offset = key
             lease = None
             if policies.is_leased(mapped.region, offset, bank):
-                lease = device.lease(mapped.name, offset, now_ns)
+                lease = self._ask(mapped.name, offset, now_ns)
             if lease is not None and self._moves_lanes:
                 lease = self._on_the_wire(lease)
             self._unaffected &= 0 if lease is None else lease.unaffected

@@ -280,7 +280,8 @@ class Session:
         if batch.writes:
             self.clock.observe(batch.writes[-1].time_ns, monotonic_ns)
         self.outbox.settle()
-        if self.connection.unacknowledged_writes() >= self.ack_every or self.owes_ack():
+        owes_ack = self.owes_ack()  # asked in any case: an ACK for another reason will do as well
+        if owes_ack or self.connection.unacknowledged_writes() >= self.ack_every:
             self.outbox.say(self.connection.acknowledgement())
 
     def _on_feed(self, feed: Feed) -> None:
@@ -349,7 +350,12 @@ class Session:
         """Says which leases have changed: before whatever else the same access caused."""
         if self._book is None or not self._book.has_changes() or self._fault:
             return
-        for change in self._book.changes():
+        try:
+            changes = self._book.changes()
+        except DeviceFault as fault:
+            self.fail(fault)
+            return
+        for change in changes:
             self.outbox.say(lease_message(change))
 
     def _claimed(self, access: Request | Write) -> Mapped:

@@ -207,6 +207,9 @@ class Device:
         table = self._readers[region]
         row = table[""]
         entry = row[offset] if len(table) == 1 and offset < len(row) else None
+        lies_within = entry is not None and offset + size <= entry[0].offset + entry[0].width
+        if entry is not None and lies_within and self._only_stores(entry[0]):
+            return [self.read(region, offset, size, now_ns)] * count
         if entry is not None and entry[0].width == size and entry[0].offset == offset:
             reader, mask = entry[1], (1 << (8 * size)) - 1
             return [reader(now_ns) & mask for _ in range(count)]
@@ -378,6 +381,10 @@ class Device:
                 f"lease_{name}, or a storage field and no read_{name}"
             )
         return handler
+
+    def _only_stores(self, register: Register) -> bool:
+        """Whether a read of the register changes nothing: there is no method for it."""
+        return register.storage is not None and not hasattr(self, f"read_{register.name.lower()}")
 
     def _storage(self, register: Register, verb: str) -> str:
         if register.storage is None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from devserver.backplane import Backplane
 from devserver.models.device import Signal, Space
-from kvmshim.bench.guest import LINE_PORT, MARK_PORT, Kind, bench_plan, delays, periods
+from kvmshim.bench.guest import LINE_PORT, MARK_PORT, Kind, bench_plan, delays, means, periods
 from kvmshim.bench.machines import DECLARED, LOCAL, Place, machine_spec
 from kvmshim.machinefile import default_machine
 
 LATCH_PORT = 0xE0  # of the test device
 LSR_PORT = 0x3FD
-#: Writes between two marks; the mark's own exit is a small part of them.
-BLOCK = 1000
+#: Writes between two marks: several rings full, so that the mark's own exit is a small part of
+#: them, and so few that others seldom take the core away meanwhile.
+BLOCK = 512
+#: A sample of queued writes has one batch in it (LINK_BATCH_WRITES in native/src/link.h).
+BATCH = 64
 _READS_EACH = 100
 _ROOM_TO_SPARE = 1000
 
@@ -35,12 +39,21 @@ class Bench:
         return self._periods(Kind.OUT, LATCH_PORT, testdev="finish")
 
     def remote_out_posted(self) -> list[float]:
-        """An OUT that is queued; each sample is the mean of a block."""
-        return self._blocks("posted")
+        """An OUT that is queued; each sample is the mean of a batch, with the batch's sending."""
+        batches = max(10, self._count // 5)
+        total = self._with_warm_up(batches) * BATCH
+        spec = machine_spec(overrides={"testdev": {"LATCH": "posted"}})
+        trace = self._place.run(spec, bench_plan(Kind.OUT, LATCH_PORT, total), total + BATCH)
+        return self._counted(means(periods(trace, LATCH_PORT), BATCH), batches)
 
     def remote_out_coalesced(self) -> list[float]:
         """An OUT that makes no exit; each sample is the mean of a block."""
-        return self._blocks("coalesced")
+        blocks = max(10, self._count // 20)
+        total = self._with_warm_up(blocks)
+        spec = machine_spec(overrides={"testdev": {"LATCH": "coalesced"}})
+        plan = bench_plan(Kind.BLOCKS, LATCH_PORT, total, BLOCK)
+        trace = self._place.run(spec, plan, total * (BLOCK + 1) + _ROOM_TO_SPARE)
+        return [sample / BLOCK for sample in self._counted(periods(trace, MARK_PORT), blocks)]
 
     def leased_in(self) -> list[float]:
         """An IN of the serial port's line status."""
@@ -70,20 +83,12 @@ class Bench:
         trace = self._place.run(spec, bench_plan(kind, port, total), total + _ROOM_TO_SPARE)
         return self._counted(periods(trace, port), self._count)
 
-    def _blocks(self, policy: str) -> list[float]:
-        blocks = max(5, self._count // 50)
-        total = self._with_warm_up(blocks)
-        spec = machine_spec(overrides={"testdev": {"LATCH": policy}})
-        plan = bench_plan(Kind.BLOCKS, LATCH_PORT, total, BLOCK)
-        trace = self._place.run(spec, plan, total * (BLOCK + 1) + _ROOM_TO_SPARE)
-        return [sample / BLOCK for sample in self._counted(periods(trace, MARK_PORT), blocks)]
-
     @staticmethod
     def _with_warm_up(count: int) -> int:
         return count + count // 10
 
     @staticmethod
-    def _counted(samples: list[int], count: int) -> list[float]:
+    def _counted(samples: Sequence[float], count: int) -> list[float]:
         """The last ones: those before them warmed up caches and both ends' waiting."""
         return list(map(float, samples[-count:]))
 

@@ -12,7 +12,9 @@ from kvmshim.bench.rows import Conditions, Row, align, in_words
 from kvmshim.errors import InputError
 
 #: What tells two rows of one file apart; files of older versions lack some.
-_KEY = {"name": "", **{k: v for k, v in asdict(Conditions()).items() if k != "cores"}}
+_KEY = {"name": "", **asdict(Conditions())}
+_CORES = list(_KEY).index("cores")
+_TITLE = ("name", "transport", "wait", "cores", "policy")
 Key = tuple[object, ...]
 
 
@@ -78,12 +80,18 @@ def _earlier(row: Mapping[str, Any]) -> Earlier:
 
 def compare(before: Mapping[Key, Earlier], rows: Sequence[Row]) -> Comparison:
     """Sets this run's rows beside those of an earlier one."""
-    now = {_key(asdict(row)): row for row in rows}
+    now = {_same_as(before, _key(asdict(row))): row for row in rows}
     return Comparison(
         changes=tuple(_change(key, before[key], row) for key, row in now.items() if key in before),
         missing=tuple(_title(key) for key in before if key not in now),
         new=tuple(_title(key) for key in now if key not in before),
     )
+
+
+def _same_as(before: Mapping[Key, Earlier], key: Key) -> Key:
+    """The key of the row in an earlier run; files of older versions don't say which cores."""
+    unsaid = (*key[:_CORES], "", *key[_CORES + 1 :])
+    return unsaid if key not in before and unsaid in before else key
 
 
 def _change(key: Key, old: Earlier, row: Row) -> Change:
@@ -96,7 +104,7 @@ def _change(key: Key, old: Earlier, row: Row) -> Change:
 
 def _title(key: Key) -> str:
     words = dict(zip(_KEY, key, strict=True))
-    shown = [str(words[name]) for name in ("name", "transport", "wait", "policy") if words[name]]
+    shown = [str(words[name]) for name in _TITLE if words[name]]
     if words["rtt_ns"]:
         shown.append(f"rtt {in_words(float(str(words['rtt_ns'])))}")
     if words["vms"] != 1:

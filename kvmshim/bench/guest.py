@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from itertools import pairwise
 
@@ -55,6 +56,12 @@ def periods(trace: Trace, port: int) -> list[int]:
     """The ns from each exit for ``port`` to the next."""
     times = [time_ns for time_ns, exit_port in trace if exit_port == port]
     return [later - earlier for earlier, later in pairwise(times)]
+
+
+def means(samples: Sequence[int], size: int) -> list[float]:
+    """The means of groups of ``size`` samples, one after another; what is left over is dropped."""
+    groups = range(0, len(samples) - size + 1, size)
+    return [sum(samples[at : at + size]) / size for at in groups]
 
 
 def delays(trace: Trace, cause: int, effect: int) -> list[int]:

@@ -22,6 +22,7 @@ class Step:
     names: tuple[str, ...]
     at: Conditions
     run: Callable[[], list[Row]]
+    optional: bool = False  # is left out, with a note, where the host lacks what it needs
 
     def title(self) -> str:
         """What is measured, for people."""

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from devserver.protocol.address import TcpAddress, parse_address
@@ -132,7 +133,8 @@ class Suite:
     def _roots(self) -> Iterator[Step]:
         count = self.choice.count
         yield plain("raw_exit", lambda: floors.exits(count))
-        yield plain("raw_coalesced_exit", lambda: floors.coalesced_exits(count))
+        ring = plain("raw_coalesced_exit", lambda: floors.coalesced_exits(count))
+        yield replace(ring, optional=True)
         yield plain("raw_irq_line", lambda: floors.irq_line(count))
         yield plain("raw_irq_delivery", lambda: floors.irq_delivery(count))
         yield plain("model_in", lambda: model_in(max(10, count // 10)))
@@ -141,13 +143,8 @@ class Suite:
         yield beside_floor("local_in", local.local_in, (Floors.exits,), at, self.choice.each)
 
     def _remote(self, at: Conditions) -> Iterator[Step]:
-        count, each = self.choice.count, self.choice.each
-        local = replace(at, rtt_ns=0)
-        yield plain(
-            "raw_pingpong",
-            lambda: floors.ping_pong(at.transport, at.wait, at.cores, count),
-            local,
-        )
+        each = self.choice.each
+        yield from self._trips(replace(at, rtt_ns=0))
         trip: FloorParts = (Floors.exits, Floors.trip, *([Floors.rtt] if at.rtt_ns else []))
         for name, parts in (
             ("remote_in", trip),
@@ -157,12 +154,20 @@ class Suite:
             ("leased_in", (Floors.exits,)),
             ("rep_insb_512", trip),
         ):
-            yield beside_floor(name, self._access(name, at), parts, at, each)
+            step = beside_floor(name, self._access(name, at), parts, at, each)
+            yield replace(step, optional=name == "remote_out_coalesced")
         latency = {
             "irq_latency": (*trip, Floors.irq_line),
             "irq_latency_delivery": (*trip[1:], Floors.irq_delivery),
         }
         yield beside_floors(latency, self._access("irq_latency", at), at, each)
+
+    def _trips(self, at: Conditions) -> Iterator[Step]:
+        """Where both ends sleep, the cores that they sleep on matter most: all are shown."""
+        for cores in ("any", "same", "apart") if at.wait == "block" else (at.cores,):
+            here = replace(at, cores=cores)
+            measure = partial(floors.ping_pong, at.transport, at.wait, cores, self.choice.count)
+            yield plain("raw_pingpong", measure, here)
 
     def _access(self, name: str, at: Conditions) -> Callable[[], list[float]]:
         def measure() -> list[float]:
@@ -197,7 +202,7 @@ class Suite:
                 for name, samples in zip(PEERS, both, strict=True)
             ]
 
-        yield Step(PEERS, Conditions(), run)
+        yield Step(PEERS, Conditions(), run, optional=True)
 
     def _rate(self, name: str) -> Step:
         rate = RATES[name]

@@ -17,7 +17,7 @@ from kvmshim.bench.rows import Conditions, Row, align, make_row
 from kvmshim.errors import HostError, InputError
 
 RTTS_NS = (0, 100_000, 1_000_000, 10_000_000)
-RTT_NAMES = ("remote_in", "remote_out_posted", "leased_in", "print_polled")
+RTT_NAMES = ("remote_in", "remote_out_posted", "remote_out_coalesced", "leased_in", "print_polled")
 VMS = (1, 8, 64, 200, 500)
 FLEET_NAMES = ("vms_posted_per_s", "vms_sync_per_s")
 _ROUNDS = 3

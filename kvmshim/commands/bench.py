@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvmshim.errors import InputError
+from kvmshim.errors import HostError, InputError
 
 if TYPE_CHECKING:
     from kvmshim.bench.fleet import Fleet
@@ -154,7 +154,12 @@ def _measure(choice: Choice) -> list[Row]:
         steps = suite.steps()
         for number, step in enumerate(steps, 1):
             progress.show(f"{number}/{len(steps)} {step.title()}")
-            rows += step.run()
+            try:
+                rows += step.run()
+            except HostError as error:
+                if not step.optional:
+                    raise
+                progress.note(f"{', '.join(step.names)} left out: {error}")
     progress.show("")
     return [row for row in rows if not choice.only or row.name in choice.only]
 

@@ -87,3 +87,22 @@ def test_a_file_that_is_no_benchmarks_is_refused_in_one_line(tmp_path: Path, tex
     with pytest.raises(InputError, match=r"old\.json (is not JSON|holds no rows)") as refused:
         read_rows(str(tmp_path / "old.json"))
     assert "\n" not in str(refused.value)
+
+
+def test_the_same_row_on_other_cores_is_another_row(tmp_path: Path) -> None:
+    places = [
+        row("raw_pingpong", ns, wait="block", cores=at) for at, ns in (("same", 8), ("any", 9))
+    ]
+    before = read_rows(written(tmp_path / "old.json", *places))
+    found = compare(before, [row("raw_pingpong", 16, wait="block", cores="same")])
+    assert [(change.title, change.change) for change in found.changes] == [
+        ("raw_pingpong block same", 2.0)
+    ]
+    assert found.missing == ("raw_pingpong block any",)
+
+
+def test_a_file_that_does_not_say_the_cores_stands_for_any(tmp_path: Path) -> None:
+    before = read_rows(written(tmp_path / "old.json", row("remote_in", 10, wait="block")))
+    found = compare(before, [row("remote_in", 30, wait="block", cores="same")])
+    assert [change.change for change in found.changes] == [3.0]
+    assert (found.missing, found.new) == ((), ())

@@ -70,3 +70,20 @@ def test_two_ends_that_sleep_run_on_one_core_unless_told_otherwise(
 def test_the_try_with_the_middle_ratio_counts() -> None:
     tries = [make_row("x", [ns], floor=[Part("raw_exit", 100)]) for ns in (300, 100, 200)]
     assert middle(tries).ratio == 2.0
+
+
+def test_a_round_trip_asleep_is_measured_on_every_placement_of_its_ends() -> None:
+    with Suite(
+        Choice(waits=("block", "spin"), only=("raw_pingpong",)), lambda text: None
+    ) as chosen:
+        places = [(step.at.wait, step.at.cores) for step in chosen.steps()]
+    assert places == [("block", "any"), ("block", "same"), ("block", "apart"), ("spin", "any")]
+
+
+def test_only_what_a_host_may_lack_can_be_left_out() -> None:
+    with Suite(Choice(waits=("spin",)), lambda text: None) as chosen:
+        optional = {name for step in chosen.steps() if step.optional for name in step.names}
+    assert optional - {"peer_qemu_in", "peer_qemu_out"} == {
+        "raw_coalesced_exit",
+        "remote_out_coalesced",
+    }

@@ -163,6 +163,12 @@ def test_string_input_reads_the_register_once_for_each_element(size: int) -> Non
     assert feedback.data == b"".join(n.to_bytes(size, "little") for n in range(1, 6))
 
 
+def test_string_input_of_a_register_that_only_stores_gives_what_it_stores() -> None:
+    rig = attached()
+    rig.say(write(ROOM, 7))
+    assert answer(rig.say(read(ROOM, elements=5))).data == b"\7\7\7\7\7"
+
+
 def test_string_output_writes_each_element_in_turn() -> None:
     said = attached().say(write(VALUE, 0, data=b"abc", elements=3))
     assert kinds(said) == [Emit, Finish]

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from session_rig import BASE, SECOND, TRIAL, posted, read, write
-from test_session_properties import MESSAGES, TIMES
+from session_rig import BASE, SECOND, TRIAL, feed, posted, read, request, write
+from test_session_properties import BYTES, MESSAGES, TIMES
 from trial_device import BIG, COUNT, FAIL, IRQ, ROOM, TIME, VALUE
 
 from devserver.client import Client, What
@@ -25,11 +25,13 @@ from devserver.protocol.messages import (
     Batch,
     Clock,
     Detach,
+    Direction,
     Event,
     Hello,
     Hypervisor,
     Message,
     Ping,
+    WantedDevice,
     Welcome,
     Write,
 )
@@ -89,12 +91,12 @@ def both() -> Iterator[tuple[Session, Native]]:
         native.close()
 
 
-def attached_client() -> tuple[Connection, bytes]:
+def attached_client(*devices: WantedDevice) -> tuple[Connection, bytes]:
     """A client that has just started its clock, and all that it has said until then."""
     client = Connection(Role.CLIENT)
-    said = client.send(Hello())
+    said = client.send(Hello(features=["lease"]))
     client.receive(codec.frame(codec.encode(Welcome(2, 1, 1, epoch=2))))
-    said += client.send(Attach(Hypervisor.KVM, devices=[TRIAL, SECOND]))
+    said += client.send(Attach(Hypervisor.KVM, devices=list(devices or (TRIAL, SECOND))))
     client.receive(codec.frame(codec.encode(Attached(3, window=IDENTITY.window))))
     return client, said + client.send(blank(Clock, running=1, time_ns=0))
 
@@ -152,6 +154,61 @@ def test_both_say_the_same_bytes_however_the_stream_is_cut(
             if native.gone and len(expected) > SOCKET_BYTES:  # it is not waited for
                 expected = expected[: len(said)]
             assert said == expected
+        assert native.gone == alone.finished
+
+
+PC = [
+    WantedDevice("com1", "uart16550", {"io": 0x3F8}, {"irq": 4}),
+    WantedDevice("timer", "pit8254", {"": 0x40}, {"": 0}),
+    WantedDevice("clock", "mc146818", {"": 0x70}, {"": 8}),
+    WantedDevice("console", "debugcon", {"io": 0xE9}),
+]
+PC_PORTS = [
+    *[(1, 0x3F8 + offset) for offset in range(8)],
+    *[(2, 0x40 + offset) for offset in range(4)],
+    *[(3, 0x70 + offset) for offset in range(2)],
+    (4, 0xE9),
+]
+AT_A_PC = st.tuples(st.sampled_from(PC_PORTS), st.sampled_from([0, 1]), BYTES, TIMES)
+PC_REQUESTS = AT_A_PC.map(
+    lambda at: request(
+        Direction(at[1]), at[0][1], device_id=at[0][0], data=bytes([at[2]])[: at[1]], time_ns=at[3]
+    )
+)
+PC_BATCHES = st.lists(AT_A_PC, min_size=1, max_size=12).map(
+    lambda all_at: blank(
+        Batch, writes=tuple(Write(at[0], way, 0, at[1], 1, t, v) for at, way, v, t in all_at)
+    )
+)
+PC_RUNS = st.builds(
+    lambda at, text, t: blank(
+        Batch, writes=tuple(Write(at[0], 1, 0, at[1], 1, t + n, v) for n, v in enumerate(text))
+    ),
+    st.sampled_from([PC_PORTS[0], PC_PORTS[-1], PC_PORTS[7]]),
+    st.binary(min_size=2, max_size=20),
+    TIMES,
+)
+PC_FEEDS = st.builds(lambda data, t: feed(data, time_ns=t), st.binary(max_size=20), TIMES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.one_of(PC_REQUESTS, PC_BATCHES, PC_RUNS, PC_FEEDS), min_size=1, max_size=4),
+        max_size=12,
+    ),
+    st.data(),
+)
+def test_both_say_the_same_of_a_pc_s_devices_and_their_leases(
+    frames: list[list[Message]], data: st.DataObject
+) -> None:
+    client, stream = attached_client(*PC)
+    stream += b"".join(client.send(*frame) for frame in frames)
+    with both() as (alone, native):
+        while stream and not alone.finished:
+            length = data.draw(st.sampled_from([112, 1000, 3000]))
+            part, stream = stream[:length], stream[length:]
+            assert native.receive(part) == alone.receive(part, time.monotonic_ns())
         assert native.gone == alone.finished
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import LATCH_DEVICE, Peer, Server, run, works
+from live import LATCH_DEVICE, PATIENCE_S, ROOT, Peer, Server, run, works
 
+from devserver.protocol import limits
+from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
-from devserver.protocol.messages import Busy, Hello, Ping, Pong, Welcome
+from devserver.protocol.messages import Busy, Error, Hello, Ping, Pong, Welcome
 
 
 def one_line(text: str) -> str:
@@ -225,3 +230,23 @@ def test_a_model_file_that_can_t_be_used_is_named_in_one_line(
     message = one_line(refused.stderr)
     assert str(path) in message
     assert why in message
+
+
+def test_a_long_complaint_reaches_the_client_of_a_server_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "long.py"
+    path.write_text("raise ValueError('x' * 100_000)\n")
+    near, far = socket.socketpair()
+    with near, far:
+        near.settimeout(PATIENCE_S)
+        command = [sys.executable, "-m", "devserver", "serve", "--fd", str(far.fileno())]
+        subprocess.run(
+            [*command, "--model", str(path)],
+            pass_fds=[far.fileno()],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.DEVNULL,
+            timeout=PATIENCE_S,
+        )
+        (error,) = Connection(Role.CLIENT).receive(near.recv(1 << 17))
+    assert isinstance(error, Error)
+    assert error.message.startswith(f"{path}:1: ValueError: xxx")
+    assert len(error.message) <= limits.MAX_TEXT_BYTES

@@ -12,19 +12,28 @@ from random import Random
 import tinyguest
 
 BUFFER = 0x9000
+#: Where the handler of the serial port's interrupt leaves a byte each time.
+INTERRUPTS = 0xB000
 DUMP = b"\xa5DUMP\x5a"
 SERIAL, PIT, RTC, DEBUGCON, POST, LATCH = 0x3F8, 0x40, 0x70, 0xE9, 0x80, 0xE0
-#: What the handler of the serial port's interrupt leaves in the buffer.
-INTERRUPTED = 0xEE
 _PIC, _PIC_MASK, _VECTORS, _IRQ = 0x20, 0x21, 0x20, 4
-_HANDLER = b"\xb0" + bytes([INTERRUPTED]) + b"\xaa\xb0\x20\xe6\x20\xcf"  # stosb; EOI; iret
+#: push ax; mov byte [si], '!'; inc si; mov al, 20h; out 20h, al (EOI); pop ax; iret
+_HANDLER = b"\x50\xc6\x04!\x46\xb0\x20\xe6\x20\x58\xcf"
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes(2, "little")
 
 
 @dataclass
 class Program:
-    """Code, and for each byte that it reads what kind it is: exact, low, high or any."""
+    """Code, and for each byte that it reads what kind it is.
 
-    code: bytes = b"\xbf" + BUFFER.to_bytes(2, "little")  # mov di, BUFFER
+    Exact; the counter's low or high; ``source``, of which a bit depends on time: whether received
+    bytes have waited for long (PC16550D, IIR bit 3); or any.
+    """
+
+    code: bytes = b"\xbf" + _word(BUFFER) + b"\xbe" + _word(INTERRUPTS)  # mov di; mov si
     kinds: list[str] = field(default_factory=list)
 
     def read(self, port: int, kind: str = "exact") -> None:
@@ -35,7 +44,7 @@ class Program:
         self.code += tinyguest.write(port, value)
 
     def delay(self, turns: int) -> None:
-        self.code += b"\xb9" + turns.to_bytes(2, "little") + b"\xe2\xfe"  # mov cx; loop
+        self.code += b"\xb9" + _word(turns) + b"\xe2\xfe"  # mov cx; loop
 
 
 def random_program(seed: int, length: int = 120) -> Program:
@@ -44,15 +53,21 @@ def random_program(seed: int, length: int = 120) -> Program:
     _prepare(program)
     for _ in range(length):
         random.choice(_STEPS)(program, random)
-    program.read(LATCH)  # what the guest wrote has been applied when this is answered
-    program.code += b"\xfb\x90\x90\xfa"  # sti; nop; nop; cli
+    for register, value in ((3, 3), (1, 0), (4, 0xB), (1, 2)):  # at least one interrupt
+        program.write(SERIAL + register, value)
+    _take_interrupts(program, random)
     for byte in DUMP:
         program.write(DEBUGCON, byte)
-    program.code += b"\x89\xf9\x81\xe9" + BUFFER.to_bytes(2, "little")  # mov cx, di; sub cx, BUFFER
-    program.code += b"\xbe" + BUFFER.to_bytes(2, "little")  # mov si, BUFFER
-    program.code += b"\xba" + DEBUGCON.to_bytes(2, "little") + b"\xf3\x6e"  # rep outsb
+    program.code += b"\x89\xf3\x89\xf9" + _dump(BUFFER)  # mov bx, si; mov cx, di
+    program.code += b"\x89\xd9" + _dump(INTERRUPTS)  # mov cx, bx
     program.code += tinyguest.leave(0) + tinyguest.HALT
     return program
+
+
+def _dump(start: int) -> bytes:
+    """sub cx, start; mov si, start; mov dx, the console; rep outsb"""
+    console = b"\xba" + _word(DEBUGCON)
+    return b"\x81\xe9" + _word(start) + b"\xbe" + _word(start) + console + b"\xf3\x6e"
 
 
 def _prepare(program: Program) -> None:
@@ -65,7 +80,7 @@ def _prepare(program: Program) -> None:
     program.write(_PIC_MASK, 0xFF & ~(1 << _IRQ))
     vector = 4 * (_VECTORS + _IRQ)
     for at, word in ((vector, handler), (vector + 2, 0)):  # mov word [at], word
-        program.code += b"\xc7\x06" + at.to_bytes(2, "little") + word.to_bytes(2, "little")
+        program.code += b"\xc7\x06" + _word(at) + _word(word)
     for port, value in ((PIT + 3, 0x34), (PIT, 0), (PIT, 0)):
         program.write(port, value)
 
@@ -98,7 +113,8 @@ def _serial_register(program: Program, random: Random) -> None:
 
 
 def _serial_read(program: Program, random: Random) -> None:
-    program.read(SERIAL + random.randrange(8))
+    register = random.randrange(8)
+    program.read(SERIAL + register, "source" if register == 2 else "exact")
 
 
 def _cmos(program: Program, random: Random) -> None:
@@ -127,6 +143,13 @@ def _other(program: Program, random: Random) -> None:
     program.read(LATCH + random.randrange(4))
 
 
+def _take_interrupts(program: Program, random: Random) -> None:
+    del random
+    program.read(LATCH)  # what was written has been applied when this is answered
+    exits = tinyguest.read(LATCH)  # some hosts deliver an interrupt only at an exit
+    program.code += b"\xfb" + exits + b"\x90\xfa"  # sti; …; nop; cli
+
+
 def _wait(program: Program, random: Random) -> None:
     program.delay(random.choice((1, 10, 200)))
 
@@ -143,5 +166,6 @@ _STEPS = (
     _latched_counter,
     _status_port,
     _other,
+    _take_interrupts,
     _wait,
 )

@@ -22,7 +22,7 @@ from devserver.protocol.messages import AttachedDevice, Ping, Pong, Request
 from kvmshim.link import leases_of
 from kvmshim.routes import Routes
 
-SERVER_ID, VM_ID, CLIENT_ID, HYPERVISOR = 1, 2, 3, 1
+SERVER_ID, VM_ID, CLIENT_ID, HYPERVISOR = IDENTIFIERS = 1, 2, 3, 1
 PATIENCE_S = 20.0
 
 #: Takes a client's frame; gives the payloads of the frames that a server answers with.
@@ -32,7 +32,12 @@ Server = Callable[[bytes], Sequence[bytes]]
 class WireGuest:
     """The client's side of one server's devices."""
 
-    def __init__(self, devices: list[AttachedDevice], server: Server, window: int = 4096) -> None:
+    def __init__(
+        self,
+        devices: list[AttachedDevice],
+        server: Server,
+        identifiers: tuple[int, int, int, int] = IDENTIFIERS,
+    ) -> None:
         self._server = server
         self._to_server: deque[bytes] = deque()
         self._to_client: deque[bytes] = deque()
@@ -40,7 +45,7 @@ class WireGuest:
         self._client, self._sock = socket.socketpair()
         self._control = lib.control_new(-1)
         self._leases = leases_of(devices)
-        self.link = lib.link_new(self._control, self._setup(window))
+        self.link = lib.link_new(self._control, self._setup(identifiers))
         self._routes = Routes(0)
         attached = SimpleNamespace(devices=devices)
         end: Any = SimpleNamespace(handle=self.link, attached=attached, leases=self._leases)
@@ -51,11 +56,11 @@ class WireGuest:
         self._reader.start()
         self._pool = ThreadPoolExecutor(1)
 
-    def _setup(self, window: int) -> Any:
+    def _setup(self, identifiers: tuple[int, int, int, int]) -> Any:
         setup = ffi.new("struct link_setup *")
         setup.fd, setup.leases = self._client.fileno(), self._leases
-        setup.server_id, setup.vm_id, setup.client_id = SERVER_ID, VM_ID, CLIENT_ID
-        setup.hypervisor, setup.window, setup.wait_mode = HYPERVISOR, window, lib.LINK_BLOCK
+        setup.server_id, setup.vm_id, setup.client_id, setup.hypervisor = identifiers
+        setup.window, setup.wait_mode = 4096, lib.LINK_BLOCK
         setup.heartbeat_ns, setup.deadline_ns = 10**11, 2 * 10**11
         setup.flush_after_ns = 10**11
         return setup

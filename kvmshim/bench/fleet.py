@@ -30,8 +30,12 @@ from kvmshim.outcome import Outcome, RunResult
 #: Descriptors that one VM takes, generously.
 _DESCRIPTORS_EACH = 24
 _BLOCK = 64
-_SETTLE_S = 2.0
-_IDLE_S = 5.0
+#: They are calm when they take less than this share of a core for a look, which is a second long
+#: unless fewer accesses than these are asked for; then they are looked at for some looks more.
+_CALM = 0.1
+_ENOUGH = 10_000
+_IDLE_LOOKS = 5
+_PATIENCE_S = 60.0
 _TIMEOUT_S = 120.0
 
 
@@ -39,13 +43,15 @@ _TIMEOUT_S = 120.0
 class Fleet:
     """What one number of VMs was like. ``*_ns`` is the time per access of them all together.
 
-    Memory is resident, in bytes; processor time while all are idle is a share of one core.
+    ``settle_s`` is how long it took from their start until they were calm. Memory is resident, in
+    bytes; processor time while all are idle is a share of one core.
     """
 
     vms: int
     posted_ns: float
     sync_ns: float
     start_s: float
+    settle_s: float
     client_bytes: int
     server_bytes: int
     client_idle: float
@@ -61,10 +67,9 @@ def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fle
     with _fleet(place, machine_spec(), bench_plan(Kind.IDLE, 0, 0), vms) as idle:
         idle.start()
         start_s = time.monotonic() - began_s
-        time.sleep(_SETTLE_S)
-        before = [_cpu_s(pid) for pid in (os.getpid(), server_pid)]
-        time.sleep(_IDLE_S)
-        after = [_cpu_s(pid) for pid in (os.getpid(), server_pid)]
+        look_s = max(0.2, min(1.0, accesses / _ENOUGH))
+        settle_s = _settle(look_s)
+        shares = _shares((os.getpid(), server_pid), _IDLE_LOOKS * look_s)
         memory = [_resident_bytes(pid) for pid in (os.getpid(), server_pid)]
         idle.stop()
     blocks = max(2, each // _BLOCK)
@@ -76,10 +81,11 @@ def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fle
         posted_ns=posted / (vms * blocks * _BLOCK),
         sync_ns=sync / (vms * each),
         start_s=round(start_s, 3),
+        settle_s=round(settle_s, 3),
         client_bytes=memory[0],
         server_bytes=memory[1],
-        client_idle=round((after[0] - before[0]) / _IDLE_S, 4),
-        server_idle=round((after[1] - before[1]) / _IDLE_S, 4),
+        client_idle=round(shares[0], 4),
+        server_idle=round(shares[1], 4),
     )
 
 
@@ -151,6 +157,25 @@ def _allow_descriptors(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
+def _settle(look_s: float) -> float:
+    """Waits until the VMs of this process have come to rest; how long that took (s)."""
+    began_s = time.monotonic()
+    while _shares((os.getpid(),), look_s)[0] > _CALM:
+        if time.monotonic() - began_s > _PATIENCE_S:
+            break
+    return time.monotonic() - began_s
+
+
+def _shares(pids: Sequence[int], duration_s: float) -> list[float]:
+    """What share of a core each process uses for so long."""
+    began_s = time.monotonic()
+    before = [_cpu_s(pid) for pid in pids]
+    time.sleep(duration_s)
+    after = [_cpu_s(pid) for pid in pids]
+    took_s = time.monotonic() - began_s
+    return [(late - early) / took_s for early, late in zip(before, after, strict=True)]
 
 
 def _cpu_s(pid: int) -> float:

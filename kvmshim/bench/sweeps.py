@@ -20,7 +20,7 @@ RTTS_NS = (0, 100_000, 1_000_000, 10_000_000)
 RTT_NAMES = ("remote_in", "remote_out_posted", "remote_out_coalesced", "leased_in", "print_polled")
 VMS = (1, 8, 64, 200, 500)
 FLEET_NAMES = ("vms_posted_per_s", "vms_sync_per_s")
-_ROUNDS = 3
+ROUNDS = 3
 #: Accesses of all VMs together for each repetition that is asked for.
 _ACCESSES_EACH = 10
 
@@ -67,11 +67,11 @@ def sweep_vms(vms: int, count: int) -> FleetRun:
     with tempfile.TemporaryDirectory() as folder:
         listen = f"unix:{folder}/server"
         with serving(listen, "adaptive", "any", "--max-clients", "1024") as (address, pid):
-            fleets = [_fleet(address, pid, vms, count) for _ in range(_ROUNDS)]
+            fleets = [_fleet(address, pid, vms, count) for _ in range(ROUNDS)]
     at = Conditions("unix", "adaptive", "any", vms=vms)
     samples = ([fleet.posted_ns for fleet in fleets], [fleet.sync_ns for fleet in fleets])
     rows = [make_row(name, each, at) for name, each in zip(FLEET_NAMES, samples, strict=True)]
-    return FleetRun(rows, sorted(fleets, key=lambda fleet: fleet.client_idle)[_ROUNDS // 2])
+    return FleetRun(rows, sorted(fleets, key=lambda fleet: fleet.client_idle)[ROUNDS // 2])
 
 
 def _fleet(address: str, pid: int, vms: int, count: int) -> Fleet:
@@ -90,7 +90,9 @@ def _fleet(address: str, pid: int, vms: int, count: int) -> Fleet:
 
 def idle_table(fleets: Sequence[Fleet]) -> list[str]:
     """What idle VMs take, for people."""
-    lines = [("idle VMs", "client", "server", "client CPU", "server CPU", "started in")]
+    lines = [
+        ("idle VMs", "client", "server", "client CPU", "server CPU", "started in", "calm after")
+    ]
     lines += [
         (
             str(fleet.vms),
@@ -99,6 +101,7 @@ def idle_table(fleets: Sequence[Fleet]) -> list[str]:
             f"{fleet.client_idle:.2%}",
             f"{fleet.server_idle:.2%}",
             f"{fleet.start_s:.2f} s",
+            f"{fleet.settle_s:.0f} s",
         )
         for fleet in fleets
     ]

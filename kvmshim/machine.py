@@ -25,7 +25,7 @@ from kvmshim.routes import Routes
 from kvmshim.run import OutputHandler, Parts, Run
 from kvmshim.server_process import ServerProcess
 from kvmshim.system import System
-from kvmshim.vm import Vm
+from kvmshim.vm import RingPlace, Vm
 
 
 class Machine:
@@ -61,7 +61,7 @@ class Machine:
         self._vm: Any = None
         self._vcpu: Any = None
         self._control: Any = ffi.NULL
-        self._ring_at: int | None = None
+        self._ring: RingPlace | None = None
         self._routes: Routes | None = None
         self._process = process
         self._links: list[Link] = []
@@ -103,7 +103,7 @@ class Machine:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
         self._attach_devices(by_place)
         if self._routes is not None:
-            self._ring_at = self._vm.coalesce(self._routes.coalesced())
+            self._ring = self._vm.coalesce(self._routes.coalesced())
         self._vcpu = self._vm.create_vcpu()
         self.cores = choose(self._wait.cores, self._wait.mode, embedded=self._process is not None)
         if self._process is not None:
@@ -196,7 +196,7 @@ class Machine:
             start=self.plan.start,
             links=self._links,
             local=self._local,
-            ring_at=self._ring_at,
+            ring=self._ring,
             cores=self.cores,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import threading
+import os
 from typing import Any
 
+from devserver.protocol.messages import AddressSpace
 from kvmshim.abi import ffi, lib
+from kvmshim.errors import HostError
 from kvmshim.vcpu import Vcpu
+from kvmshim.vm import RingPlace
 
 
 class Ring:
-    """The ring and its thread (native/src/coalesced.h), for the length of one run."""
+    """The ring (native/src/coalesced.h), looked after for the length of one run."""
 
-    def __init__(self, handle: Any, vcpu: Vcpu, at: int | None) -> None:
-        """``handle`` is the ``struct vcpu`` whose mapping has the ring ``at`` bytes from its start;
-        None: there is no ring."""
+    def __init__(self, handle: Any, vcpu: Vcpu, place: RingPlace | None) -> None:
+        """``handle`` is the ``struct vcpu`` in whose mapping the ring is; None: there is none."""
         self._vcpu = handle
-        self._thread: threading.Thread | None = None
         self._ring = ffi.NULL
-        if at is not None:
-            self._ring = lib.coalesced_new(handle, ffi.cast("char *", vcpu.run_page) + at)
+        if place is not None:
+            self._ring = lib.coalesced_new(handle, ffi.cast("char *", vcpu.run_page) + place.at)
             if self._ring == ffi.NULL:
                 raise MemoryError("no memory for the ring of coalesced writes")
+            for zone in place.zones:
+                port = zone.space == AddressSpace.PORT
+                lib.coalesced_zone(self._ring, zone.start, zone.length, port)
         handle.coalesced = self._ring
 
     def start(self) -> None:
-        """Starts the thread."""
-        if self._ring != ffi.NULL:
-            self._thread = threading.Thread(
-                target=lib.coalesced_serve, args=(self._ring,), name="coalesced", daemon=True
-            )
-            self._thread.start()
+        """Has the ring looked after. Raises :class:`HostError`."""
+        if self._ring != ffi.NULL and lib.keeper_add(self._ring) < 0:
+            raise HostError(f"can't look after KVM's ring of writes: {os.strerror(ffi.errno)}")
 
     def close(self) -> None:
-        """Ends the thread; the vCPU must not run any more."""
+        """Has it looked after no longer; the vCPU must not run any more."""
         if self._ring == ffi.NULL:
             return
-        lib.coalesced_close(self._ring)
-        if self._thread is not None:
-            self._thread.join()
+        lib.keeper_remove(self._ring)
         self._vcpu.coalesced = ffi.NULL
         lib.coalesced_free(self._ring)
         self._ring = ffi.NULL

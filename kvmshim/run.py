@@ -27,6 +27,7 @@ from kvmshim.outcome import RunResult
 from kvmshim.ring import Ring
 from kvmshim.routes import Routes
 from kvmshim.vcpu import Registers, Vcpu
+from kvmshim.vm import RingPlace
 
 #: Called with a device's name, its channel's name and the bytes that it sent to the world.
 OutputHandler = Callable[[str, str, bytes], None]
@@ -60,7 +61,7 @@ class Parts:
     links: Sequence[Link]
     local: LocalDevices | None
     #: Where KVM's ring of coalesced writes lies in the vCPU's mapping; None if there is none.
-    ring_at: int | None
+    ring: RingPlace | None
     cores: Cores
 
 
@@ -92,7 +93,7 @@ class Run:
         self._vcpu.run = parts.vcpu.run_page
         self._vcpu.control = parts.control
         self._vcpu.routes = parts.routes.handle
-        self._ring = Ring(self._vcpu, parts.vcpu, parts.ring_at)
+        self._ring = Ring(self._vcpu, parts.vcpu, parts.ring)
         self._marks = ffi.new("struct vcpu_mark[]", 1)
         self._code = lib.VCPU_STOPPED
         self._registers: Registers | None = None

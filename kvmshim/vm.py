@@ -32,6 +32,13 @@ class Zone(NamedTuple):
     length: int
 
 
+class RingPlace(NamedTuple):
+    """Where KVM's ring lies in a vCPU's mapping, in bytes, and what goes through it."""
+
+    at: int
+    zones: tuple[Zone, ...]
+
+
 class Vm:
     """One VM. Close order: vCPUs, then the VM, then its memory."""
 
@@ -90,11 +97,11 @@ class Vm:
         argument = ffi.new("struct kvm_irq_level *", {"irq": line, "level": int(level)})
         abi.call(self.fd, "KVM_IRQ_LINE", argument, self._what)
 
-    def coalesce(self, zones: Iterable[Zone]) -> int | None:
+    def coalesce(self, zones: Iterable[Zone]) -> RingPlace | None:
         """Lets KVM take writes to these places without an exit, as far as it can.
 
-        Returns where its ring lies in a vCPU's mapping, in bytes; None if KVM takes none: then
-        they are exits as others are (api.rst, KVM_REGISTER_COALESCED_MMIO).
+        None if KVM takes none: then they are exits as others are (api.rst,
+        KVM_REGISTER_COALESCED_MMIO).
         """
         checks = {c.name: c for c in abi.CAPABILITIES}
         page = self._system.check(checks["KVM_CAP_COALESCED_MMIO"])
@@ -105,7 +112,7 @@ class Vm:
             argument.addr, argument.size = zone.start, zone.length
             argument.pio = int(zone.space == AddressSpace.PORT)
             abi.call(self.fd, "KVM_REGISTER_COALESCED_MMIO", argument, self._what)
-        return page * mmap.PAGESIZE if taken else None
+        return RingPlace(page * mmap.PAGESIZE, tuple(taken)) if taken else None
 
     def create_vcpu(self) -> Vcpu:
         """KVM_CREATE_VCPU, with all CPUID leaves that KVM supports."""

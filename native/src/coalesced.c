@@ -1,15 +1,19 @@
-#define _GNU_SOURCE /* ppoll */
 #include "coalesced.h"
 
-#include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
+#include <sys/ioctl.h>
 
 #include "access.h"
 
-enum { FIRST_PATIENCE = 8, LAST_PATIENCE = 1024 };
+enum {
+    FIRST_PATIENCE = 8, /* quiet ticks before the vCPU is asked whether it sleeps */
+    LAST_PATIENCE = 1024,
+    LATE_TICKS = 3, /* such ticks, and KVM takes no more writes for a while: */
+    FIRST_PAUSE = 32,
+    LAST_PAUSE = 1024,
+    PUNCTUAL_TICKS = 2048, /* without a late one, and the pause is short again */
+};
 
 struct coalesced *coalesced_new(struct vcpu *vcpu, void *ring)
 {
@@ -19,6 +23,7 @@ struct coalesced *coalesced_new(struct vcpu *vcpu, void *ring)
     coalesced->vcpu = vcpu;
     coalesced->ring = ring;
     coalesced->patience = FIRST_PATIENCE;
+    coalesced->pause = FIRST_PAUSE;
     pthread_mutex_init(&coalesced->serving, NULL);
     return coalesced;
 }
@@ -96,10 +101,46 @@ void coalesced_probed(struct coalesced *coalesced, bool asleep)
                                        asleep ? PROBE_ASLEEP : PROBE_AWAKE);
 }
 
-/* -- the ring's thread ------------------------------------------------------------------------- */
+/* -- whether it pays ----------------------------------------------------------------------------- */
 
-/* Posts what can be posted without waiting; whether there was anything. */
-static bool drain_some(struct coalesced *coalesced)
+void coalesced_zone(struct coalesced *coalesced, uint64_t address, uint32_t size, bool port)
+{
+    if (coalesced->zone_count < COALESCED_ZONES)
+        coalesced->zones[coalesced->zone_count++] =
+            (struct kvm_coalesced_mmio_zone){ .addr = address, .size = size, .pio = port };
+}
+
+/* A zone that KVM does not take is one whose writes are exits, which is just as good. */
+static void let_kvm_take(struct coalesced *coalesced, bool take)
+{
+    unsigned long request = take ? KVM_REGISTER_COALESCED_MMIO : KVM_UNREGISTER_COALESCED_MMIO;
+    for (uint32_t i = 0; i < coalesced->zone_count; i++)
+        ioctl(coalesced->vcpu->control->vm_fd, request, &coalesced->zones[i]);
+    coalesced->given_up = !take;
+    coalesced->late = coalesced->punctual = 0;
+}
+
+/* found: there were writes in the ring; idle: the guest was halted for most of the time. */
+static void judge(struct coalesced *coalesced, bool found, bool idle)
+{
+    if (coalesced->given_up) {
+        if (--coalesced->resume == 0)
+            let_kvm_take(coalesced, true);
+    } else if (!found || !idle) {
+        coalesced->late = found ? 0 : coalesced->late;
+        if (++coalesced->punctual >= PUNCTUAL_TICKS)
+            coalesced->pause = FIRST_PAUSE;
+    } else if (coalesced->punctual = 0, ++coalesced->late >= LATE_TICKS) {
+        let_kvm_take(coalesced, false);
+        coalesced->resume = coalesced->pause;
+        coalesced->pause *= coalesced->pause < LAST_PAUSE ? 2 : 1;
+    }
+}
+
+/* -- the keeper's looks ---------------------------------------------------------------------------- */
+
+/* Posts what can be posted without waiting; how many there were. */
+static uint64_t drain_some(struct coalesced *coalesced)
 {
     struct vcpu *vcpu = coalesced->vcpu;
     struct vcpu_access access;
@@ -112,94 +153,83 @@ static bool drain_some(struct coalesced *coalesced)
     if (found && vcpu->last_link < ROUTE_LINKS) /* late enough */
         link_flush(vcpu->routes->links[vcpu->last_link]);
     atomic_fetch_add_explicit(&coalesced->found, found, memory_order_relaxed);
-    return found || oldest(coalesced, &access);
+    return found;
 }
 
-/* Whether the vCPU's thread has run since the last look. */
-static bool has_run(struct coalesced *coalesced)
+/* For how long the vCPU's thread has run since the last look, in parts of the time since, of 256. */
+static uint32_t activity(struct coalesced *coalesced)
 {
     struct timespec used;
     if (!atomic_load(&coalesced->has_clock) || clock_gettime(coalesced->clock, &used) != 0)
-        return false;
-    int64_t used_ns = used.tv_sec * 1000000000LL + used.tv_nsec;
-    bool moved = used_ns != coalesced->used_ns;
+        return 0;
+    int64_t used_ns = used.tv_sec * 1000000000LL + used.tv_nsec, now_ns = monotonic_ns();
+    int64_t ran_ns = used_ns - coalesced->used_ns, passed_ns = now_ns - coalesced->looked_ns;
     coalesced->used_ns = used_ns;
-    return moved;
+    coalesced->looked_ns = now_ns;
+    if (ran_ns <= 0)
+        return 0;
+    return ran_ns >= passed_ns ? 256 : (uint32_t)(ran_ns * 256 / passed_ns) + 1;
 }
 
-/* Dozes unless something was stirred since stirs was counted. */
-static void doze_since(struct coalesced *coalesced, uint32_t stirs)
-{
-    struct control *control = coalesced->vcpu->control;
-    struct pollfd roused = { .fd = control->doze_fd, .events = POLLIN };
-    atomic_store(&control->dozing, true);
-    if (atomic_load(&control->stirs) == stirs && !atomic_load(&coalesced->closing))
-        poll(&roused, 1, -1);
-    atomic_store(&control->dozing, false);
-    eventfd_t drained;
-    eventfd_read(control->doze_fd, &drained);
-    coalesced->quiet = 0;
-    coalesced->patience = FIRST_PATIENCE;
-}
-
-/* The vCPU has not run for some ticks: asleep for long, or only for a moment? */
-static void ask(struct coalesced *coalesced, uint32_t stirs)
+/* The vCPU has not run for some ticks: asleep for long, or only for a moment? True: for long. */
+static bool sleeps_for_long(struct coalesced *coalesced, uint32_t stirs)
 {
     int answer = atomic_load(&coalesced->probe);
     coalesced->quiet = 0;
     if (answer == PROBE_ASKED)
-        return; /* it will answer when it gets to run */
-    if (answer == PROBE_ASLEEP && stirs == coalesced->asked_at) {
-        doze_since(coalesced, stirs);
-    } else if (answer == PROBE_NONE) {
+        return false; /* it will answer when it gets to run */
+    if (answer == PROBE_NONE) {
         coalesced->asked_at = stirs;
         atomic_store(&coalesced->probe, PROBE_ASKED);
         control_raise(coalesced->vcpu->control, CONTROL_PROBE);
-        return;
-    } else if (answer == PROBE_AWAKE && coalesced->patience < LAST_PATIENCE) {
-        coalesced->patience *= 2;
+        return false;
     }
     atomic_store(&coalesced->probe, PROBE_NONE);
+    if (answer == PROBE_AWAKE && coalesced->patience < LAST_PATIENCE)
+        coalesced->patience *= 2;
+    return answer == PROBE_ASLEEP && stirs == coalesced->asked_at;
 }
 
-static void tick(struct coalesced *coalesced)
+/* Dozes unless something was stirred since stirs was counted. */
+static bool doze_since(struct coalesced *coalesced, uint32_t stirs)
+{
+    struct control *control = coalesced->vcpu->control;
+    atomic_store(&control->dozing, true);
+    coalesced->dozes = atomic_load(&control->stirs) == stirs;
+    if (!coalesced->dozes)
+        coalesced_woken(coalesced);
+    return coalesced->dozes;
+}
+
+void coalesced_woken(struct coalesced *coalesced)
+{
+    eventfd_t drained;
+    atomic_store(&coalesced->vcpu->control->dozing, false);
+    eventfd_read(coalesced->vcpu->control->doze_fd, &drained);
+    coalesced->dozes = false;
+    coalesced->quiet = 0;
+    coalesced->patience = FIRST_PATIENCE;
+}
+
+bool coalesced_tick(struct coalesced *coalesced)
 {
     uint32_t stirs = atomic_load(&coalesced->vcpu->control->stirs);
     atomic_fetch_add_explicit(&coalesced->ticks, 1, memory_order_relaxed);
-    bool outside = pthread_mutex_trylock(&coalesced->serving) != 0;
+    bool outside = pthread_mutex_trylock(&coalesced->serving) != 0, busy = false, left = false;
     if (!outside) {
-        bool busy = drain_some(coalesced);
+        struct vcpu_access access;
+        busy = drain_some(coalesced) > 0;
+        left = oldest(coalesced, &access);
         pthread_mutex_unlock(&coalesced->serving);
-        if (busy) {
-            coalesced->quiet = 0;
-            return;
-        }
     }
-    if (has_run(coalesced)) {
+    uint32_t active = activity(coalesced);
+    judge(coalesced, busy, active < 128);
+    if (busy || left || active) {
         coalesced->quiet = 0;
-    } else if (++coalesced->quiet >= coalesced->patience) {
-        if (outside) /* it waits for a server; it stirs before it enters the guest again */
-            doze_since(coalesced, stirs);
-        else
-            ask(coalesced, stirs);
+        return false;
     }
-}
-
-void coalesced_serve(struct coalesced *coalesced)
-{
-    prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul); /* of this thread; late is late enough */
-    struct pollfd roused = { .fd = coalesced->vcpu->control->doze_fd, .events = POLLIN };
-    const struct timespec period = { .tv_nsec = COALESCED_TICK_NS };
-    while (!atomic_load(&coalesced->closing)) {
-        eventfd_t drained;
-        if (ppoll(&roused, 1, &period, NULL) > 0) /* a late word, or the end */
-            eventfd_read(roused.fd, &drained);
-        tick(coalesced);
-    }
-}
-
-void coalesced_close(struct coalesced *coalesced)
-{
-    atomic_store(&coalesced->closing, true);
-    eventfd_write(coalesced->vcpu->control->doze_fd, 1);
+    if (++coalesced->quiet < coalesced->patience)
+        return false;
+    /* outside: it waits for a server, and stirs before it enters the guest again */
+    return (outside || sleeps_for_long(coalesced, stirs)) && doze_since(coalesced, stirs);
 }

@@ -4,13 +4,18 @@
  *
  * The ring has one consumer at a time: who serves the guest. That is the vCPU's thread whenever it
  * is not in KVM_RUN; it empties the ring after each exit, before the exit is served, so that the
- * order of the ring is the order of the program. While it is in KVM_RUN, a thread of the ring's own
- * looks every COALESCED_TICK_NS, because a guest may run on, or halt, without an exit. That thread
- * never waits for a server: what can't be posted at once stays in the ring.
+ * order of the ring is the order of the program. While it is in KVM_RUN, the keeper (keeper.h), one
+ * thread for all rings of the process, looks every COALESCED_TICK_NS, because a guest may run on, or
+ * halt, without an exit. The keeper never waits for a server: what can't be posted at once stays in
+ * the ring.
  *
- * It dozes when nothing can be written: when the vCPU's thread has used no time for a while, it
- * asks it by CONTROL_PROBE whether the processor is halted with nothing to wake it; from then on
- * only control_stir() wakes this thread.
+ * A ring dozes when nothing can be written: when the vCPU's thread has used no time for a while, it
+ * is asked by CONTROL_PROBE whether the processor is halted with nothing to wake it; from then on
+ * only control_stir() wakes the ring.
+ *
+ * A guest that writes and then halts until its device answers by interrupt loses by the ring: each
+ * write waits for the next look. When that is seen to happen, KVM is told to take no writes for a
+ * while, so that they are exits and posted at once.
  */
 #ifndef KVMSHIM_COALESCED_H
 #define KVMSHIM_COALESCED_H
@@ -24,6 +29,7 @@
 
 enum {
     COALESCED_TICK_NS = 900000,
+    COALESCED_ZONES = 64, /* that are taken from KVM and given back; further ones it keeps */
     COALESCED_RING_BYTES = 4096, /* a page, whatever the host's */
     COALESCED_ENTRIES = (COALESCED_RING_BYTES - sizeof(struct kvm_coalesced_mmio_ring)) /
                         sizeof(struct kvm_coalesced_mmio),
@@ -37,12 +43,21 @@ struct coalesced {
     struct vcpu *vcpu;
     struct kvm_coalesced_mmio_ring *ring;
     pthread_mutex_t serving; /* held by who serves the guest */
-    _Atomic bool closing;
     _Atomic int probe;
     _Atomic bool has_clock;
     clockid_t clock; /* of the vCPU's thread; set before has_clock */
-    /* of the ring's thread */
-    int64_t used_ns; /* what that clock showed last */
+    struct kvm_coalesced_mmio_zone zones[COALESCED_ZONES];
+    uint32_t zone_count;
+    /* of the keeper */
+    struct coalesced *next;
+    bool dozes;
+    bool given_up;     /* KVM takes no writes for now */
+    uint32_t late;     /* ticks of late that found writes of a guest that had halted */
+    uint32_t resume;   /* ticks until KVM may take writes again */
+    uint32_t pause;    /* how many there will be the next time */
+    uint32_t punctual; /* ticks since one was late */
+    int64_t looked_ns; /* CLOCK_MONOTONIC of the last tick */
+    int64_t used_ns;   /* what the vCPU thread's clock showed then */
     uint32_t quiet, patience; /* ticks without use, and how many of them make it ask */
     uint32_t asked_at;        /* control.stirs when it asked */
     /* how often it looked, and how many writes it found: for people and tests */
@@ -63,10 +78,14 @@ int coalesced_drain(struct coalesced *coalesced);
 /* It has looked, as CONTROL_PROBE asked, whether only an interrupt of ours can wake the guest. */
 void coalesced_probed(struct coalesced *coalesced, bool asleep);
 
-/* -- the ring's thread -- */
+/* What KVM was told to take, before the keeper knows the ring. */
+void coalesced_zone(struct coalesced *coalesced, uint64_t address, uint32_t size, bool port);
 
-/* Looks after the ring; returns when coalesced_close() is called. */
-void coalesced_serve(struct coalesced *coalesced);
-void coalesced_close(struct coalesced *coalesced);
+/* -- the keeper -- */
+
+/* A look at the ring; true if it may doze until control_stir(). */
+bool coalesced_tick(struct coalesced *coalesced);
+/* It dozes no longer. */
+void coalesced_woken(struct coalesced *coalesced);
 
 #endif

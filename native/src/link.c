@@ -100,13 +100,34 @@ int link_request(struct link *link, const struct link_access *access)
     return 0;
 }
 
-static void start_flush_timer(struct link *link)
+static void start_flush_timer(struct link *link, uint64_t after_ns)
 {
     struct itimerspec when = {
-        .it_value.tv_sec = (time_t)(link->flush_after_ns / 1000000000),
-        .it_value.tv_nsec = (long)(link->flush_after_ns % 1000000000),
+        .it_value.tv_sec = (time_t)(after_ns / 1000000000),
+        .it_value.tv_nsec = (long)(after_ns % 1000000000),
     };
     timerfd_settime(link->timer_fd, 0, &when, NULL);
+    link->timer_set = true;
+}
+
+/*
+ * A write has joined the batch. One that comes after a pause goes at once: the guest may be about to
+ * halt for what it causes. Those that follow each other closely go together, when the batch is
+ * full or its first one has waited for flush_after_ns; and for the last of them there is a timer.
+ */
+static void flush_in_time(struct link *link, uint64_t time_ns)
+{
+    bool pause = time_ns - link->posted_ns > link->flush_after_ns;
+    link->posted_ns = time_ns;
+    if (link->batch_writes == 1)
+        link->batch_ns = time_ns;
+    bool overdue = time_ns - link->batch_ns >= link->flush_after_ns;
+    if (pause || overdue || link->batch_writes == LINK_BATCH_WRITES) {
+        tx_flush(link);
+        link->flushes++;
+    } else if (!link->timer_set) {
+        start_flush_timer(link, link->flush_after_ns);
+    }
 }
 
 int link_post_at(struct link *link, const struct link_access *access, uint64_t time_ns,
@@ -141,10 +162,7 @@ int link_post_at(struct link *link, const struct link_access *access, uint64_t t
     link->in_flight++;
     link->stats.posted++;
     *seq = link->sent + 1; /* whatever is sent next, this batch goes first */
-    if (link->batch_writes == LINK_BATCH_WRITES || link->flush_after_ns == 0)
-        tx_flush(link);
-    else if (link->batch_writes == 1)
-        start_flush_timer(link);
+    flush_in_time(link, time_ns);
     pthread_mutex_unlock(&link->tx_lock);
     return 0;
 }
@@ -231,7 +249,14 @@ static void serve_timer(struct link *link)
     uint64_t expirations;
     if (read(link->timer_fd, &expirations, sizeof expirations) < 0)
         return;
-    link_flush(link);
+    pthread_mutex_lock(&link->tx_lock);
+    link->timer_set = false;
+    if (link->flushes == link->flushes_seen)
+        tx_flush(link);
+    else if (link->batch_writes) /* a vCPU that writes on sends its batches itself */
+        start_flush_timer(link, LINK_LATE_FLUSHES * link->flush_after_ns);
+    link->flushes_seen = link->flushes;
+    pthread_mutex_unlock(&link->tx_lock);
 }
 
 void link_serve(struct link *link)

@@ -50,6 +50,7 @@ enum {
     LINK_HOT_WAITS = 16,       /* so many waits in quick succession make a link hot */
     LINK_HOT_GAP_NS = 50000,   /* a wait so soon after another is in quick succession */
     LINK_TICK_NS = 250000,
+    LINK_LATE_FLUSHES = 10,    /* so much longer the timer waits for a vCPU that flushes by itself */
     LINK_NAP_US = 20000,       /* a stop that just misses a sleep is noticed so much later */
 };
 
@@ -94,6 +95,9 @@ struct link {
     struct { uint64_t seq; uint32_t writes; } outstanding[LINK_BATCHES];
     uint32_t outstanding_head, outstanding_count;
     uint64_t flush_after_ns;
+    uint64_t posted_ns, batch_ns; /* VM time of the last posted write, and of the batch's first */
+    uint64_t flushes, flushes_seen; /* by who posts; at the timer's last expiry */
+    bool timer_set;
 
     pthread_mutex_t rx_lock;
     uint8_t *in;

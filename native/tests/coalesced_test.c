@@ -1,5 +1,6 @@
 /* KVM's ring of coalesced writes, with a test in KVM's place. */
 #include "guest_rig.h"
+#include "keeper.h"
 
 #include <linux/kvm.h>
 #include <sched.h>
@@ -61,28 +62,14 @@ static bool ring_is_empty(void)
     return __atomic_load_n(&kvm.ring.first, __ATOMIC_ACQUIRE) == kvm.ring.last;
 }
 
-struct looker {
-    struct rig *rig;
-    pthread_t thread;
-};
-
-static void *ring_thread(void *coalesced)
+static void start_looking(struct rig *rig)
 {
-    coalesced_serve(coalesced);
-    return NULL;
+    CHECK_EQUAL(keeper_add(rig->vcpu.coalesced), 0);
 }
 
-static struct looker start_looking(struct rig *rig)
+static void stop_looking(struct rig *rig)
 {
-    struct looker looker = { .rig = rig };
-    CHECK_EQUAL(pthread_create(&looker.thread, NULL, ring_thread, rig->vcpu.coalesced), 0);
-    return looker;
-}
-
-static void stop_looking(struct looker *looker)
-{
-    coalesced_close(looker->rig->vcpu.coalesced);
-    CHECK_EQUAL(pthread_join(looker->thread, NULL), 0);
+    keeper_remove(rig->vcpu.coalesced);
 }
 
 /* Waits until the ring's thread has looked once more, from beginning to end. */
@@ -155,27 +142,27 @@ static void a_write_of_the_ring_suspends_leases_as_any_other(void)
 static void a_guest_that_runs_on_is_heard_all_the_same(void)
 {
     struct rig *rig = set_up_ring();
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     for (uint8_t i = 0; i < 3; i++) {
         CHECK(kvm_takes(1, i));
         struct message batch = hear_type(rig->bench, MESSAGE_BATCH);
         CHECK_EQUAL(posted(&batch, 0).value, i);
     }
-    stop_looking(&looker);
+    stop_looking(rig);
     tear_down_ring(rig);
 }
 
 static void nobody_touches_the_ring_while_the_vcpu_serves_the_guest(void)
 {
     struct rig *rig = set_up_ring();
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     coalesced_begin(rig->vcpu.coalesced);
     CHECK(kvm_takes(1, 1));
     look_once_more(rig);
     CHECK(!ring_is_empty());
     coalesced_end(rig->vcpu.coalesced);
     hear_type(rig->bench, MESSAGE_BATCH);
-    stop_looking(&looker);
+    stop_looking(rig);
     tear_down_ring(rig);
 }
 
@@ -186,13 +173,13 @@ static void what_the_window_has_no_room_for_stays_in_the_ring(void)
     struct rig *rig = set_up_ring_with(setup);
     for (uint8_t i = 0; i < 3; i++)
         CHECK(kvm_takes(1, i));
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     CHECK_EQUAL(hear_type(rig->bench, MESSAGE_BATCH).length, 2);
     look_once_more(rig);
     CHECK(!ring_is_empty());
     tell(rig->bench, (struct message){ .type = MESSAGE_ACK });
     CHECK_EQUAL(hear_type(rig->bench, MESSAGE_BATCH).length, 1);
-    stop_looking(&looker);
+    stop_looking(rig);
     CHECK_EQUAL(rig->bench->link->stats.stalls, 0);
     tear_down_ring(rig);
 }
@@ -206,13 +193,13 @@ static void a_write_that_needs_a_fence_waits_for_its_turn(void)
     CHECK_EQUAL(post_byte(other, 7), 0); /* to the other server, and not applied there yet */
     CHECK(kvm_takes(1, 1));
     start_event_thread(other);
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     look_once_more(rig);
     CHECK(!ring_is_empty());
     hear_type(other, MESSAGE_BATCH);
     tell(other, (struct message){ .type = MESSAGE_ACK });
     hear_type(rig->bench, MESSAGE_BATCH);
-    stop_looking(&looker);
+    stop_looking(rig);
     rig->routes->links[1] = NULL;
     tear_down(other);
     tear_down_ring(rig);
@@ -238,7 +225,7 @@ static void wait_until_it_dozes(struct rig *rig)
 static void nobody_looks_while_the_guest_sleeps(void)
 {
     struct rig *rig = set_up_ring();
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     answer_probe(rig, true);
     wait_until_it_dozes(rig);
     control_stir(rig->bench->control);
@@ -247,42 +234,42 @@ static void nobody_looks_while_the_guest_sleeps(void)
     answer_probe(rig, false); /* a timer of its own may wake it */
     answer_probe(rig, true);
     wait_until_it_dozes(rig);
-    stop_looking(&looker);
+    stop_looking(rig);
     tear_down_ring(rig);
 }
 
 static void an_interrupt_wakes_who_dozes(void)
 {
     struct rig *rig = set_up_ring();
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     answer_probe(rig, true);
     wait_until_it_dozes(rig);
     uint64_t ticks = atomic_load(&rig->vcpu.coalesced->ticks);
     tell_through(rig, interrupt_of(1, 1, 1));
     while (atomic_load(&rig->vcpu.coalesced->ticks) < ticks + 2)
         sched_yield();
-    stop_looking(&looker);
+    stop_looking(rig);
     tear_down_ring(rig);
 }
 
 static void an_answer_that_something_has_overtaken_is_not_believed(void)
 {
     struct rig *rig = set_up_ring();
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     while (!(control_pending(rig->bench->control) & CONTROL_PROBE))
         sched_yield();
     control_stir(rig->bench->control);
     answer_probe(rig, true);
     answer_probe(rig, true); /* it asks again before it dozes */
     wait_until_it_dozes(rig);
-    stop_looking(&looker);
+    stop_looking(rig);
     tear_down_ring(rig);
 }
 
 static void nobody_looks_while_the_vcpu_waits_for_a_server(void)
 {
     struct rig *rig = set_up_ring();
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     coalesced_begin(rig->vcpu.coalesced);
     while (!readable(-1, 50) && !atomic_load(&rig->bench->control->dozing))
         ; /* asleep nearly all of the time, as the vCPU's thread is that waits */
@@ -290,7 +277,7 @@ static void nobody_looks_while_the_vcpu_waits_for_a_server(void)
     control_stir(rig->bench->control);
     CHECK(kvm_takes(1, 1));
     hear_type(rig->bench, MESSAGE_BATCH);
-    stop_looking(&looker);
+    stop_looking(rig);
     tear_down_ring(rig);
 }
 
@@ -325,7 +312,7 @@ static void no_write_is_lost_doubled_or_overtaken(void)
     struct link_setup setup = usual_setup();
     setup.window = 256;
     struct rig *rig = set_up_ring_with(setup);
-    struct looker looker = start_looking(rig);
+    start_looking(rig);
     pthread_t guest;
     CHECK_EQUAL(pthread_create(&guest, NULL, guest_thread, rig), 0);
     for (uint32_t heard = 0; heard < WRITES;) {
@@ -336,7 +323,7 @@ static void no_write_is_lost_doubled_or_overtaken(void)
     }
     CHECK_EQUAL(pthread_join(guest, NULL), 0);
     CHECK(ring_is_empty());
-    stop_looking(&looker);
+    stop_looking(rig);
     tear_down_ring(rig);
 }
 

@@ -31,7 +31,7 @@ PROGRAMS = {
     "link_end_test": LINK,
     "link_busy_test": LINK,
     "lease_test": GUEST,
-    "coalesced_test": GUEST,
+    "coalesced_test": (*GUEST, "keeper"),
 }
 MEMORY, THREADS = "address,undefined", "thread"
 CASES = [(name, MEMORY) for name in PROGRAMS] + [

@@ -79,7 +79,7 @@ class Backplane:
             if slot.backlog or slot.timed:
                 self._after(slot)
             if slot.watch is not None:
-                slot.watch.read(mapped, address, self.now_ns, posted)
+                slot.watch.read(mapped, address, size, self.now_ns, posted)
         except Exception as error:
             raise self._fault(slot, error) from error
         return value

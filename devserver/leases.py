@@ -132,32 +132,32 @@ class _Watch:
                 self._written.pop(each, None)
             self.mark(posted)
             return
-        if self._unaffected >> lane & 1:
-            return
         repeated = self._written.get(lane) == value
         self._written[lane] = value
-        for key, lease in self._granted.items():
+        if self._unaffected >> lane & 1:
+            return
+        for key, lease in self._granted.items():  # in the order in which a client looks at it
             if lease is None:
                 self.mark(posted=False)
-            elif lease.is_unaffected_by(lane) or (repeated and lease.steady >> lane & 1):
-                continue
             elif lease.hold is not None and lease.hold.is_meant_by(lane, value):
                 self._evolved.add(key)
-            else:
+            elif not lease.is_unaffected_by(lane) and not (repeated and lease.steady >> lane & 1):
                 self.mark(posted)
 
     def wrote_run(self, mapped: Mapped, address: int, values: bytes) -> None:
         """The guest wrote bytes to one address, not waiting."""
         lane = self._lanes[mapped] + address - mapped.base
-        if lane >= LANES or not self._unaffected >> lane & 1:
+        if lane < LANES and self._unaffected >> lane & 1:
+            self._written[lane] = values[-1]
+        else:
             for value in values:
                 self.wrote(mapped, address, 1, value, posted=True)
 
-    def read(self, mapped: Mapped, address: int, now_ns: int, posted: bool) -> None:
-        """The guest read; ``posted``: the client had answered the read itself."""
+    def read(self, mapped: Mapped, address: int, size: int, now_ns: int, posted: bool) -> None:
+        """The guest read ``size`` bytes; ``posted``: the client had answered the read itself."""
         key = mapped, address - mapped.base
         lease = self._granted.get(key)
-        if lease is None:
+        if lease is None or size != 1:
             self.mark()
         elif lease.is_changed_by_reading():
             if posted:

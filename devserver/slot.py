@@ -59,7 +59,7 @@ class Watch(Protocol):
     def wrote_run(self, mapped: Mapped, address: int, values: bytes) -> None:
         """The guest wrote bytes to one address, not waiting."""
 
-    def read(self, mapped: Mapped, address: int, now_ns: int, posted: bool) -> None:
+    def read(self, mapped: Mapped, address: int, size: int, now_ns: int, posted: bool) -> None:
         """The guest read; ``posted``: it had its answer before."""
 
     def moved(self) -> None:

@@ -27,6 +27,7 @@ _FEEDBACK_BYTES = FRAME_HEADER_BYTES + LAYOUTS[MessageType.FEEDBACK].size + 1
 _UNCLAIMED_PORT = 0x300
 _FOR_EVER = 0xFFFF_FFFF
 _ANY_CORE = -1
+_NO_VCPU = -1
 
 
 def exits(count: int) -> list[int]:
@@ -73,6 +74,18 @@ def ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
     Both ends run where a virtual CPU and its server would (``cores``, :mod:`kvmshim.cores`).
     Anything but ``block`` spins.
     """
+    return _trips(transport, wait, cores, count, _NO_VCPU, ffi.NULL)
+
+
+def exit_ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
+    """Samples (ns) of an exit and, behind it, such a round trip, in the same C loop."""
+    with _vm(Kind.IN) as (_, vcpu):
+        return _trips(transport, wait, cores, count, vcpu.fd, vcpu.run_page)
+
+
+def _trips(
+    transport: str, wait: str, cores: str, count: int, vcpu_fd: int, run: Any
+) -> list[int]:
     where = choose(cores, wait, embedded=True)
     far_core = _ANY_CORE if where.server is None else min(where.server)
     near, far = _pair(transport)
@@ -80,8 +93,9 @@ def ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
         near.setblocking(True)
         far.setblocking(True)
         sizes = (_REQUEST_BYTES, _FEEDBACK_BYTES)
-        ends = (near.fileno(), far.fileno(), *sizes, int(wait != "block"), far_core)
-        return _samples(count, lambda out, n: lib.floor_pingpong(*ends, out, n))
+        ends = (near.fileno(), far.fileno(), *sizes, int(wait != "block"), far_core, vcpu_fd, run)
+        trip = ffi.new("struct floor_trip *", ends)
+        return _samples(count, lambda out, n: lib.floor_pingpong(trip, out, n))
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ ROOTS = (
 )
 REMOTE = (
     "raw_pingpong",
+    "raw_exit_pingpong",
     "remote_in",
     "remote_out_finish",
     "remote_out_posted",
@@ -145,6 +146,10 @@ class Suite:
     def _remote(self, at: Conditions) -> Iterator[Step]:
         each = self.choice.each
         yield from self._trips(replace(at, rtt_ns=0))
+        both = partial(floors.exit_ping_pong, at.transport, at.wait, at.cores, each)
+        parts_of_both = (Floors.exits, Floors.trip)
+        here = replace(at, rtt_ns=0)
+        yield beside_floor("raw_exit_pingpong", both, parts_of_both, here, each)
         trip: FloorParts = (Floors.exits, Floors.trip, *([Floors.rtt] if at.rtt_ns else []))
         for name, parts in (
             ("remote_in", trip),

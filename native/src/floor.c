@@ -123,28 +123,45 @@ static int start_on(int core, pthread_t *thread, struct far_end *end)
     return error;
 }
 
-int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes, int spin,
-                   int far_core, uint64_t *samples, size_t count)
+/* Runs to the next port exit; the port, or -1. */
+static int next_port(int vcpu_fd, struct kvm_run *run)
+{
+    if (ioctl(vcpu_fd, KVM_RUN, 0) < 0)
+        return -1;
+    if (run->exit_reason != KVM_EXIT_IO) {
+        errno = EPROTO;
+        return -1;
+    }
+    return run->io.port;
+}
+
+static bool one_trip(const struct floor_trip *trip, uint8_t *buffer)
+{
+    if (trip->vcpu_fd >= 0 && next_port(trip->vcpu_fd, trip->run) < 0)
+        return false;
+    return send(trip->near, buffer, trip->request_bytes, MSG_NOSIGNAL) >= 0 &&
+           take(trip->near, buffer, trip->answer_bytes, trip->spin);
+}
+
+int floor_pingpong(const struct floor_trip *trip, uint64_t *samples, size_t count)
 {
     uint8_t buffer[MAX_BYTES] = { 0 };
-    struct far_end end = { far, request_bytes, answer_bytes, spin };
+    struct far_end end = { trip->far, trip->request_bytes, trip->answer_bytes, trip->spin };
     pthread_t thread;
-    if (request_bytes > MAX_BYTES || answer_bytes > MAX_BYTES) {
+    if (trip->request_bytes > MAX_BYTES || trip->answer_bytes > MAX_BYTES) {
         errno = EINVAL;
         return -1;
     }
-    if ((errno = start_on(far_core, &thread, &end)))
+    if ((errno = start_on(trip->far_core, &thread, &end)))
         return -1;
     int result = 0;
     for (size_t i = 0; i < count && result == 0; i++) {
         int64_t before = monotonic_ns();
-        if (send(near, buffer, request_bytes, MSG_NOSIGNAL) < 0 ||
-            !take(near, buffer, answer_bytes, spin))
-            result = -1;
+        result = one_trip(trip, buffer) ? 0 : -1;
         samples[i] = (uint64_t)(monotonic_ns() - before);
     }
     int error = errno;
-    shutdown(near, SHUT_RDWR);
+    shutdown(trip->near, SHUT_RDWR);
     pthread_join(thread, NULL);
     errno = error;
     return result;
@@ -160,18 +177,6 @@ int floor_irq_line(int vm_fd, uint32_t line, uint64_t *samples, size_t count)
         samples[i] = (uint64_t)(monotonic_ns() - before);
     }
     return 0;
-}
-
-/* Runs to the next port exit; the port, or -1. */
-static int next_port(int vcpu_fd, struct kvm_run *run)
-{
-    if (ioctl(vcpu_fd, KVM_RUN, 0) < 0)
-        return -1;
-    if (run->exit_reason != KVM_EXIT_IO) {
-        errno = EPROTO;
-        return -1;
-    }
-    return run->io.port;
 }
 
 int floor_irq_delivery(int vm_fd, int vcpu_fd, struct kvm_run *run,

@@ -24,10 +24,17 @@ int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_p
 /*
  * A thread answers at one end of a connected pair of sockets what the caller sends at the other:
  * request_bytes there, answer_bytes back. Both ends spin, or both block. The thread runs on the
- * core far_core, or wherever the caller may (-1).
+ * core far_core, or wherever the caller may (-1). With a vcpu_fd that is not -1, each repetition
+ * begins with an exit as in floor_exits(), and is sampled whole.
  */
-int floor_pingpong(int near, int far, size_t request_bytes, size_t answer_bytes, int spin,
-                   int far_core, uint64_t *samples, size_t count);
+struct floor_trip {
+    int near, far;
+    size_t request_bytes, answer_bytes;
+    int spin, far_core;
+    int vcpu_fd;
+    struct kvm_run *run;
+};
+int floor_pingpong(const struct floor_trip *trip, uint64_t *samples, size_t count);
 
 /* Sets a line and clears it again; a sample is one KVM_IRQ_LINE. */
 int floor_irq_line(int vm_fd, uint32_t line, uint64_t *samples, size_t count);

@@ -386,6 +386,7 @@ void link_free(struct link *link)
 {
     if (!link)
         return;
+    patience_end(&link->patience);
     close_descriptor(link->epoll_fd);
     close_descriptor(link->timer_fd);
     close_descriptor(link->tick_fd);

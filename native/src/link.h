@@ -49,7 +49,7 @@ enum {
     LINK_INBOX_HIGH = 4 << 20, /* the guest pauses while so many bytes wait for Python */
     LINK_HOT_WAITS = 16,       /* so many waits in quick succession make a link hot */
     LINK_HOT_GAP_NS = 50000,   /* a wait so soon after another is in quick succession */
-    LINK_TICK_NS = 250000,
+    LINK_TICK_NS = 500000,
     LINK_LATE_FLUSHES = 10,    /* so much longer the timer waits for a vCPU that flushes by itself */
     LINK_NAP_US = 20000,       /* a stop that just misses a sleep is noticed so much later */
 };

@@ -1,7 +1,9 @@
 #define _GNU_SOURCE
 #include "patience.h"
 
-#include <sys/resource.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
 
 enum {
     SCORE_MAX = 16,
@@ -10,12 +12,21 @@ enum {
     FRUITLESS_MAX_NS = 4000000,
     PREEMPTED_NS = 4000000, /* the first pause where the core was taken away, and the longest */
     PREEMPTED_MAX_NS = 64000000,
+    PREEMPTED_PART = 3, /* of the time that passed */
 };
 
 struct patience patience_new(int mode, int64_t spin_ns)
 {
     return (struct patience){ .mode = mode, .spin_ns = spin_ns, .score = SCORE_MAX,
-                              .fruitless_ns = FRUITLESS_NS, .preempted_ns = PREEMPTED_NS };
+                              .fruitless_ns = FRUITLESS_NS, .preempted_ns = PREEMPTED_NS,
+                              .schedstat_fd = -1 };
+}
+
+void patience_end(struct patience *patience)
+{
+    if (patience->schedstat_fd >= 0)
+        close(patience->schedstat_fd);
+    patience->schedstat_fd = -1;
 }
 
 bool patience_wants_to_look(const struct patience *patience, int64_t now_ns)
@@ -33,17 +44,33 @@ static void pause_looking(struct patience *patience, int64_t now_ns, int64_t *pa
     *pause_ns = *pause_ns * 2 < longest_ns ? *pause_ns * 2 : longest_ns;
 }
 
-/* Asks the scheduler, now and then, whether it took the core away from the looking thread. */
-static bool was_preempted(struct patience *patience, int64_t spent_ns)
+/* For how long the calling thread was ready to run, but did not, in all; -1: nobody counts it. */
+static int64_t waited_for_a_core_ns(struct patience *patience)
+{
+    char text[64];
+    long long ran_ns, waited_ns;
+    if (patience->schedstat_fd < 0)
+        patience->schedstat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    ssize_t length = pread(patience->schedstat_fd, text, sizeof text - 1, 0);
+    if (length <= 0)
+        return -1;
+    text[length] = 0;
+    return sscanf(text, "%lld %lld", &ran_ns, &waited_ns) == 2 ? waited_ns : -1;
+}
+
+/* Asks, now and then, whether the looking thread had to wait for its core a good part of the time. */
+static bool was_preempted(struct patience *patience, int64_t spent_ns, int64_t now_ns)
 {
     patience->spun_ns += spent_ns;
     if (patience->spun_ns < ACCOUNT_NS)
         return false;
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    bool preempted = (uint64_t)usage.ru_nivcsw > patience->preemptions;
+    int64_t waited_ns = waited_for_a_core_ns(patience);
+    bool first = patience->asked_ns == 0 || waited_ns < 0;
+    bool preempted = !first && waited_ns - patience->waited_ns >
+                                   (now_ns - patience->asked_ns) / PREEMPTED_PART;
     patience->spun_ns = 0;
-    patience->preemptions = (uint64_t)usage.ru_nivcsw;
+    patience->asked_ns = now_ns;
+    patience->waited_ns = waited_ns;
     if (!preempted && patience->preempted_ns > PREEMPTED_NS)
         patience->preempted_ns /= 2;
     return preempted;
@@ -53,7 +80,7 @@ void patience_learn(struct patience *patience, bool paid, int64_t start_ns, int6
 {
     if (patience->mode != PATIENCE_ADAPTIVE)
         return;
-    if (was_preempted(patience, now_ns - start_ns)) {
+    if (was_preempted(patience, now_ns - start_ns, now_ns)) {
         pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
     } else if (!paid) {
         patience->score /= 2;

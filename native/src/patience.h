@@ -3,10 +3,11 @@
  *
  * Looking saves the wake-up, which costs several times what an access does. It does not pay when
  * nothing comes in time, and it costs more than it saves when the core is wanted: whoever is waited
- * for may be the one that wants it. Both are noticed, the second by the scheduler's taking the core
- * away (involuntary context switches). After each disappointment the waiter sleeps at once for a
- * while that doubles with the next one. The longest while is so much longer than what is lost
- * before the disappointment that it is a few percent at most.
+ * for may be the one that wants it. Both are noticed, the second by the time that the thread had to
+ * wait for a core (Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat). After each
+ * disappointment the waiter sleeps at once for a while that doubles with the next one. The longest
+ * while is so much longer than what is lost before the disappointment that it is a few percent at
+ * most.
  */
 #ifndef KVMSHIM_PATIENCE_H
 #define KVMSHIM_PATIENCE_H
@@ -23,11 +24,13 @@ struct patience {
     int64_t resume_ns;                  /* no looking until then */
     int64_t fruitless_ns, preempted_ns; /* for how long the next time, by the reason */
     int64_t spun_ns;                    /* since the last question to the scheduler */
-    uint64_t preemptions;               /* its answer then */
+    int64_t asked_ns, waited_ns;        /* when that was, and its answer then */
+    int schedstat_fd;                   /* of the waiting thread; -1: not open */
 };
 
 struct patience patience_new(int mode, int64_t spin_ns);
-/* Whether the calling thread should look before it sleeps; now_ns: CLOCK_MONOTONIC. */
+void patience_end(struct patience *patience);
+/* For one thread only, from here on. Whether it should look before it sleeps; now_ns: CLOCK_MONOTONIC. */
 bool patience_wants_to_look(const struct patience *patience, int64_t now_ns);
 /* It looked from start_ns to now_ns; paid: something came. For adaptive waiters only. */
 void patience_learn(struct patience *patience, bool paid, int64_t start_ns, int64_t now_ns);

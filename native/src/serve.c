@@ -36,6 +36,7 @@ struct serve_loop *serve_new(int mode, int64_t spin_ns)
 
 void serve_free(struct serve_loop *loop)
 {
+    patience_end(&loop->patience);
     close(loop->epoll_fd);
     free(loop->out);
     free(loop);

@@ -83,9 +83,7 @@ def exit_ping_pong(transport: str, wait: str, cores: str, count: int) -> list[in
         return _trips(transport, wait, cores, count, vcpu.fd, vcpu.run_page)
 
 
-def _trips(
-    transport: str, wait: str, cores: str, count: int, vcpu_fd: int, run: Any
-) -> list[int]:
+def _trips(transport: str, wait: str, cores: str, count: int, vcpu_fd: int, run: Any) -> list[int]:
     where = choose(cores, wait, embedded=True)
     far_core = _ANY_CORE if where.server is None else min(where.server)
     near, far = _pair(transport)

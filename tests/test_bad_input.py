@@ -26,6 +26,8 @@ from kvmshim.abi import Capability
 from kvmshim.errors import HostError
 from kvmshim.system import System
 
+pytestmark = pytest.mark.process
+
 BAD_INPUT, HOST = 113, 114
 OWN = f"port={tinyguest.OWN_PORT:#x}"
 

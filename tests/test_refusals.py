@@ -28,6 +28,8 @@ from devserver.protocol.messages import (
     Welcome,
 )
 
+pytestmark = pytest.mark.process
+
 BAD_INPUT, UNREACHABLE, LOST = 113, 115, 116
 
 

@@ -15,6 +15,8 @@ from kvmshim.bench.rows import Row
 from kvmshim.bench.suite import NAMES
 from kvmshim.bench.sweeps import FLEET_NAMES
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("raw_exit", "raw_coalesced_exit", "raw_irq_delivery", "raw_pingpong", "remote_in")
 

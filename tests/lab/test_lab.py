@@ -26,6 +26,8 @@ from commandline import (
     the_line,
 )
 
+pytestmark = pytest.mark.process
+
 ROUND_TRIP = Path(__file__).with_name("roundtrip.py")
 NAMESPACES = Path("/run/netns")
 PYTHON = sys.executable

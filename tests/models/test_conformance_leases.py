@@ -16,7 +16,7 @@ from devserver.models.lease import LANES, Lease
 EPOCH_NS = 1_709_164_799_750_000_000  # a quarter of a second before 29 February 2024
 
 some = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 
 Place = tuple[str, int]

@@ -43,6 +43,8 @@ from devserver.protocol.messages import (
     Welcome,
 )
 
+pytestmark = pytest.mark.process
+
 DELAY, FAIL, BIG = TRIAL + 2, TRIAL + 4, TRIAL + 5
 
 LIVE = settings(

@@ -10,6 +10,8 @@ from live import LATCH, LATCH_DEVICE, Peer, Server, works
 
 from kvmshim.abi import ffi, lib
 
+pytestmark = pytest.mark.process
+
 CLIENTS = 3
 WRITE, READ = 1, 0
 

@@ -20,6 +20,8 @@ from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Busy, Error, Hello, Ping, Pong, Welcome
 
+pytestmark = pytest.mark.process
+
 
 def one_line(text: str) -> str:
     """``text`` without its only line's end; fails if it is anything but one line of the command."""

@@ -387,5 +387,6 @@ class Link:
             "spun",
             "slept",
             "stalls",
+            "roused",
         )
         return {name: int(getattr(self.handle.stats, name)) for name in names}

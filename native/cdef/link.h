@@ -25,7 +25,8 @@ enum link_state { LINK_OPEN, LINK_CLOSED, LINK_BROKEN, LINK_VIOLATED, LINK_TIMED
 #define LINK_REFUSED ...
 
 struct link_stats {
-    uint64_t requests, posted, batches, interrupts, leases, frames_in, sends, spun, slept, stalls;
+    uint64_t requests, posted, batches, interrupts, leases, frames_in, sends, spun, slept, stalls,
+        roused;
     ...;
 };
 

@@ -237,6 +237,7 @@ static void serve_socket(struct link *link)
             arm(link, EPOLLIN);
         pthread_mutex_unlock(&link->tx_lock);
     }
+    link->stats.roused++;
     if (pthread_mutex_trylock(&link->rx_lock) == 0) { /* else a vCPU reads */
         while (receive(link, MSG_DONTWAIT))
             ;

@@ -65,6 +65,7 @@ struct link_stats {
     uint64_t spun;      /* waits that ended while spinning */
     uint64_t slept;     /* waits that had to block */
     uint64_t stalls;    /* times that a posted write found the window full */
+    uint64_t roused;    /* times that the event thread was woken by what came */
 };
 
 struct link {
@@ -87,6 +88,7 @@ struct link {
     uint8_t *out;
     size_t out_used, out_size;
     _Atomic bool out_waiting; /* bytes are left over that the socket did not take */
+    _Atomic bool watched_for_room; /* the event thread was asked to see when it takes them */
     _Atomic uint64_t sent;
     uint8_t batch[LINK_BATCH_WRITES * CODEC_WRITE_BYTES];
     uint32_t batch_writes;

@@ -104,8 +104,10 @@ void tx_push(struct link *link)
     memmove(link->out, link->out + done, link->out_used - done);
     link->out_used -= done;
     bool waiting = link->out_used > 0;
-    if (waiting != atomic_exchange(&link->out_waiting, waiting) && waiting)
+    if (waiting != atomic_exchange(&link->out_waiting, waiting) && waiting) {
+        atomic_store(&link->watched_for_room, true);
         arm(link, EPOLLIN | EPOLLOUT);
+    }
 }
 
 void tx_flush(struct link *link)

@@ -132,16 +132,29 @@ void cool_down(struct link *link)
     pthread_mutex_unlock(&link->rx_lock);
 }
 
+/* Whoever waits reads by itself: the event thread is not to be woken by what comes. */
+static void take_socket(struct link *link, int64_t start)
+{
+    bool was_hot = link->hot;
+    heat_up(link, start);
+    if (!was_hot)
+        arm(link, 0);
+}
+
+static void give_socket_back(struct link *link)
+{
+    bool watched = atomic_exchange(&link->watched_for_room, false);
+    if (!link->hot || watched)
+        arm(link, link->hot && !atomic_load(&link->out_waiting) ? 0 : events_wanted(link));
+}
+
 int wait_for(struct link *link, bool (*done)(struct link *))
 {
     int64_t start = monotonic_ns();
     pthread_mutex_lock(&link->rx_lock);
-    heat_up(link, start);
-    if (!link->hot)
-        arm(link, 0);
+    take_socket(link, start);
     int result = wait_locked(link, done, start);
-    if (!link->hot)
-        arm(link, events_wanted(link));
+    give_socket_back(link);
     link->waited_ns = monotonic_ns();
     link->waits_ended++;
     pthread_mutex_unlock(&link->rx_lock);

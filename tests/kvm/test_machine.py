@@ -78,6 +78,15 @@ def test_the_counters_tell_posted_writes_from_those_that_waited() -> None:
     assert vcpu["port_exits"] + vcpu["coalesced_writes"] >= link["posted"] + link["requests"]
 
 
+def test_answers_wake_nobody_but_the_processor_that_waits_for_them(image: Path) -> None:
+    again_and_again = b"\xb9\x00\x10" + tinyguest.read(tinyguest.COM1) + b"\xe2\xfa"
+    image.write_bytes(again_and_again + tinyguest.leave(0))  # 1000h times: mov cx; ...; loop
+    result, _ = run(str(image))
+    link = result.stats["link (embedded)"]
+    assert link["requests"] >= 0x1000
+    assert link["roused"] < link["requests"] / 2
+
+
 def test_what_only_local_devices_do_has_no_link_to_count() -> None:
     result, _ = run("hello", placement="local")
     assert list(result.stats) == ["vcpu"]

@@ -169,7 +169,7 @@ class HotLoop:
             for handle, (start, end) in zip(handles, pairwise(ends), strict=True):
                 self._runs[handle](values[start:end], times_ns[start:end])
         if self._stirred:
-            self._exchange[_ACK] = self._current().client.session.owes_ack()
+            self._exchange[_ACK] = self._current().client.session.tenancy.owes_ack()
 
     def _attend(self) -> None:
         """Puts what an access caused before its answer, and notes deadlines."""
@@ -201,7 +201,7 @@ class HotLoop:
         if is_request:
             self._exchange[_STATUS] = Status.FAULT
         else:
-            self._exchange[_ACK] = stream.client.session.owes_ack()
+            self._exchange[_ACK] = stream.client.session.tenancy.owes_ack()
         self._attend()
 
     # -- what is rarer ------------------------------------------------------------------------

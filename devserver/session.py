@@ -152,6 +152,8 @@ class Session:
             case Clock():
                 self.clock.set(message.time_ns, bool(message.running), monotonic_ns)
                 self._advance(message.time_ns)
+                if message.running:
+                    self.tenancy.time_runs()
             case Ping():
                 self.outbox.say(self.connection.pong(message.token))
             case Hello():
@@ -295,7 +297,9 @@ class Session:
         if batch.writes:
             self.clock.observe(batch.writes[-1].time_ns, monotonic_ns)
         self.outbox.settle()
-        owes_ack = self.owes_ack()  # asked in any case: an ACK for another reason will do as well
+        owes_ack = (
+            self.tenancy.owes_ack()
+        )  # asked in any case: an ACK for another reason will do as well
         if owes_ack or self.connection.unacknowledged_writes() >= self.ack_every:
             self.outbox.say(self.connection.acknowledgement())
 
@@ -344,10 +348,6 @@ class Session:
         if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
             return None
         return quick.bind(self.backplane, mapped, direction, address, size, moved)
-
-    def owes_ack(self) -> bool:
-        """Whether a batch has suspended leases of the client since this was asked last."""
-        return self.tenancy.owes_ack()
 
     def fail(self, fault: DeviceFault) -> None:
         """A model failed: its VM stops, with the model's name; nobody else is harmed."""

@@ -8,6 +8,7 @@ from devserver.leases import LeaseBook, lease_message
 from devserver.outbox import Outbox
 from devserver.protocol.messages import Add, Attach, Save, Status
 from devserver.residents import Residents
+from devserver.slot import Slot
 
 
 class Tenancy:
@@ -22,7 +23,8 @@ class Tenancy:
         self._outbox = outbox
         self._residents = residents
         self._vm_id = 0
-        self._takes_leases = False
+        #: Added, and no lease of theirs granted yet.
+        self._new: list[Slot] = []
         self._book: LeaseBook | None = None
 
     # -- coming and going ---------------------------------------------------------------------
@@ -55,31 +57,34 @@ class Tenancy:
 
     def save(self, save: Save) -> tuple[Status, bytes]:
         """Answers a SAVE; raises :class:`DeviceFault`."""
+        slot = self.backplane.slots.get(save.device_id)
         status, data = attaching.save(self.backplane, save)
-        if save.remove and status is Status.OK:
-            self._rebuild()
+        if save.remove and status is Status.OK and slot is not None:
+            self.rebuilt += 1
+            if self._book is not None:
+                self._book.forget(slot)
         return status, data
 
     def add(self, add: Add) -> tuple[Status, bytes]:
         """Answers an ADD; raises :class:`RemoteProtocolError`."""
         status, data = attaching.add(self.backplane, add)
         if status is Status.OK:
-            self._rebuild()
+            self.rebuilt += 1
+            self._new.append(self.backplane.slots[max(self.backplane.slots)])
         return status, data
-
-    def _rebuild(self) -> None:
-        self.rebuilt += 1
-        if self._takes_leases:
-            self.grant_leases()
 
     # -- leases -------------------------------------------------------------------------------
 
     def grant_leases(self) -> None:
-        """Grants leases from now on; all of them are said anew."""
-        self._takes_leases = True
-        for slot in self.backplane.slots.values():
-            slot.watch = None
+        """Grants leases from now on."""
         self._book = LeaseBook(self.backplane, lambda: self._outbox.on_cause())
+
+    def time_runs(self) -> None:
+        """VM time runs: the client knows by now of the devices that were added."""
+        for slot in self._new:
+            if self._book is not None and slot.device_id in self.backplane.slots:
+                self._book.add(slot)
+        self._new.clear()
 
     def owes_ack(self) -> bool:
         """Whether a batch has suspended leases of the client since this was asked last."""

@@ -54,7 +54,7 @@ from devserver.protocol.messages import (
     Welcome,
 )
 from kvmshim.errors import ServerError
-from kvmshim.link import attach, connect
+from kvmshim.handshake import attach, connect
 
 pytestmark = pytest.mark.kvm
 

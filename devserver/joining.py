@@ -19,7 +19,7 @@ from devserver.protocol.messages import Busy, Error, Join, Message, Ping, Welcom
 log = logging.getLogger("devserver.host")
 
 _ANSWER_S = 10.0
-_RETRY_S = 1.0
+_RETRY_S = 0.5
 
 
 class JoinError(OSError):

@@ -129,10 +129,11 @@ class Run:
         self._drain()
         if self._error is not None:
             raise self._error
+        result = self._ending().result()  # before the servers close their connections
         end_ns = lib.control_time_ns(parts.control)
         for link in parts.links:
             link.detach(end_ns)
-        return self._ending().result()
+        return result
 
     # -- the vCPU's thread --------------------------------------------------------------------
 

@@ -160,3 +160,23 @@ def devserver(
             yield DevServer(process, [line.split()[-1] for line in said.decode().splitlines()])
         finally:
             process.kill()
+
+
+@contextmanager
+def io_server(
+    owner: str, name: str, listen: str = "tcp://127.0.0.1:0", arguments: Sequence[str | Path] = ()
+) -> Iterator[DevServer]:
+    """A server that has joined the one at ``owner``; killed at the end."""
+    where = ("--join", owner, "--listen", listen, "--name", name)
+    process = start(
+        command("host", *where, *arguments, program="devserver"),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            said = read_until(process.stdout, b"\n").decode()
+            yield DevServer(process, [said.split(" listening on ")[1].split(",")[0]])
+        finally:
+            process.kill()

@@ -98,6 +98,27 @@ class Server:
                 stream.close()
 
 
+class IoHost(Server):
+    """A running ``devserver host``."""
+
+    def __init__(self, owner: Server, name: str, *arguments: object, listen: str) -> None:
+        where = ("--join", owner.address, "--listen", listen, "--name", name)
+        self.process = subprocess.Popen(
+            _command("host", *where, "--log", "error", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+        )
+        self.address = self._listening()
+
+    def _listening(self) -> str:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE_S)
+        line = self.process.stdout.readline().decode() if ready else ""
+        assert " listening on " in line, line
+        return line.split(" listening on ")[1].split(",")[0]
+
+
 class Peer:
     """A client of a live server; a context manager that closes its socket."""
 
@@ -146,9 +167,9 @@ class Peer:
             pass
         return rest
 
-    def attach(self, *devices: WantedDevice) -> Attached:
+    def attach(self, *devices: WantedDevice, server_id: int = 0) -> Attached:
         """The handshake, with VM time running from 0."""
-        self.say(Hello())
+        self.say(Hello(server_id=server_id))
         self.expect(Welcome)
         self.say(Attach(Hypervisor.KVM, devices=list(devices)))
         attached = self.expect(Attached)

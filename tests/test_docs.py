@@ -34,6 +34,7 @@ COMMANDS = {
     "kvmshim lab": kvmshim_cli.main,
     "kvmshim doctor": kvmshim_cli.main,
     "devserver serve": devserver_cli.main,
+    "devserver host": devserver_cli.main,
     "devserver models": devserver_cli.main,
 }
 #: The manuals of commands that are not in running.md.

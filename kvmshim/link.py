@@ -275,7 +275,9 @@ class Link:
     # -- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the event thread."""
+        """Starts the event thread, unless it runs."""
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(
             target=lib.link_serve, args=(self.handle,), name=f"link {self.server}", daemon=True
         )
@@ -300,6 +302,13 @@ class Link:
     def clock(self, time_ns: int, running: bool) -> None:
         """Says what VM time is and whether it runs."""
         self._send(MessageType.CLOCK, time_ns=time_ns, running=int(running))
+
+    def settle(self) -> bool:
+        """Waits until the server has done all that it was told, and has told what came of it.
+
+        False if the link was lost or the VM is to stop.
+        """
+        return bool(lib.link_settle(self.handle) == 0)
 
     def detach(self, time_ns: int) -> None:
         """Says that the VM has ended."""

@@ -58,17 +58,22 @@ class LocalDevices:
 
     def start(self) -> None:
         """Starts the thread that keeps the devices' deadlines."""
+        self._closing = False
         self._thread = threading.Thread(target=self._keep_time, name="local devices", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Ends the thread."""
+    def stop(self) -> None:
+        """Ends the thread: the devices do nothing on their own until :meth:`start`."""
         with self._lock:
             self._closing = True
             self._lock.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def close(self) -> None:
+        """Ends the thread, for good."""
+        self.stop()
         if self.inbox_fd >= 0:
             os.close(self.inbox_fd)
             self.inbox_fd = -1

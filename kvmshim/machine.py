@@ -22,7 +22,7 @@ from kvmshim.machinefile import MachineSpec
 from kvmshim.outcome import RunResult
 from kvmshim.physical import PhysicalMemory
 from kvmshim.routes import Routes
-from kvmshim.run import OutputHandler, Parts, Run
+from kvmshim.run import OutputHandler, Parts, Progress, Run
 from kvmshim.server_process import ServerProcess
 from kvmshim.system import System
 from kvmshim.vm import RingPlace, Vm
@@ -67,6 +67,7 @@ class Machine:
         self._links: list[Link] = []
         self.cores = Cores()
         self._local: LocalDevices | None = None
+        self._progress = Progress()
 
     # -- set-up and tear-down -----------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Machine:
         on_input: Callable[[bytes], bytes | None] | None = None,
         trace_exits: int = 0,
     ) -> RunResult:
-        """Runs the guest to its end.
+        """Runs the guest to its end, or until it is paused; then it may be called again.
 
         ``input_fd`` is read for the console device's input; ``on_input`` sees it first, and may
         change it or return None to stop the guest. ``output`` gets what devices send out.
@@ -198,6 +199,7 @@ class Machine:
             local=self._local,
             ring=self._ring,
             cores=self.cores,
+            progress=self._progress,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
         run.trace_exits(trace_exits)
@@ -206,8 +208,7 @@ class Machine:
     def feed(self, device: str, data: bytes, *, end: bool = False) -> None:
         """Gives bytes from the world to the first input channel of a device."""
         owner, attached = self.device(device)
-        now_ns = lib.control_time_ns(self._control)
-        owner.feed(attached.device_id, 0, data, now_ns, end=end)
+        owner.feed(attached.device_id, 0, data, self.time_ns(), end=end)
 
     def device(self, name: str) -> tuple[Link | LocalDevices, AttachedDevice]:
         """Where a device is, and what it has; raises KeyError."""
@@ -225,10 +226,23 @@ class Machine:
             found += [(self._local, device) for device in self._local.devices()]
         return found
 
+    def time_ns(self) -> int:
+        """VM time: how long the guest has run, without the time that it was paused."""
+        return int(lib.control_time_ns(self._control))
+
     def console(self) -> str | None:
         """The name of the device that the terminal's input goes to, if the machine has one."""
         found = placement.console_of([device for _, device in self.devices()])
         return found.name if found else None
+
+    def pause(self) -> None:
+        """Pauses a running guest; callable from another thread.
+
+        :meth:`run` returns with the outcome ``PAUSED`` once the guest is between two instructions,
+        all that it did has reached its devices, and VM time stands still. One that comes before
+        :meth:`run` has it return so at once.
+        """
+        lib.control_raise(self._control, lib.CONTROL_PAUSE)
 
     def stop(self) -> None:
         """Stops a running guest; callable from another thread."""

@@ -68,6 +68,7 @@ int link_request(struct link *link, const struct link_access *access);
 int link_post(struct link *link, const struct link_access *access);
 void link_flush(struct link *link);
 int link_fence(struct link *link);
+int link_settle(struct link *link);
 int link_send(struct link *link, const struct message *message);
 void link_serve(struct link *link);
 void link_close(struct link *link);

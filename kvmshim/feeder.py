@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from devserver.protocol.limits import FEED_WINDOW_BYTES, MAX_FEED_BYTES
+from kvmshim.vmstate.state import PendingInput
 
 #: Sends bytes stamped with a VM time; the flag says that they are the last.
 SendFeed = Callable[[bytes, int, bool], None]
@@ -36,6 +37,17 @@ class Feeder:
         """The device has taken ``total`` bytes so far."""
         self._taken = total
         self._pump(time_ns)
+
+    def save(self, device: str, channel: int) -> PendingInput:
+        """What is on its way to a device's channel; of a machine that is paused."""
+        held = bytes(self._held)
+        return PendingInput(device, channel, held, self._sent, self._taken, self._end, self._ended)
+
+    def load(self, pending: PendingInput) -> None:
+        """Restores what :meth:`save` gave."""
+        self._held = bytearray(pending.held)
+        self._sent, self._taken = pending.sent, pending.taken
+        self._end, self._ended = pending.end, pending.ended
 
     def _pump(self, time_ns: int) -> None:
         while not self._ended:

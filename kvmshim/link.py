@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError, ServerError, printable
 from kvmshim.feeder import Feeder
 from kvmshim.given import check_given
+from kvmshim.vmstate.state import PendingInput
 
 CONNECT_TIMEOUT_S = 10.0
 #: Longer than it takes to wake a server that sleeps: otherwise two ends that have both given up
@@ -329,6 +330,25 @@ class Link:
         with self._feeding:
             feeder = self._feeders.get((device_id, channel))
             return feeder.waiting if feeder else 0
+
+    def pending_inputs(self) -> list[PendingInput]:
+        """The input that is on its way to devices; of a machine that is paused."""
+        names = {device.device_id: device.name for device in self.attached.devices}
+        with self._feeding:
+            return [
+                feeder.save(names[device_id], channel)
+                for (device_id, channel), feeder in self._feeders.items()
+            ]
+
+    def put_back_inputs(self, inputs: Iterable[PendingInput]) -> None:
+        """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
+        numbers = {device.name: device.device_id for device in self.attached.devices}
+        with self._feeding:
+            for pending in inputs:
+                if pending.device in numbers:
+                    key = (numbers[pending.device], pending.channel)
+                    self._feeders[key] = Feeder(partial(self._feed, *key))
+                    self._feeders[key].load(pending)
 
     def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
         self._send(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from devserver.backplane import Backplane, BoardError, DeviceFault
 from devserver.board import DeviceWiring
 from devserver.inventory import describe
-from devserver.models.device import Signal, Space
+from devserver.models.device import Signal, Space, StateError
 from devserver.protocol.messages import AttachedDevice
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError
 from kvmshim.feeder import Feeder
+from kvmshim.vmstate.state import DeviceStates, DrivenLine, PendingInput
 
 _SPACES = tuple(Space)
 
@@ -122,6 +123,54 @@ class LocalDevices:
         with self._lock:
             feeder = self._feeders.get((device_id, channel))
             return feeder.waiting if feeder else 0
+
+    def pending_inputs(self) -> list[PendingInput]:
+        """The input that is on its way to devices; of a machine that is paused."""
+        names = {device.device_id: device.name for device in self.devices()}
+        with self._lock:
+            return [
+                feeder.save(names[device_id], channel)
+                for (device_id, channel), feeder in self._feeders.items()
+            ]
+
+    def put_back_inputs(self, inputs: Iterable[PendingInput]) -> None:
+        """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
+        numbers = {device.name: device.device_id for device in self.devices()}
+        with self._lock:
+            for pending in inputs:
+                if pending.device in numbers:
+                    key = (numbers[pending.device], pending.channel)
+                    self._feeders[key] = Feeder(partial(self._feed, *key))
+                    self._feeders[key].load(pending)
+
+    def save(self) -> DeviceStates:
+        """The devices' states; of a machine that is paused."""
+        with self._lock:
+            saved = self._backplane.save()
+            names = {slot.device_id: slot.wiring.name for slot in self._backplane.slots.values()}
+        lines = tuple(DrivenLine(line, names[by], output) for line, by, output in saved["lines"])
+        return DeviceStates({state["name"]: state for state in saved["slots"]}, lines)
+
+    def load(self, states: DeviceStates, time_ns: int) -> None:
+        """Restores what :meth:`save` gave at that VM time; drives no line.
+
+        Raises :class:`InputError` if it does not fit the devices.
+        """
+        with self._lock:
+            slots = self._backplane.slots.values()
+            numbers = {slot.wiring.name: slot.device_id for slot in slots}
+            try:
+                self._backplane.load(
+                    {
+                        "now_ns": time_ns,
+                        "lines": [[d.line, numbers[d.device], d.output] for d in states.lines],
+                        "slots": [states.devices[name] for name in numbers],
+                    }
+                )
+            except KeyError as error:
+                raise InputError(f"the machine's state has no device {error}") from None
+            except StateError as error:
+                raise InputError(f"the devices' states do not fit: {error}") from None
 
     def take(self) -> list[Emission]:
         """What the devices have said to the world since the last call."""

@@ -31,7 +31,9 @@ class Backplane:
     """The devices of one virtual machine, or those of them that are placed together."""
 
     def __init__(self, wirings: Sequence[DeviceWiring], sink: Sink, epoch_ns: int = 0) -> None:
-        self._lines = Lines(sink)
+        self._sink = sink
+        self._epoch_ns = epoch_ns
+        self.lines = Lines(sink)
         self.slots: dict[int, Slot] = {}
         self.now_ns = 0
         names: set[str] = set()
@@ -39,14 +41,16 @@ class Backplane:
             if wiring.name in names:
                 raise BoardError(f"two devices are named '{wiring.name}'")
             names.add(wiring.name)
-            self.slots[device_id] = Slot(device_id, wiring, sink, self._lines, epoch_ns)
+            self.slots[device_id] = Slot(device_id, wiring, sink, self.lines, epoch_ns)
+        self._last_id = len(self.slots)
         self._maps: dict[Space, list[Mapped]] = {Space.PORT: [], Space.MEMORY: []}
         self._ports: dict[int, Mapped] = {}
-        self._place_regions()
+        for slot in self.slots.values():
+            self._place_regions(slot)
         self._deadlines: dict[int, int] = {}
         self.next_ns = NEVER_NS
         for slot in self.slots.values():
-            self._reschedule(slot)
+            self.reschedule(slot)
 
     def mapped(self) -> Iterator[Mapped]:
         """Every region at its place."""
@@ -171,7 +175,7 @@ class Backplane:
         name = slot.device.feeds[channel]
         try:
             slot.feed(name, data, end, self.now_ns)
-            self._reschedule(slot)
+            self.reschedule(slot)
             if slot.watch is not None:
                 slot.watch.moved()
         except OverflowError:
@@ -205,7 +209,7 @@ class Backplane:
 
     def line_levels(self) -> dict[int, bool]:
         """The present level of each interrupt line that was ever driven."""
-        return self._lines.levels()
+        return self.lines.levels()
 
     def reset(self) -> None:
         """Resets every device, as the machine's reset line does."""
@@ -214,13 +218,13 @@ class Backplane:
                 slot.device.reset()
             except Exception as error:
                 raise self._fault(slot, error) from error
-            self._reschedule(slot)
+            self.reschedule(slot)
 
     def save(self) -> dict[str, Any]:
         """All device states, lines and the VM time, as a plain map."""
         return {
             "now_ns": self.now_ns,
-            "lines": self._lines.save(),
+            "lines": self.lines.save(),
             "slots": [slot.save() for slot in self.slots.values()],
         }
 
@@ -247,22 +251,61 @@ class Backplane:
         if not isinstance(saved["now_ns"], int):
             raise StateError(f"a snapshot's VM time is {saved['now_ns']!r}")
         self.now_ns = saved["now_ns"]
-        self._lines.load(saved["lines"])
+        self.lines.load(saved["lines"])
         for slot, state in zip(self.slots.values(), saved["slots"], strict=True):
             slot.load(state)
-            self._reschedule(slot)
+            self.reschedule(slot)
+
+    # -- devices that come and go -------------------------------------------------------------
+
+    def add(self, wiring: DeviceWiring) -> Slot:
+        """Plugs in a further device, fresh from reset; its identifier was never used before.
+
+        Raises :class:`BoardError`, :class:`DeviceFault`; then nothing has changed.
+        """
+        if wiring.name in [slot.wiring.name for slot in self.slots.values()]:
+            raise BoardError(f"two devices are named '{wiring.name}'")
+        slot = Slot(self._last_id + 1, wiring, self._sink, self.lines, self._epoch_ns)
+        try:
+            self._place_regions(slot)
+        except BoardError:
+            self._unplace_regions(slot)
+            raise
+        self._last_id += 1
+        self.slots[slot.device_id] = slot
+        self.reschedule(slot)
+        return slot
+
+    def remove(self, device_id: int) -> None:
+        """Takes a device out; its lines stay as they were told. Raises KeyError."""
+        slot = self.slots.pop(device_id)
+        self._unplace_regions(slot)
+        self.lines.forget(device_id)
+        self._deadlines.pop(device_id, None)
+        self.next_ns = min(self._deadlines.values(), default=NEVER_NS)
+
+    def rewire(self, sink: Sink) -> None:
+        """Has another sink told from now on what the devices do."""
+        self._sink = sink
+        self.lines.rewire(sink)
+        for slot in self.slots.values():
+            slot.rewire(sink)
 
     # -- inner workings -----------------------------------------------------------------------
 
-    def _place_regions(self) -> None:
-        for slot in self.slots.values():
-            for mapped in slot.regions():
-                for other in self._maps[mapped.region.space]:
-                    if mapped.base < other.end and other.base < mapped.end:
-                        self._refuse_overlap(other, mapped)
-                self._maps[mapped.region.space].append(mapped)
-                if mapped.region.space is Space.PORT:
-                    self._ports.update(dict.fromkeys(range(mapped.base, mapped.end), mapped))
+    def _place_regions(self, slot: Slot) -> None:
+        for mapped in slot.regions():
+            for other in self._maps[mapped.region.space]:
+                if mapped.base < other.end and other.base < mapped.end:
+                    self._refuse_overlap(other, mapped)
+            self._maps[mapped.region.space].append(mapped)
+            if mapped.region.space is Space.PORT:
+                self._ports.update(dict.fromkeys(range(mapped.base, mapped.end), mapped))
+
+    def _unplace_regions(self, slot: Slot) -> None:
+        for space, regions in self._maps.items():
+            self._maps[space] = [mapped for mapped in regions if mapped.slot is not slot]
+        self._ports = {port: m for port, m in self._ports.items() if m.slot is not slot}
 
     @staticmethod
     def _refuse_overlap(one: Mapped, two: Mapped) -> None:
@@ -299,9 +342,10 @@ class Backplane:
     def _after(self, slot: Slot) -> None:
         if slot.backlog:
             slot.offer(self.now_ns)
-        self._reschedule(slot)
+        self.reschedule(slot)
 
-    def _reschedule(self, slot: Slot) -> None:
+    def reschedule(self, slot: Slot) -> None:
+        """Notes a device's deadline, which may have changed."""
         due_ns = slot.device.deadline_ns()
         if due_ns is None:
             if slot.device_id not in self._deadlines:

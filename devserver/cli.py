@@ -12,12 +12,12 @@ from typing import NoReturn
 from devserver import logs
 from devserver.client import WAITS
 from devserver.host import DeviceHost
+from devserver.identity import Identity
 from devserver.models import catalog
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
-from devserver.protocol.errors import ErrorCode
+from devserver.protocol.errors import ErrorCode, cut
 from devserver.protocol.messages import Error
-from devserver.session import Identity, cut
 from devserver.transport import ListenError, bound_address, listen, stop_listening
 
 EXIT_OK = 0

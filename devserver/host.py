@@ -20,11 +20,13 @@ from typing import NamedTuple
 
 from devserver.client import Client, Found, Loop, What
 from devserver.hotloop import HotLoop
+from devserver.identity import Identity
 from devserver.plainloop import PlainLoop
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Busy
-from devserver.session import Identity, Session
+from devserver.residents import DEFAULT_KEEP_NS, Residents
+from devserver.session import Session
 from devserver.transport import stop_listening, tune
 
 log = logging.getLogger("devserver.host")
@@ -54,14 +56,17 @@ class DeviceHost:
         wait: str = "adaptive",
         until_idle: bool = False,
         engine: str = "native",
+        keep_ns: int = DEFAULT_KEEP_NS,
     ) -> None:
-        """``until_idle``: :meth:`run` returns when the last client is gone. ``engine`` is
+        """``keep_ns``: how long a VM's devices wait for it when its client has left them behind.
+        ``until_idle``: :meth:`run` returns when the last client is gone. ``engine`` is
         ``native``, or ``python`` for the reference that the native one must equal; ``wait`` is
         ``adaptive``, ``spin`` or ``block``."""
         self._identity = identity
         self._max_clients = max_clients
         self._until_idle = until_idle
         self._ids = itertools.count(1)
+        self._residents = Residents(self._ids.__next__, keep_ns)
         self._order = itertools.count()
         self._listeners: dict[int, socket.socket] = {}
         self._resting: list[int] = []
@@ -82,7 +87,7 @@ class DeviceHost:
     def add_client(self, sock: socket.socket, peer: str) -> None:
         """Serves a socket that is already connected; the host owns it from now on."""
         tune(sock)
-        session = Session(self._identity, lambda: next(self._ids), peer)
+        session = Session(self._identity, self._ids.__next__, peer, self._residents)
         client = Client(sock, session, time.monotonic_ns())
         self._loop.add(client)
         self._clients[client.fd] = client
@@ -118,7 +123,8 @@ class DeviceHost:
 
     def _due_ns(self) -> int:
         first_ns = self._timers[0].due_ns if self._timers else _NEVER_NS
-        return min(first_ns, self._next_check_ns, self._rested_ns)
+        expiry_ns = self._residents.next_expiry_ns() or _NEVER_NS
+        return min(first_ns, self._next_check_ns, self._rested_ns, expiry_ns)
 
     # -- clients ------------------------------------------------------------------------------
 
@@ -164,6 +170,7 @@ class DeviceHost:
             return
         log.info("%s: gone%s", client.session.peer, f" ({why})" if why else "")
         self._loop.remove(client)
+        client.session.close()
         client.sock.close()
         client.timer_ns = None
 
@@ -184,6 +191,8 @@ class DeviceHost:
             self._look_after_clients(now_ns)
         if now_ns >= self._rested_ns:
             self._go_on_listening()
+        for vm_id in self._residents.expire(now_ns):
+            log.warning("VM %d never came for the devices that it left behind; dropped", vm_id)
 
     def _schedule(self, client: Client) -> int:
         """Notes a client's next deadline, unless an earlier look at it is planned already."""

@@ -49,6 +49,8 @@ class _Stream:
         #: The VM time of the deadline that the owner was told of.
         self.next_ns = -1
         self.handles: list[int] = []
+        #: The session's count when the handles were given out.
+        self.rebuilt = 0
 
 
 class HotLoop:
@@ -105,11 +107,15 @@ class HotLoop:
         stream = self._streams.pop(client.fd)
         connection, clock = client.session.connection, client.session.clock
         connection.counters, clock.values = list(connection.counters), list(clock.values)
+        self._forget_handles(stream)
+        lib.serve_remove(self._loop, stream.native)
+
+    def _forget_handles(self, stream: _Stream) -> None:
         for handle in stream.handles:
             self._accesses[handle] = self._posted[handle] = _nobody
             self._runs[handle] = _no_run
         self._free += stream.handles
-        lib.serve_remove(self._loop, stream.native)
+        stream.handles = []
 
     def send(self, client: Client, data: bytes) -> bool:
         self._stirred.clear()  # it is in the data
@@ -163,7 +169,7 @@ class HotLoop:
             for handle, (start, end) in zip(handles, pairwise(ends), strict=True):
                 self._runs[handle](values[start:end], times_ns[start:end])
         if self._stirred:
-            self._exchange[_ACK] = self._current().client.session.owes_ack()
+            self._exchange[_ACK] = self._current().client.session.tenancy.owes_ack()
 
     def _attend(self) -> None:
         """Puts what an access caused before its answer, and notes deadlines."""
@@ -195,7 +201,7 @@ class HotLoop:
         if is_request:
             self._exchange[_STATUS] = Status.FAULT
         else:
-            self._exchange[_ACK] = stream.client.session.owes_ack()
+            self._exchange[_ACK] = stream.client.session.tenancy.owes_ack()
         self._attend()
 
     # -- what is rarer ------------------------------------------------------------------------
@@ -233,6 +239,10 @@ class HotLoop:
         self._stirred.clear()
         self._speak(client)
         self._exchange[_DUE] = self._on_deadline(client)
+        if session.tenancy.rebuilt != stream.rebuilt:  # what an access reaches has changed
+            stream.rebuilt = session.tenancy.rebuilt
+            self._forget_handles(stream)
+            lib.serve_unbind(stream.native)
         if session.finished:
             lib.serve_flush(self._loop, stream.native)
             return Found(What.GONE, client=client)

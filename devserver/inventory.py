@@ -11,34 +11,36 @@ from devserver.protocol.messages import (
     AttachedRegion,
     PolicyRange,
 )
-from devserver.slot import Mapped
+from devserver.slot import Mapped, Slot
 
 
 def describe(backplane: Backplane) -> list[AttachedDevice]:
     """What a client needs to know of the devices that it got."""
-    regions: dict[int, list[AttachedRegion]] = {device_id: [] for device_id in backplane.slots}
-    for mapped in backplane.mapped():
-        regions[mapped.slot.device_id].append(
-            AttachedRegion(
-                name=mapped.region.name,
-                space=AddressSpace(mapped.region.space),
-                base=mapped.base,
-                size=mapped.region.size,
-                policies=policy_ranges(mapped),
-            )
+    return [describe_slot(backplane, slot) for slot in backplane.slots.values()]
+
+
+def describe_slot(backplane: Backplane, slot: Slot) -> AttachedDevice:
+    """What a client needs to know of one of them."""
+    regions = [
+        AttachedRegion(
+            name=mapped.region.name,
+            space=AddressSpace(mapped.region.space),
+            base=mapped.base,
+            size=mapped.region.size,
+            policies=policy_ranges(mapped),
         )
-    return [
-        AttachedDevice(
-            device_id=device_id,
-            name=slot.wiring.name,
-            kind=slot.device.kind,
-            version=slot.device.version,
-            regions=regions[device_id],
-            feeds=list(slot.device.feeds),
-            emits=list(slot.device.emits),
-        )
-        for device_id, slot in backplane.slots.items()
+        for mapped in backplane.mapped()
+        if mapped.slot is slot
     ]
+    return AttachedDevice(
+        device_id=slot.device_id,
+        name=slot.wiring.name,
+        kind=slot.device.kind,
+        version=slot.device.version,
+        regions=regions,
+        feeds=list(slot.device.feeds),
+        emits=list(slot.device.emits),
+    )
 
 
 def policy_ranges(mapped: Mapped) -> list[PolicyRange]:

@@ -46,23 +46,34 @@ class LeaseBook:
         self._dirty: list[_Watch] = []
         #: Whether a batch held an access that suspends a lease: the client waits for an ACK.
         self.owes_ack = False
-        lanes: dict[int, int] = dict.fromkeys(backplane.slots, 0)
-        for mapped in backplane.mapped():
-            slot = mapped.slot
+        for slot in backplane.slots.values():
+            self.add(slot)
+
+    def add(self, slot: Slot) -> None:
+        """Grants leases of a device from now on."""
+        lane = 0
+        watch: _Watch | None = None
+        for mapped in self._backplane.mapped():
+            if mapped.slot is not slot:
+                continue
             leased = [
                 offset
                 for offset in offsets(mapped.region)
                 if slot.policies.may_be_leased(mapped.region, offset)
             ]
-            lane = lanes[slot.device_id]
-            lanes[slot.device_id] += mapped.region.size
-            if leased and slot.watch is None:
-                slot.watch = _Watch(slot, self._touch)
-            if isinstance(slot.watch, _Watch):
-                slot.watch.add(mapped, lane, leased)
-        for slot in backplane.slots.values():
-            if isinstance(slot.watch, _Watch):
-                slot.watch.mark()
+            if leased and watch is None:
+                watch = _Watch(slot, self._touch)
+            if watch is not None:
+                watch.add(mapped, lane, leased)
+            lane += mapped.region.size
+        slot.watch = watch
+        if watch is not None:
+            watch.mark()
+
+    def forget(self, slot: Slot) -> None:
+        """A device is there no longer."""
+        self._dirty = [watch for watch in self._dirty if watch is not slot.watch]
+        slot.watch = None
 
     def changes(self) -> list[Change]:
         """The leases that are to be said now, before whatever changed them."""

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 from devserver import quick
-from devserver.backplane import Backplane, BoardError, DeviceFault, Mapped
-from devserver.board import DeviceWiring
+from devserver.backplane import Backplane, DeviceFault, Mapped
+from devserver.identity import Identity
 from devserver.inventory import describe
-from devserver.leases import LeaseBook, lease_message
 from devserver.outbox import Outbox
 from devserver.protocol import limits
 from devserver.protocol.connection import Connection, Role, State
-from devserver.protocol.errors import ErrorCode, RemoteProtocolError
+from devserver.protocol.errors import ErrorCode, RemoteProtocolError, cut
 from devserver.protocol.messages import (
+    Add,
     Attach,
     Attached,
     Batch,
@@ -36,10 +35,13 @@ from devserver.protocol.messages import (
     MessageType,
     Ping,
     Request,
+    Save,
     Status,
     Welcome,
     Write,
 )
+from devserver.residents import Residents
+from devserver.tenancy import Tenancy
 from devserver.vm_clock import VmClock
 
 #: The feature of a client that takes leases.
@@ -52,21 +54,17 @@ _SIZES = tuple(_MASKS)
 _DIRECTIONS = tuple(Direction)
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a server says of itself."""
-
-    server_id: int = 1
-    name: str = "devserver"
-    heartbeat_ns: int = limits.DEFAULT_HEARTBEAT_NS
-    deadline_ns: int = limits.DEFAULT_DEADLINE_NS
-    window: int = limits.DEFAULT_WINDOW
-
-
 class Session:
     """The server's end of one connection, from HELLO to the end."""
 
-    def __init__(self, identity: Identity, allot_id: Callable[[], int], peer: str) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        allot_id: Callable[[], int],
+        peer: str,
+        residents: Residents | None = None,
+    ) -> None:
+        """``residents`` are the VMs of the host that it is one of."""
         self.connection = Connection(Role.SERVER)
         self.outbox = Outbox(self.connection)
         self.clock = VmClock()
@@ -76,10 +74,14 @@ class Session:
         self.ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
         self._identity = identity
         self._allot_id = allot_id
-        self.backplane = Backplane((), self.outbox)
         self._fault: DeviceFault | None = None
         self._takes_leases = False
-        self._book: LeaseBook | None = None
+        self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id))
+
+    @property
+    def backplane(self) -> Backplane:
+        """The VM's devices."""
+        return self.tenancy.backplane
 
     # -- what the owner calls -----------------------------------------------------------------
 
@@ -118,6 +120,10 @@ class Session:
             return b""
         return self.connection.send(Ping(0))
 
+    def close(self) -> None:
+        """The connection is gone, and with it the VM's devices, unless they were left behind."""
+        self.tenancy.close()
+
     def end(self, code: ErrorCode, why: str) -> bytes:
         """Ends the conversation from this side; returns the last bytes to send."""
         if not self.finished:
@@ -146,14 +152,22 @@ class Session:
             case Clock():
                 self.clock.set(message.time_ns, bool(message.running), monotonic_ns)
                 self._advance(message.time_ns)
+                if message.running:
+                    self.tenancy.time_runs()
             case Ping():
                 self.outbox.say(self.connection.pong(message.token))
             case Hello():
                 self._on_hello(message)
             case Attach():
                 self._on_attach(message)
+            case Save():
+                self.clock.observe(message.time_ns, monotonic_ns)
+                self._on_save(message)
+            case Add():
+                self.clock.observe(message.time_ns, monotonic_ns)
+                self._on_add(message)
             case Detach():
-                self.finished = True
+                self._on_detach(message, monotonic_ns)
             case Error():
                 log.warning("%s: the client gave up: %s", self.peer, message.message)
                 self.finished = True
@@ -174,41 +188,44 @@ class Session:
         self.outbox.say(welcome)
 
     def _on_attach(self, attach: Attach) -> None:
-        if len(attach.devices) > limits.MAX_DEVICES:
-            raise RemoteProtocolError(
-                ErrorCode.MACHINE, f"at most {limits.MAX_DEVICES} devices can be attached"
-            )
-        wirings = [
-            DeviceWiring(
-                name=wanted.name,
-                kind=wanted.kind,
-                bases=wanted.bases,
-                lines=wanted.lines,
-                options=wanted.options,
-                policies=wanted.policies,
-            )
-            for wanted in attach.devices
-        ]
         try:
-            self.backplane = Backplane(wirings, self.outbox, attach.epoch_ns)
-        except (BoardError, DeviceFault) as error:
-            raise RemoteProtocolError(ErrorCode.MACHINE, str(error)) from error
+            vm_id = self.tenancy.attach(attach)
         finally:
             self.outbox.forget()  # the levels of the lines are told below
-        self.outbox.say(
-            Attached(
-                vm_id=attach.vm_id or self._allot_id(),
-                window=self._identity.window,
-                devices=describe(self.backplane),
-            )
-        )
-        for line, level in self.backplane.line_levels().items():
-            if level:  # raised while the devices were being made
+        backplane, key = self.backplane, self.tenancy.key
+        devices, window = describe(backplane), self._identity.window
+        self.outbox.say(Attached(vm_id=vm_id, window=window, devices=devices, key=key))
+        for line, level in backplane.line_levels().items():
+            if level:  # raised while the devices were being made, or before they were left behind
                 self.outbox.line(line, level)
         if self._takes_leases:
-            self._book = LeaseBook(self.backplane, lambda: self.outbox.on_cause())
+            self.tenancy.grant_leases()
             self.outbox.before_effects = self._say_leases
-        log.info("%s: VM '%s' attached %d devices", self.peer, attach.vm_name, len(wirings))
+        how = "took over" if attach.key else "attached"
+        log.info("%s: VM '%s' %s %d devices", self.peer, attach.vm_name, how, len(devices))
+
+    def _on_save(self, save: Save) -> None:
+        self._advance(save.time_ns)
+        self.outbox.settle()
+        try:
+            status, data = self.tenancy.save(save)
+        except DeviceFault as fault:
+            self.fail(fault)
+            status, data = Status.FAULT, cut(str(fault)).encode()
+        self.outbox.settle()
+        self.outbox.tell(MessageType.STATE, save.seq, status, tail=data)
+
+    def _on_add(self, add: Add) -> None:
+        self._advance(add.time_ns)
+        status, data = self.tenancy.add(add)
+        self.outbox.settle()
+        self.outbox.tell(MessageType.ADDED, add.seq, status, tail=data)
+
+    def _on_detach(self, detach: Detach, monotonic_ns: int) -> None:
+        self.finished = True
+        if detach.keep and self._fault is None:
+            self._advance(detach.time_ns)
+            self.tenancy.leave_behind(monotonic_ns)
 
     def _on_request(self, request: Request) -> None:
         mapped = self._claimed(request)
@@ -280,7 +297,9 @@ class Session:
         if batch.writes:
             self.clock.observe(batch.writes[-1].time_ns, monotonic_ns)
         self.outbox.settle()
-        owes_ack = self.owes_ack()  # asked in any case: an ACK for another reason will do as well
+        owes_ack = (
+            self.tenancy.owes_ack()
+        )  # asked in any case: an ACK for another reason will do as well
         if owes_ack or self.connection.unacknowledged_writes() >= self.ack_every:
             self.outbox.say(self.connection.acknowledgement())
 
@@ -330,13 +349,6 @@ class Session:
             return None
         return quick.bind(self.backplane, mapped, direction, address, size, moved)
 
-    def owes_ack(self) -> bool:
-        """Whether a batch has suspended leases of the client since this was asked last."""
-        owes = self._book is not None and self._book.owes_ack
-        if owes and self._book is not None:
-            self._book.owes_ack = False
-        return owes
-
     def fail(self, fault: DeviceFault) -> None:
         """A model failed: its VM stops, with the model's name; nobody else is harmed."""
         self._fault = fault
@@ -348,15 +360,9 @@ class Session:
 
     def _say_leases(self) -> None:
         """Says which leases have changed: before whatever else the same access caused."""
-        if self._book is None or not self._book.has_changes() or self._fault:
-            return
-        try:
-            changes = self._book.changes()
-        except DeviceFault as fault:
+        fault = None if self._fault else self.tenancy.say_leases()
+        if fault is not None:
             self.fail(fault)
-            return
-        for change in changes:
-            self.outbox.say(lease_message(change))
 
     def _claimed(self, access: Request | Write) -> Mapped:
         """The region that an access is for; the peer's mistake if it is not the device's."""
@@ -386,11 +392,6 @@ class Session:
             self.backplane.advance(now_ns)
         except DeviceFault as fault:
             self.fail(fault)
-
-
-def cut(text: str) -> str:
-    """The part of ``text`` that a message has room for."""
-    return text.encode(errors="replace")[: limits.MAX_TEXT_BYTES].decode(errors="ignore")
 
 
 def _not_there(device_id: int, space: int, address: int, size: int) -> RemoteProtocolError:

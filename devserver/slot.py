@@ -99,6 +99,24 @@ class Lines:
     def levels(self) -> dict[int, bool]:
         return {line: bool(high) for line, high in self._drivers.items()}
 
+    def rewire(self, sink: Sink) -> None:
+        """Has another sink told from now on."""
+        self._sink = sink
+
+    def driven_by(self, device_id: int) -> list[tuple[int, str]]:
+        """The lines that a device holds high, each with the output that does it."""
+        return [
+            (line, output)
+            for line, high in self._drivers.items()
+            for driver, output in sorted(high)
+            if driver == device_id
+        ]
+
+    def forget(self, device_id: int) -> None:
+        """A device is gone to where it goes on driving its lines: they stay as they are told."""
+        for high in self._drivers.values():
+            high.difference_update([driver for driver in high if driver[0] == device_id])
+
     def save(self) -> list[list[Any]]:
         return [[line, *driver] for line, high in self._drivers.items() for driver in sorted(high)]
 
@@ -184,6 +202,16 @@ class Slot:
 
     # what the backplane uses
 
+    def rewire(self, sink: Sink) -> None:
+        """Has another sink told from now on; whoever feeds it begins to count anew."""
+        self._sink = sink
+        self.watch = None
+        self.recount()
+
+    def recount(self) -> None:
+        """Counts what is taken from the next byte fed; what waits is not in that count."""
+        self._taken = {channel: -len(held) for channel, held in self.backlog.items()}
+
     def regions(self) -> Iterator[Mapped]:
         for region in self.device.regions:
             base = self.wiring.bases.get(region.name)
@@ -217,7 +245,9 @@ class Slot:
                     self._ended.discard(channel)
                     self.device.feed_end(channel, now_ns)
         for index in consumed:  # last, for it may bring more
-            self._sink.consumed(self.device_id, index, self._taken[self.device.feeds[index]])
+            total = self._taken[self.device.feeds[index]]
+            if total > 0:  # else it was fed by somebody before
+                self._sink.consumed(self.device_id, index, total)
 
     def save(self) -> dict[str, Any]:
         return {

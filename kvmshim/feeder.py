@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Protocol
 
 from devserver.protocol.limits import FEED_WINDOW_BYTES, MAX_FEED_BYTES
+from devserver.protocol.messages import AttachedDevice
 from kvmshim.vmstate.state import PendingInput
 
 #: Sends bytes stamped with a VM time; the flag says that they are the last.
@@ -39,14 +42,12 @@ class Feeder:
         self._pump(time_ns)
 
     def save(self, device: str, channel: int) -> PendingInput:
-        """What is on its way to a device's channel; of a machine that is paused."""
-        held = bytes(self._held)
-        return PendingInput(device, channel, held, self._sent, self._taken, self._end, self._ended)
+        """What has not been sent yet; what has is the device's."""
+        return PendingInput(device, channel, bytes(self._held), self._end, self._ended)
 
     def load(self, pending: PendingInput) -> None:
-        """Restores what :meth:`save` gave."""
+        """Takes over from another that sent to the same device; counts begin anew."""
         self._held = bytearray(pending.held)
-        self._sent, self._taken = pending.sent, pending.taken
         self._end, self._ended = pending.end, pending.ended
 
     def _pump(self, time_ns: int) -> None:
@@ -60,3 +61,39 @@ class Feeder:
             self._sent += len(part)
             self._ended = end
             self._send(part, time_ns, end)
+
+
+#: Feeders by device and channel, both in numbers.
+Feeders = Mapping[tuple[int, int], Feeder]
+
+
+class FeedDevice(Protocol):
+    """Sends bytes to a device's channel."""
+
+    def __call__(
+        self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool, /
+    ) -> None: ...
+
+
+def save_inputs(feeders: Feeders, devices: Iterable[AttachedDevice]) -> list[PendingInput]:
+    """What waits in these feeders, by the devices' names."""
+    names = {device.device_id: device.name for device in devices}
+    return [
+        feeder.save(names[device_id], channel)
+        for (device_id, channel), feeder in feeders.items()
+        if device_id in names
+    ]
+
+
+def load_inputs(
+    inputs: Iterable[PendingInput], devices: Iterable[AttachedDevice], feed: FeedDevice
+) -> dict[tuple[int, int], Feeder]:
+    """Feeders of these devices that go on with what was saved."""
+    numbers = {device.name: device.device_id for device in devices}
+    feeders = {}
+    for pending in inputs:
+        if pending.device in numbers:
+            key = (numbers[pending.device], pending.channel)
+            feeders[key] = Feeder(partial(feed, *key))
+            feeders[key].load(pending)
+    return feeders

@@ -1,50 +1,50 @@
-"""The network side: connecting to a server, the handshake, and the running link in C."""
+"""The network side: a link to a server that has attached the VM's devices, running in C."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
+import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from devserver.protocol import codec, limits
-from devserver.protocol.address import TcpAddress, UnixAddress, parse_address
-from devserver.protocol.connection import Connection, Role
-from devserver.protocol.errors import ErrorCode, ProtocolError
+import msgpack
+
+from devserver.plain import from_plain
+from devserver.protocol import codec
 from devserver.protocol.messages import (
-    Attach,
-    Attached,
+    Added,
     AttachedDevice,
     Busy,
     Consumed,
     Error,
-    Hello,
     Message,
     MessageType,
+    State,
+    Status,
     WantedDevice,
-    Welcome,
 )
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError, ServerError, printable
-from kvmshim.feeder import Feeder
+from kvmshim.feeder import Feeder, load_inputs, save_inputs
 from kvmshim.given import check_given
+from kvmshim.handshake import Attachment
 from kvmshim.vmstate.state import PendingInput
 
-CONNECT_TIMEOUT_S = 10.0
 #: Longer than it takes to wake a server that sleeps: otherwise two ends that have both given up
 #: spinning could never find back to it, as neither would ever see it pay.
 DEFAULT_SPIN_NS = 150_000
 #: A batch of posted writes waits at most so long for company.
 DEFAULT_FLUSH_NS = 100_000
 
-#: The name of leases in a greeting.
-LEASE_FEATURE = "lease"
+#: An answer about a device that is to move takes no longer.
+ANSWER_TIMEOUT_S = 10.0
+
 #: The policy of ranges that a server may lease (docs/protocol.md, PolicyRange).
 LEASED = "leased"
 
@@ -65,165 +65,18 @@ class WaitPolicy:
     flush_ns: int = DEFAULT_FLUSH_NS
 
 
-@dataclass
-class Attachment:
-    """A connected server that has made the VM's devices; :class:`Link` takes it over."""
-
-    sock: socket.socket
-    connection: Connection
-    welcome: Welcome
-    attached: Attached
-    server: str
-    early: list[Message] = field(default_factory=list)
-    leased: bool = False
-
-
-def connect(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
-    """A socket connected to the server at ``address``; raises :class:`ServerError`."""
-    where = parse_address(address)
-    try:
-        if isinstance(where, TcpAddress):
-            sock = socket.create_connection((where.host, where.port), timeout_s)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-        return _connect_unix(where, timeout_s)
-    except OSError as error:
-        reason = error.strerror or "no answer"
-        if error.errno:
-            reason += f" ({errno.errorcode.get(error.errno, error.errno)})"
-        raise ServerError(
-            f"can't reach the device server at {where}: {reason}; "
-            f"is 'devserver serve --listen {where}' running there?"
-        ) from error
-
-
-def _connect_unix(where: UnixAddress, timeout_s: float) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(timeout_s)
-        sock.connect(where.path)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def attach(
-    sock: socket.socket,
-    server: str,
-    devices: Sequence[WantedDevice],
-    *,
-    vm_name: str,
-    vm_id: int,
-    hypervisor: int,
-    memory_bytes: int,
-    epoch_ns: int,
-    leased: bool = True,
-    timeout_s: float = CONNECT_TIMEOUT_S,
-) -> Attachment:
-    """Shakes hands on a connected socket and asks for the VM's devices.
-
-    ``leased``: whether to take leases, the answers of reads that a server hands over.
-    Raises :class:`ServerError` with the server's reason if it refuses, :class:`InputError` if it
-    refuses because the machine can't be built.
-    """
-    connection = Connection(Role.CLIENT)
-    greeter = _Greeter(sock, connection, server, time.monotonic() + timeout_s)
-    try:
-        name = socket.gethostname()[: limits.MAX_NAME_BYTES]
-        hello = Hello(name=name, features=[LEASE_FEATURE] if leased else [])
-        welcome = greeter.exchange(hello, Welcome)
-        request = Attach(
-            hypervisor=hypervisor,
-            vm_id=vm_id,
-            vm_name=vm_name.encode()[-limits.MAX_NAME_BYTES :].decode(errors="ignore"),
-            memory_bytes=memory_bytes,
-            epoch_ns=epoch_ns,
-            devices=list(devices),
-        )
-        attached = greeter.exchange(request, Attached)
-        check_given(server, devices, attached.devices)
-    except BaseException:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return Attachment(sock, connection, welcome, attached, server, greeter.early, leased)
-
-
-class _Greeter:
-    """The blocking part of a conversation: a question, its answer."""
-
-    def __init__(
-        self, sock: socket.socket, connection: Connection, server: str, deadline_s: float
-    ) -> None:
-        self._sock = sock
-        self._connection = connection
-        self._server = server
-        self._deadline_s = deadline_s
-        self.early: list[Message] = []
-
-    def exchange(self, question: Message, wanted: type[Any]) -> Any:
-        """Sends a message and waits for the wanted one."""
-        try:
-            self._sock.settimeout(max(0.01, self._deadline_s - time.monotonic()))
-            with contextlib.suppress(BrokenPipeError):  # its last words may still be read
-                self._sock.sendall(self._connection.send(question))
-            while True:
-                answer = self._answer(self._receive(), wanted)
-                if answer is not None:
-                    return answer
-        except ServerError:  # said already; as a ConnectionError it is an OSError too
-            raise
-        except ProtocolError as error:
-            hint = "; is it a devserver?" if error.code == ErrorCode.MALFORMED else ""
-            raise ServerError(f"the device server at {self._server}: {error}{hint}") from error
-        except TimeoutError:
-            raise ServerError(
-                f"the device server at {self._server} does not answer; "
-                f"is it a devserver, and is it not overloaded?"
-            ) from None
-        except OSError as error:
-            raise ServerError(
-                f"lost the device server at {self._server} during the handshake: {error.strerror}"
-            ) from error
-
-    def _receive(self) -> list[Message]:
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:  # though it may be talking all the time
-            raise TimeoutError
-        self._sock.settimeout(left_s)
-        data = self._sock.recv(65536)
-        if not data:
-            raise ServerError(
-                f"the device server at {self._server} closed the connection during the handshake; "
-                f"is it a devserver? Its log may say more"
-            )
-        return self._connection.receive(data)
-
-    def _answer(self, messages: list[Message], wanted: type[Any]) -> Any:
-        answer: Any = None
-        for message in messages:
-            if isinstance(message, Error | Busy):
-                raise self._refusal(message)
-            if isinstance(message, wanted):
-                answer = message
-            else:
-                self.early.append(message)
-        return answer
-
-    def _refusal(self, message: Error | Busy) -> InputError | ServerError:
-        why = printable(message.message)
-        if isinstance(message, Busy):
-            return ServerError(f"the device server at {self._server} is busy: {why}")
-        if message.code == ErrorCode.MACHINE:
-            return InputError(why)  # the user's mistake, which the server found
-        hint = "; install the same version on both" if message.code == ErrorCode.VERSION else ""
-        return ServerError(f"the device server at {self._server} refuses: {why}{hint}")
-
-
 def leases_of(devices: Sequence[AttachedDevice]) -> Any:
     """A ``struct leases *`` with a place for each address that the server may lease."""
     leases = lib.leases_new()
+    try:
+        _add_leases(leases, devices)
+    except MemoryError:
+        lib.leases_free(leases)
+        raise
+    return leases
+
+
+def _add_leases(leases: Any, devices: Sequence[AttachedDevice]) -> None:
     wanted = [
         (device.device_id, region.space, region.base + policy.offset, policy.length)
         for device in devices
@@ -232,9 +85,7 @@ def leases_of(devices: Sequence[AttachedDevice]) -> Any:
         if policy.policy == LEASED
     ]
     if leases == ffi.NULL or any(lib.leases_add(leases, *place) < 0 for place in wanted):
-        lib.leases_free(leases)
         raise MemoryError("no memory for leases")
-    return leases
 
 
 class Link:
@@ -246,6 +97,7 @@ class Link:
         self.leases = leases_of(attachment.attached.devices) if attachment.leased else ffi.NULL
         self._sock = attachment.sock
         self._thread: threading.Thread | None = None
+        self._kept: list[Message] = []
         self._feeders: dict[tuple[int, int], Feeder] = {}
         #: A program may feed from one thread while another takes the device's credits.
         self._feeding = threading.Lock()
@@ -311,9 +163,67 @@ class Link:
         """
         return bool(lib.link_settle(self.handle) == 0)
 
-    def detach(self, time_ns: int) -> None:
-        """Says that the VM has ended."""
-        self._send(MessageType.DETACH, time_ns=time_ns)
+    def detach(self, time_ns: int, *, keep: bool = False) -> None:
+        """Says that the VM has ended; ``keep``: that its devices wait for another client."""
+        self._send(MessageType.DETACH, time_ns=time_ns, keep=int(keep))
+
+    # -- devices on the move, while VM time stands --------------------------------------------
+
+    def save(self, device_id: int, time_ns: int, *, remove: bool = False) -> bytes:
+        """A device's state; ``remove``: the server has it no longer. Raises ServerError."""
+        self._send(MessageType.SAVE, device_id=device_id, remove=int(remove), time_ns=time_ns)
+        data = self._answer(State, f"device {device_id} can't be saved")
+        if remove:
+            left = [d for d in self.attached.devices if d.device_id != device_id]
+            self.attached = replace(self.attached, devices=left)
+        return data
+
+    def add(self, wanted: WantedDevice, time_ns: int) -> AttachedDevice:
+        """A further device on the server; raises ServerError, or InputError if it refuses."""
+        self._send(MessageType.ADD, msgpack.packb(asdict(wanted)), time_ns=time_ns)
+        data = self._answer(Added, f"device '{wanted.name}' can't be added")
+        plain = msgpack.unpackb(data)
+        device: AttachedDevice = from_plain(AttachedDevice, plain, "ADDED", lenient=True)
+        check_given(self.server, [wanted], [device])
+        self.attached = replace(self.attached, devices=[*self.attached.devices, device])
+        if self.leases != ffi.NULL:
+            _add_leases(self.leases, [device])
+        return device
+
+    def wait_until_gone(self) -> bool:
+        """Waits for the server to close the connection, as it does behind a DETACH."""
+        return self._await(lambda: not self.is_open())
+
+    def _answer(self, wanted: type[State | Added], what: str) -> bytes:
+        found: list[State | Added] = []
+
+        def arrived() -> bool:
+            for message in self._receive():
+                if isinstance(message, wanted):
+                    found.append(message)
+                else:
+                    self._kept.append(message)
+            return bool(found) or not self.is_open()
+
+        if not self._await(arrived):
+            raise ServerError(f"{what}: the device server at {self.server} does not answer")
+        if not found:
+            raise ServerError(f"{what}: {self.why_lost(self._kept)}")
+        if found[0].status != Status.OK:
+            why = printable(found[0].data.decode(errors="replace"))
+            raise InputError(f"{what} on the device server at {self.server}: {why}")
+        return found[0].data
+
+    def _await(self, done: Callable[[], bool]) -> bool:
+        poll = select.poll()
+        poll.register(self.inbox_fd, select.POLLIN)
+        end_s = time.monotonic() + ANSWER_TIMEOUT_S
+        while not done():
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            poll.poll(left_s * 1000)
+        return True
 
     def feed(
         self, device_id: int, channel: int, data: bytes, time_ns: int, *, end: bool = False
@@ -332,23 +242,14 @@ class Link:
             return feeder.waiting if feeder else 0
 
     def pending_inputs(self) -> list[PendingInput]:
-        """The input that is on its way to devices; of a machine that is paused."""
-        names = {device.device_id: device.name for device in self.attached.devices}
+        """The input that waits here for devices; of a machine that is paused."""
         with self._feeding:
-            return [
-                feeder.save(names[device_id], channel)
-                for (device_id, channel), feeder in self._feeders.items()
-            ]
+            return save_inputs(self._feeders, self.attached.devices)
 
     def put_back_inputs(self, inputs: Iterable[PendingInput]) -> None:
         """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
-        numbers = {device.name: device.device_id for device in self.attached.devices}
         with self._feeding:
-            for pending in inputs:
-                if pending.device in numbers:
-                    key = (numbers[pending.device], pending.channel)
-                    self._feeders[key] = Feeder(partial(self._feed, *key))
-                    self._feeders[key].load(pending)
+            self._feeders |= load_inputs(inputs, self.attached.devices, self._feed)
 
     def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
         self._send(
@@ -375,13 +276,7 @@ class Link:
 
     def take(self, time_ns: int) -> list[Message]:
         """The messages for Python that have come in; credits are dealt with here."""
-        size = lib.link_inbox_bytes(self.handle)
-        if not size:
-            lib.link_take(self.handle, ffi.NULL, 0)
-            return []
-        buffer = ffi.new("uint8_t[]", size)
-        taken = lib.link_take(self.handle, buffer, size)
-        messages = codec.decode(bytes(ffi.buffer(buffer, taken)))
+        messages, self._kept = [*self._kept, *self._receive()], []
         for message in messages:
             if isinstance(message, Consumed):
                 with self._feeding:
@@ -389,6 +284,15 @@ class Link:
                     if feeder is not None:
                         feeder.consumed(message.total, time_ns)
         return messages
+
+    def _receive(self) -> list[Message]:
+        size = lib.link_inbox_bytes(self.handle)
+        if not size:
+            lib.link_take(self.handle, ffi.NULL, 0)
+            return []
+        buffer = ffi.new("uint8_t[]", size)
+        taken = lib.link_take(self.handle, buffer, size)
+        return codec.decode(bytes(ffi.buffer(buffer, taken)))
 
     def is_open(self) -> bool:
         """Whether the link still works."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from devserver.backplane import Backplane, BoardError, DeviceFault
 from devserver.board import DeviceWiring
 from devserver.inventory import describe
 from devserver.models.device import Signal, Space, StateError
+from devserver.moving import load_device, save_device
 from devserver.protocol.messages import AttachedDevice
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import InputError
-from kvmshim.feeder import Feeder
-from kvmshim.vmstate.state import DeviceStates, DrivenLine, PendingInput
+from kvmshim.errors import HostError, InputError
+from kvmshim.feeder import Feeder, load_inputs, save_inputs
+from kvmshim.vmstate.state import PendingInput
 
 _SPACES = tuple(Space)
 
@@ -34,7 +36,9 @@ class LocalDevices:
         epoch_ns: int,
         control: Any,
         set_line: Callable[[int, bool], None],
+        states: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
+        """``states``: what devices begin with, by name (:meth:`save`); the others with a reset."""
         self._control = control
         self._set_line = set_line
         self._lock = threading.Condition()
@@ -47,7 +51,10 @@ class LocalDevices:
         self.inbox_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._backplane = Backplane(wirings, self, epoch_ns)
-        except (BoardError, DeviceFault) as error:
+            for device_id, slot in self._backplane.slots.items():
+                if slot.wiring.name in states:
+                    load_device(self._backplane, device_id, states[slot.wiring.name])
+        except (BoardError, DeviceFault, StateError) as error:
             os.close(self.inbox_fd)
             raise InputError(str(error)) from error
 
@@ -125,52 +132,25 @@ class LocalDevices:
             return feeder.waiting if feeder else 0
 
     def pending_inputs(self) -> list[PendingInput]:
-        """The input that is on its way to devices; of a machine that is paused."""
-        names = {device.device_id: device.name for device in self.devices()}
+        """The input that waits here for devices; of a machine that is paused."""
         with self._lock:
-            return [
-                feeder.save(names[device_id], channel)
-                for (device_id, channel), feeder in self._feeders.items()
-            ]
+            return save_inputs(self._feeders, self.devices())
 
     def put_back_inputs(self, inputs: Iterable[PendingInput]) -> None:
         """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
-        numbers = {device.name: device.device_id for device in self.devices()}
         with self._lock:
-            for pending in inputs:
-                if pending.device in numbers:
-                    key = (numbers[pending.device], pending.channel)
-                    self._feeders[key] = Feeder(partial(self._feed, *key))
-                    self._feeders[key].load(pending)
+            self._feeders |= load_inputs(inputs, self.devices(), self._feed)
 
-    def save(self) -> DeviceStates:
-        """The devices' states; of a machine that is paused."""
+    def save(self) -> dict[str, bytes]:
+        """Each device's state by its name; of a machine that is paused. Raises HostError."""
         with self._lock:
-            saved = self._backplane.save()
-            names = {slot.device_id: slot.wiring.name for slot in self._backplane.slots.values()}
-        lines = tuple(DrivenLine(line, names[by], output) for line, by, output in saved["lines"])
-        return DeviceStates({state["name"]: state for state in saved["slots"]}, lines)
-
-    def load(self, states: DeviceStates, time_ns: int) -> None:
-        """Restores what :meth:`save` gave at that VM time; drives no line.
-
-        Raises :class:`InputError` if it does not fit the devices.
-        """
-        with self._lock:
-            slots = self._backplane.slots.values()
-            numbers = {slot.wiring.name: slot.device_id for slot in slots}
             try:
-                self._backplane.load(
-                    {
-                        "now_ns": time_ns,
-                        "lines": [[d.line, numbers[d.device], d.output] for d in states.lines],
-                        "slots": [states.devices[name] for name in numbers],
-                    }
-                )
-            except KeyError as error:
-                raise InputError(f"the machine's state has no device {error}") from None
-            except StateError as error:
-                raise InputError(f"the devices' states do not fit: {error}") from None
+                return {
+                    slot.wiring.name: save_device(self._backplane, slot.device_id)
+                    for slot in self._backplane.slots.values()
+                }
+            except (DeviceFault, StateError) as error:
+                raise HostError(f"a local device can't be saved: {error}") from error
 
     def take(self) -> list[Emission]:
         """What the devices have said to the world since the last call."""

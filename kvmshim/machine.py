@@ -15,7 +15,8 @@ from kvmshim import placement
 from kvmshim.abi import ffi, lib
 from kvmshim.cores import Cores, choose
 from kvmshim.errors import HostError, InputError
-from kvmshim.link import Link, WaitPolicy, attach, connect
+from kvmshim.handshake import attach, connect
+from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
 from kvmshim.local import LocalDevices
 from kvmshim.machinefile import MachineSpec

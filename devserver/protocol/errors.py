@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from devserver.protocol import limits
+
 
 class ErrorCode(StrEnum):
     """The ``code`` of an ERROR message."""
@@ -36,3 +38,8 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The other end sent what it may not; the connection is of no more use."""
+
+
+def cut(text: str) -> str:
+    """The part of ``text`` that a message has room for."""
+    return text.encode(errors="replace")[: limits.MAX_TEXT_BYTES].decode(errors="ignore")

@@ -25,6 +25,8 @@ class MessageType(IntEnum):
     FEED = 18
     CLOCK = 19
     DETACH = 20
+    SAVE = 21
+    ADD = 22
     # numbered, server to client
     FEEDBACK = 32
     FINISH = 33
@@ -33,6 +35,8 @@ class MessageType(IntEnum):
     CONSUMED = 36
     EVENT = 37
     LEASE = 38
+    STATE = 39
+    ADDED = 40
 
     __hash__ = int.__hash__  # Enum's own goes through the name, in Python
 
@@ -63,6 +67,7 @@ class Status(IntEnum):
     OK = 0
     NO_DEVICE = 1
     FAULT = 2
+    REFUSED = 3
 
 
 class EventKind(IntEnum):
@@ -148,7 +153,9 @@ FIELDS: dict[MessageType, dict[str, FieldKind]] = {
         "data": BIN,
     },
     MessageType.CLOCK: {**_FROM_CLIENT, "running": U8, "time_ns": U64},
-    MessageType.DETACH: {**_FROM_CLIENT, "time_ns": U64},
+    MessageType.DETACH: {**_FROM_CLIENT, "keep": U8, "time_ns": U64},
+    MessageType.SAVE: {**_FROM_CLIENT, "device_id": U32, "remove": U8, "time_ns": U64},
+    MessageType.ADD: {**_FROM_CLIENT, "time_ns": U64, "data": BIN},
     MessageType.FEEDBACK: {**_FROM_SERVER, "request": U64, "status": U8, "data": BIN},
     MessageType.FINISH: {**_FROM_SERVER, "request": U64, "status": U8},
     MessageType.INTERRUPT: {**_FROM_SERVER, "line": U32, "level": U8, "number": U64},
@@ -167,6 +174,8 @@ FIELDS: dict[MessageType, dict[str, FieldKind]] = {
         "steady": U64,
         "terms": TERMS,
     },
+    MessageType.STATE: {**_FROM_SERVER, "request": U64, "status": U8, "data": BIN},
+    MessageType.ADDED: {**_FROM_SERVER, "request": U64, "status": U8, "data": BIN},
 }
 
 #: The fields of one posted access in a batch.
@@ -201,8 +210,11 @@ TAIL_LIMITS: dict[MessageType, int] = {
     MessageType.REQUEST: limits.MAX_DATA_BYTES,
     MessageType.BATCH: limits.MAX_BATCH_WRITES,
     MessageType.FEED: limits.MAX_FEED_BYTES,
+    MessageType.ADD: limits.MAX_STATE_BYTES,
     MessageType.FEEDBACK: limits.MAX_DATA_BYTES,
     MessageType.EMIT: limits.MAX_EMIT_BYTES,
     MessageType.EVENT: limits.MAX_TEXT_BYTES,
     MessageType.LEASE: limits.MAX_TERMS,
+    MessageType.STATE: limits.MAX_STATE_BYTES,
+    MessageType.ADDED: limits.MAX_STATE_BYTES,
 }

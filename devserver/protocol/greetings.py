@@ -24,7 +24,7 @@ BITS = {
     "space": 8,
 }
 #: Text that people read; every other text is a name.
-TEXTS = ("message", "token")
+TEXTS = ("message", "token", "key")
 
 
 class _Bounded:
@@ -38,6 +38,9 @@ class _Bounded:
             elif isinstance(value, str):
                 bound = limits.MAX_TEXT_BYTES if name in TEXTS else limits.MAX_NAME_BYTES
                 _check_length(what, value, bound)
+            elif isinstance(value, bytes):
+                if len(value) > limits.MAX_STATE_BYTES:
+                    raise PlainError(f"{what} has {len(value)} bytes; too many")
             elif isinstance(value, dict):
                 for key in value:
                     _check_length(f"a key of {what}", key, limits.MAX_NAME_BYTES)
@@ -60,7 +63,11 @@ def _check_length(what: str, text: str, bound: int) -> None:
 
 @dataclass(frozen=True)
 class Hello(_Bounded):
-    """A client introduces itself. ``epoch`` 0 opens a new session, another resumes that one."""
+    """A client introduces itself. ``epoch`` 0 opens a new session, another resumes that one.
+
+    ``server_id`` is the server that it wants to talk to through the one that it has reached; 0
+    means that one.
+    """
 
     version: int = limits.PROTOCOL_VERSION
     client_id: int = 0
@@ -68,6 +75,7 @@ class Hello(_Bounded):
     token: str = ""
     epoch: int = 0
     features: list[str] = field(default_factory=list)
+    server_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,8 @@ class WantedDevice(_Bounded):
 
     ``policies`` maps the names of registers, or ``*`` for all others, to the policies that are to
     replace the model's: one of ``finish``, ``posted``, ``coalesced`` for writes, one of ``asked``,
-    ``leased`` for reads, or one of each joined by ``+``.
+    ``leased`` for reads, or one of each joined by ``+``. ``placement`` names the server that is to
+    have it; empty: any. ``state`` is the data of a STATE: what the device begins with.
     """
 
     name: str
@@ -107,6 +116,8 @@ class WantedDevice(_Bounded):
     lines: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
+    placement: str = ""
+    state: bytes = b""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +131,10 @@ class WantedDevice(_Bounded):
 
 @dataclass(frozen=True)
 class Attach(_Bounded):
-    """A VM wants its devices. ``epoch_ns`` is the wall-clock time (UTC) at VM time 0."""
+    """A VM wants its devices. ``epoch_ns`` is the wall-clock time (UTC) at VM time 0.
+
+    With a ``key`` it takes over those that ``vm_id`` has left behind (DETACH with ``keep``).
+    """
 
     hypervisor: int
     vm_id: int = 0
@@ -128,6 +142,7 @@ class Attach(_Bounded):
     memory_bytes: int = 0
     epoch_ns: int = 0
     devices: list[WantedDevice] = field(default_factory=list)
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,12 +182,27 @@ class AttachedDevice(_Bounded):
 
 
 @dataclass(frozen=True)
+class Elsewhere(_Bounded):
+    """Devices that another server is to be asked for: at its address, or through this one."""
+
+    server_id: int
+    name: str
+    devices: list[str]
+    address: str = ""
+
+
+@dataclass(frozen=True)
 class Attached(_Bounded):
-    """The devices are there; up to ``window`` posted writes may be unacknowledged."""
+    """The devices are there; up to ``window`` posted writes may be unacknowledged.
+
+    ``key`` is what an adopter has to show. ``elsewhere`` are those that other servers have.
+    """
 
     vm_id: int
     window: int = limits.DEFAULT_WINDOW
     devices: list[AttachedDevice] = field(default_factory=list)
+    key: str = ""
+    elsewhere: list[Elsewhere] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 #: The length field in front of every frame.
 FRAME_HEADER_BYTES = 4
@@ -20,6 +20,8 @@ MAX_BATCH_WRITES = 1024
 MAX_TERMS = 4
 #: Longest text in an event.
 MAX_TEXT_BYTES = 16384
+#: Longest snapshot of one device, and longest description of one to be added.
+MAX_STATE_BYTES = 1 << 19
 #: Most devices that one attach may ask for.
 MAX_DEVICES = 256
 #: Most items of any list in a session message.

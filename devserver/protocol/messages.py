@@ -24,12 +24,23 @@ from devserver.protocol.fields import (
     MessageType,
     Status,
 )
+from devserver.protocol.from_client import (
+    Add,
+    Batch,
+    Clock,
+    Detach,
+    Feed,
+    Request,
+    Save,
+    Write,
+)
 from devserver.protocol.greetings import (
     Attach,
     Attached,
     AttachedDevice,
     AttachedRegion,
     Busy,
+    Elsewhere,
     Error,
     Hello,
     PolicyRange,
@@ -46,6 +57,8 @@ __all__ = [
     "TYPE_OF",
     "WRITE_FIELDS",
     "Ack",
+    "Add",
+    "Added",
     "AddressSpace",
     "Attach",
     "Attached",
@@ -57,6 +70,7 @@ __all__ = [
     "Consumed",
     "Detach",
     "Direction",
+    "Elsewhere",
     "Emit",
     "Error",
     "Event",
@@ -79,7 +93,9 @@ __all__ = [
     "PolicyRange",
     "Pong",
     "Request",
+    "Save",
     "SessionMessage",
+    "State",
     "Status",
     "Term",
     "WantedDevice",
@@ -108,98 +124,6 @@ class Ack(NamedTuple):
     """Everything up to sequence number ``ack`` has been received and applied."""
 
     ack: int
-
-
-class Request(NamedTuple):
-    """An access that the guest waits for.
-
-    ``size`` is the element's (1, 2, 4 or 8 bytes), ``elements`` their number (string I/O
-    has more than one); ``data`` has ``size * elements`` bytes if the direction is OUT, else none.
-    Answered by a FEEDBACK (IN) or a FINISH (OUT).
-    """
-
-    seq: int
-    ack: int
-    server_id: int
-    vm_id: int
-    hypervisor: int
-    client_id: int
-    device_id: int
-    direction: int
-    space: int
-    address: int
-    size: int
-    elements: int
-    time_ns: int
-    data: bytes
-
-
-class Write(NamedTuple):
-    """One posted access in a batch: a write, or a read that the client answered from a lease.
-
-    Such a read is done for what it causes; its ``value`` is 0 and its answer is dropped.
-    """
-
-    device_id: int
-    direction: int
-    space: int
-    address: int
-    size: int
-    time_ns: int
-    value: int
-
-
-class Batch(NamedTuple):
-    """Posted accesses in program order. Never answered, only acknowledged."""
-
-    seq: int
-    ack: int
-    server_id: int
-    vm_id: int
-    hypervisor: int
-    client_id: int
-    writes: tuple[Write, ...]
-
-
-class Feed(NamedTuple):
-    """Bytes from the world for a device's input channel; ``end`` says that none will follow."""
-
-    seq: int
-    ack: int
-    server_id: int
-    vm_id: int
-    hypervisor: int
-    client_id: int
-    device_id: int
-    channel: int
-    end: int
-    time_ns: int
-    data: bytes
-
-
-class Clock(NamedTuple):
-    """VM time is ``time_ns`` now, and runs from here on or stands still."""
-
-    seq: int
-    ack: int
-    server_id: int
-    vm_id: int
-    hypervisor: int
-    client_id: int
-    running: int
-    time_ns: int
-
-
-class Detach(NamedTuple):
-    """The VM has ended; its devices go with it."""
-
-    seq: int
-    ack: int
-    server_id: int
-    vm_id: int
-    hypervisor: int
-    client_id: int
-    time_ns: int
 
 
 class Feedback(NamedTuple):
@@ -328,6 +252,35 @@ class Lease(NamedTuple):
     terms: tuple[Term, ...]
 
 
+class State(NamedTuple):
+    """A device's snapshot, msgpack for whoever makes such a device again.
+
+    If the status is not OK, ``data`` is text that says why.
+    """
+
+    seq: int
+    applied: int
+    vm_id: int
+    hypervisor: int
+    client_id: int
+    request: int
+    status: int
+    data: bytes
+
+
+class Added(NamedTuple):
+    """The device is there; ``data`` is an AttachedDevice, or text if the status is not OK."""
+
+    seq: int
+    applied: int
+    vm_id: int
+    hypervisor: int
+    client_id: int
+    request: int
+    status: int
+    data: bytes
+
+
 FIXED_CLASSES: dict[MessageType, type[Any]] = {
     MessageType.PING: Ping,
     MessageType.PONG: Pong,
@@ -337,6 +290,8 @@ FIXED_CLASSES: dict[MessageType, type[Any]] = {
     MessageType.FEED: Feed,
     MessageType.CLOCK: Clock,
     MessageType.DETACH: Detach,
+    MessageType.SAVE: Save,
+    MessageType.ADD: Add,
     MessageType.FEEDBACK: Feedback,
     MessageType.FINISH: Finish,
     MessageType.INTERRUPT: Interrupt,
@@ -344,6 +299,8 @@ FIXED_CLASSES: dict[MessageType, type[Any]] = {
     MessageType.CONSUMED: Consumed,
     MessageType.EVENT: Event,
     MessageType.LEASE: Lease,
+    MessageType.STATE: State,
+    MessageType.ADDED: Added,
 }
 
 SESSION_CLASSES: dict[MessageType, type[Any]] = {
@@ -359,8 +316,8 @@ TYPE_OF: dict[type[Any], MessageType] = {
     cls: kind for kind, cls in (*FIXED_CLASSES.items(), *SESSION_CLASSES.items())
 }
 
-FromClient = Request | Batch | Feed | Clock | Detach
-FromServer = Feedback | Finish | Interrupt | Emit | Consumed | Event | Lease
+FromClient = Request | Batch | Feed | Clock | Detach | Save | Add
+FromServer = Feedback | Finish | Interrupt | Emit | Consumed | Event | Lease | State | Added
 Numbered = FromClient | FromServer
 SessionMessage = Hello | Welcome | Attach | Attached | Error | Busy
 Message = Numbered | Ping | Pong | Ack | SessionMessage

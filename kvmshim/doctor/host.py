@@ -249,7 +249,7 @@ def _check_server_command() -> None:
 
 def _try_server() -> float:
     from devserver.protocol.messages import Hypervisor
-    from kvmshim.link import attach
+    from kvmshim.handshake import attach
     from kvmshim.server_process import ServerProcess
 
     _check_server_command()

@@ -21,7 +21,6 @@ from kvmshim.vmstate.memory import Run, blocks
 from kvmshim.vmstate.state import (
     Block,
     DamagedState,
-    DeviceStates,
     Header,
     MachineDescription,
     PendingInput,
@@ -97,19 +96,16 @@ def load_memory(physical: PhysicalMemory, memory: Iterable[Block]) -> None:
 def load_vm(parts: Opened, header: Header) -> None:
     """Puts in all but memory, VM time and the devices. Raises :class:`KvmshimError`.
 
-    Interrupt lines that are high are driven before the controllers get their state, which then has
-    seen them already: no line makes an edge.
+    The devices are there, and have driven their interrupt lines. Now the controllers get their
+    state, in which they have seen these levels: no line makes an edge.
     """
-    local = header.devices.get(PLACED_LOCALLY)
-    for driven in local.lines if local is not None else ():
-        parts.vm.set_line(driven.line, True)
     chips.load_chips(parts.vm, parts.system, header.chips)
     cpu.load_cpu(parts.vcpu, parts.system, header.cpu)
     for owner in _owners(parts):
         owner.put_back_inputs(header.inputs)
 
 
-# -- devices ----------------------------------------------------------------------------------------
+# -- devices ----------------------------------------------------------------------------------
 
 
 def _owners(parts: Opened) -> list[Link | LocalDevices]:
@@ -121,16 +117,12 @@ def _owners_inputs(parts: Opened) -> Iterable[PendingInput]:
         yield from owner.pending_inputs()
 
 
-def _save_devices(parts: Opened) -> dict[str, DeviceStates]:
-    states = {place: _save_on_server(link) for place, link in parts.links.items()}
+def _save_devices(parts: Opened) -> dict[str, dict[str, bytes]]:
+    now_ns = int(lib.control_time_ns(parts.control))
+    states = {
+        place: {d.name: link.save(d.device_id, now_ns) for d in link.attached.devices}
+        for place, link in parts.links.items()
+    }
     if parts.local is not None:
         states[PLACED_LOCALLY] = parts.local.save()
     return states
-
-
-def _save_on_server(link: Link) -> DeviceStates:
-    """The states of a server's devices. No message asks for them yet."""
-    raise HostError(
-        f"the devices on the device server at {link.server} can't be saved; "
-        f"place them local (--placement local)"
-    )

@@ -147,7 +147,7 @@ def _load_msrs(vcpu: Vcpu, values: dict[int, int]) -> None:
                 )
 
 
-# -- the time stamp counter's speed -----------------------------------------------------------------
+# -- the time stamp counter's speed -----------------------------------------------------------
 
 
 def _tsc_khz(vcpu: Vcpu, system: System) -> int:

@@ -89,7 +89,8 @@ def encode_state(state: MachineState) -> Iterator[bytes]:
     yield MAGIC + _VERSION.pack(VERSION)
     yield _record(_Kind.HEADER, state.header.to_bytes())
     count = 0
-    for count, block in enumerate(state.memory, start=1):
+    for block in state.memory:
+        count += 1
         yield _record(_Kind.MEMORY, _BLOCK.pack(block.address, block.size) + block.data)
     yield _record(_Kind.END, _END.pack(count))
 

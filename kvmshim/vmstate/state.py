@@ -1,7 +1,7 @@
 """What a paused machine's state is, as plain data.
 
-Everything but memory is a :class:`Header`. Nothing in it is pickled: it becomes a msgpack map and is
-checked field by field when it comes back.
+Everything but memory is a :class:`Header`. Nothing in it is pickled: it becomes a msgpack map, and
+is checked field by field when it comes back.
 """
 
 from __future__ import annotations
@@ -103,31 +103,15 @@ class ChipState:
 
 
 @dataclass(frozen=True)
-class DrivenLine:
-    """An interrupt line that a device's output holds high."""
-
-    line: int
-    device: str
-    output: str
-
-
-@dataclass(frozen=True)
-class DeviceStates:
-    """The devices of one place: each one's snapshot by its name, and the lines that they hold."""
-
-    devices: dict[str, Any]
-    lines: tuple[DrivenLine, ...] = ()
-
-
-@dataclass(frozen=True)
 class PendingInput:
-    """Input of a device's channel that is still on its way; the fields of a ``Feeder``."""
+    """Input of a device's channel that the client still has.
+
+    ``end``: nothing comes behind it; ``ended``: the device has been told so.
+    """
 
     device: str
     channel: int
     held: bytes
-    sent: int
-    taken: int
     end: bool
     ended: bool
 
@@ -137,7 +121,8 @@ class Header:
     """All of a machine's state but its memory.
 
     ``needs`` names the capabilities of KVM without which it can't go on; ``time_ns`` is VM time,
-    ``epoch_ns`` the wall-clock time at VM time 0; ``devices`` are the states of those by place.
+    ``epoch_ns`` the wall-clock time at VM time 0; ``devices`` has each
+    device's state (``devserver.moving``) by place and name.
     """
 
     machine: MachineDescription
@@ -146,7 +131,7 @@ class Header:
     epoch_ns: int
     cpu: CpuState
     chips: ChipState
-    devices: dict[str, DeviceStates]
+    devices: dict[str, dict[str, bytes]]
     inputs: tuple[PendingInput, ...] = ()
 
     def to_bytes(self) -> bytes:

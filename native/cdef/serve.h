@@ -71,6 +71,7 @@ struct serve_stream *serve_add(struct serve_loop *loop, int fd, uint32_t id);
 void serve_remove(struct serve_loop *loop, struct serve_stream *stream);
 int serve_watch(struct serve_loop *loop, int fd, int on);
 int serve_bind(struct serve_stream *stream, const struct serve_access *access);
+void serve_unbind(struct serve_stream *stream);
 int serve_put_interrupt(struct serve_loop *loop, uint32_t line, uint8_t level, uint64_t number);
 int serve_put(struct serve_loop *loop, const uint8_t *message, size_t length);
 int serve_flush(struct serve_loop *loop, struct serve_stream *stream);

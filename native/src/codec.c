@@ -45,7 +45,10 @@ static const struct layout layouts[] = {
                        { FROM_CLIENT, F(U32, device_id), F(U8, channel), F(U8, end),
                          F(U64, time_ns), F(BIN, length) } },
     [MESSAGE_CLOCK] = { 8, 0, { FROM_CLIENT, F(U8, running), F(U64, time_ns) } },
-    [MESSAGE_DETACH] = { 7, 0, { FROM_CLIENT, F(U64, time_ns) } },
+    [MESSAGE_DETACH] = { 8, 0, { FROM_CLIENT, F(U8, keep), F(U64, time_ns) } },
+    [MESSAGE_SAVE] = { 9, 0,
+                       { FROM_CLIENT, F(U32, device_id), F(U8, remove), F(U64, time_ns) } },
+    [MESSAGE_ADD] = { 8, CODEC_MAX_STATE, { FROM_CLIENT, F(U64, time_ns), F(BIN, length) } },
     [MESSAGE_FEEDBACK] = { 8, CODEC_MAX_DATA,
                            { FROM_SERVER, F(U64, request), F(U8, status), F(BIN, length) } },
     [MESSAGE_FINISH] = { 7, 0, { FROM_SERVER, F(U64, request), F(U8, status) } },
@@ -61,6 +64,10 @@ static const struct layout layouts[] = {
                         { FROM_SERVER, F(U32, device_id), F(U8, space), F(U64, address),
                           F(U32, rule), F(U64, value), F(U64, until_ns), F(U64, unaffected),
                           F(U64, steady), F(RECORDS, length) } },
+    [MESSAGE_STATE] = { 8, CODEC_MAX_STATE,
+                        { FROM_SERVER, F(U64, request), F(U8, status), F(BIN, length) } },
+    [MESSAGE_ADDED] = { 8, CODEC_MAX_STATE,
+                        { FROM_SERVER, F(U64, request), F(U8, status), F(BIN, length) } },
 };
 
 static const struct layout write_layout = {

@@ -26,6 +26,8 @@ enum {
     MESSAGE_FEED = 18,
     MESSAGE_CLOCK = 19,
     MESSAGE_DETACH = 20,
+    MESSAGE_SAVE = 21,
+    MESSAGE_ADD = 22,
     MESSAGE_FEEDBACK = 32,
     MESSAGE_FINISH = 33,
     MESSAGE_INTERRUPT = 34,
@@ -33,6 +35,8 @@ enum {
     MESSAGE_CONSUMED = 36,
     MESSAGE_EVENT = 37,
     MESSAGE_LEASE = 38,
+    MESSAGE_STATE = 39,
+    MESSAGE_ADDED = 40,
 };
 
 /* Bounds; devserver/protocol/limits.py has the same. */
@@ -44,6 +48,7 @@ enum {
     CODEC_MAX_WRITES = 1024,
     CODEC_MAX_TEXT = 16384,
     CODEC_MAX_TERMS = 4,
+    CODEC_MAX_STATE = 1 << 19,
     CODEC_WRITE_BYTES = 39,
     CODEC_TERM_BYTES = 102,
     CODEC_MAX_HEADER = 128, /* no message is longer without its tail */
@@ -90,6 +95,7 @@ struct message {
     uint8_t kind;
     uint64_t value;
     uint8_t running;
+    uint8_t keep, remove;
     uint64_t token;
     uint32_t rule;
     uint64_t until_ns, unaffected, steady;

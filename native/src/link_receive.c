@@ -166,6 +166,8 @@ static void on_message(struct link *link, const struct message *message, const u
         break;
     case MESSAGE_EMIT:
     case MESSAGE_CONSUMED:
+    case MESSAGE_STATE:
+    case MESSAGE_ADDED:
         inbox_put(link, bytes, length);
         break;
     case MESSAGE_PING: {

@@ -139,6 +139,8 @@ int serve_watch(struct serve_loop *loop, int fd, int on);
 
 /* Gives an access of the stream's client a handle; -1 if it has too many. */
 int serve_bind(struct serve_stream *stream, const struct serve_access *access);
+/* Takes all handles of a stream back: what its accesses reach has changed. */
+void serve_unbind(struct serve_stream *stream);
 
 /* Puts a message behind what a stream is told in this turn; -1 without memory. */
 int serve_put_interrupt(struct serve_loop *loop, uint32_t line, uint8_t level, uint64_t number);

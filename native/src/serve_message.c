@@ -54,6 +54,13 @@ int serve_bind(struct serve_stream *stream, const struct serve_access *access)
     return 0;
 }
 
+void serve_unbind(struct serve_stream *stream)
+{
+    for (size_t i = 0; i < stream->access_room; i++)
+        stream->accesses[i].handle = -1;
+    stream->access_count = 0;
+}
+
 /* The handle of loop->access; below 0 if it has none. */
 static int32_t handle_of(struct serve_loop *loop)
 {

@@ -54,7 +54,7 @@ from devserver.protocol.messages import (
     Welcome,
 )
 from kvmshim.errors import ServerError
-from kvmshim.link import attach, connect
+from kvmshim.handshake import attach, connect
 
 pytestmark = pytest.mark.kvm
 
@@ -108,7 +108,7 @@ HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
         (greets_with(Busy("no room")), "is busy: no room"),
         (greets_with(Error("state", "no\n\x1b[31mway")), r"refuses: no\n\x1b[31mway"),
         (greets_with(Error("version", "too old")), "too old; install the same version on both"),
-        (greets_with(Welcome(1, 1, 1, 1)), "version 1 of the protocol, this client version 2"),
+        (greets_with(Welcome(1, 1, 1, 1)), "version 1 of the protocol, this client version 3"),
     ],
 )
 def test_a_stranger_or_another_version_at_the_address_is_told(

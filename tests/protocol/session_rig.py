@@ -8,6 +8,7 @@ from typing import Any
 import trial_device
 from trial_device import SIZE
 
+from devserver.identity import Identity
 from devserver.protocol.connection import Connection, Role, blank
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import (
@@ -25,7 +26,8 @@ from devserver.protocol.messages import (
     WantedDevice,
     Write,
 )
-from devserver.session import Identity, Session
+from devserver.residents import Residents
+from devserver.session import Session
 
 BASE = 0x100
 IRQ_LINE, OTHER_LINE = 5, 6
@@ -40,6 +42,10 @@ def request(direction: Direction, address: int, **fields: Any) -> Request:
     """A request for one byte of device 1, unless ``fields`` say otherwise."""
     byte = {"device_id": 1, "size": 1, "elements": 1, "data": b""}
     return blank(Request, **{**byte, "direction": direction, "address": address, **fields})
+
+
+#: What every VM is given to show when it comes for its devices.
+KEY = "the key"
 
 
 def read(offset: int, size: int = 1, **fields: Any) -> Request:
@@ -67,8 +73,13 @@ def feed(data: bytes, **fields: int) -> Feed:
 class Rig:
     """A session and its client. ``now_ns`` is the server's monotonic clock."""
 
-    def __init__(self, identity: Identity | None = None) -> None:
-        self.session = Session(identity or Identity(), itertools.count(1).__next__, "a client")
+    def __init__(
+        self, identity: Identity | None = None, residents: Residents | None = None
+    ) -> None:
+        """``residents`` are those of a host that has further sessions."""
+        allot_id = itertools.count(1).__next__
+        residents = residents or Residents(allot_id, make_key=lambda: KEY)
+        self.session = Session(identity or Identity(), allot_id, "a client", residents)
         self.client = Connection(Role.CLIENT)
         self.now_ns = 10**9
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from devserver.identity import Identity
 from devserver.protocol import codec
 from devserver.protocol.connection import Connection, Role, blank
 from devserver.protocol.messages import (
@@ -29,7 +30,8 @@ from devserver.protocol.messages import (
     WantedDevice,
     Write,
 )
-from devserver.session import Identity, Session
+from devserver.residents import Residents
+from devserver.session import Session
 
 CONSOLE = WantedDevice("console", "debugcon", bases={"io": 0xE9})
 TEST = WantedDevice("test", "testdev", bases={"latch": 0xE0, "lines": 0x2000}, lines={"irq5": 5})
@@ -69,7 +71,9 @@ QUESTIONS: tuple[Message, ...] = (
 
 def held() -> list[tuple[str, bytes]]:
     """Who said which frame, from HELLO to DETACH."""
-    session = Session(Identity(name="rack"), itertools.count(1).__next__, "the client")
+    allot_id = itertools.count(1).__next__
+    residents = Residents(allot_id, make_key=lambda: "0123456789abcdef")
+    session = Session(Identity(name="rack"), allot_id, "the client", residents)
     client = Connection(Role.CLIENT)
     frames: list[tuple[str, bytes]] = []
     for question in QUESTIONS:
@@ -98,6 +102,10 @@ def pieces(message: Message) -> Iterator[Piece]:
     yield from _plain(b"", "", dataclasses.asdict(message))  # type: ignore[arg-type]
 
 
+def _shown(value: Any) -> str:
+    return "no bytes" if value == b"" else json.dumps(value)
+
+
 def _plain(before: bytes, label: str, value: Any) -> Iterator[Piece]:
     """A value of a session message, ``before`` it the bytes of its key; lists and maps opened."""
     packer = msgpack.Packer()
@@ -110,7 +118,7 @@ def _plain(before: bytes, label: str, value: Any) -> Iterator[Piece]:
         for item in value:
             yield from _plain(b"", "", item)
     else:
-        yield before + packer.pack(value), label + json.dumps(value)
+        yield before + packer.pack(value), label + _shown(value)
 
 
 def _fixed(message: Any, encoded: bytes) -> Iterator[Piece]:

@@ -40,6 +40,8 @@ FROM_CLIENT = {
     MessageType.FEED,
     MessageType.CLOCK,
     MessageType.DETACH,
+    MessageType.SAVE,
+    MessageType.ADD,
 }
 FROM_SERVER = {
     MessageType.FEEDBACK,
@@ -49,6 +51,8 @@ FROM_SERVER = {
     MessageType.CONSUMED,
     MessageType.EVENT,
     MessageType.LEASE,
+    MessageType.STATE,
+    MessageType.ADDED,
 }
 KEEPING_ALIVE = {MessageType.PING, MessageType.PONG, MessageType.ACK}
 

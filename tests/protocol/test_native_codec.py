@@ -167,6 +167,7 @@ def test_c_takes_damaged_messages_and_agrees_with_python(message: Any, data: st.
         ("CODEC_MAX_EMIT", limits.MAX_EMIT_BYTES),
         ("CODEC_MAX_WRITES", limits.MAX_BATCH_WRITES),
         ("CODEC_MAX_TEXT", limits.MAX_TEXT_BYTES),
+        ("CODEC_MAX_STATE", limits.MAX_STATE_BYTES),
         ("CODEC_WRITE_BYTES", codec.WRITE_LAYOUT.size),
     ],
 )

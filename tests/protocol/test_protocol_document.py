@@ -122,6 +122,7 @@ def type_of(name: str, annotation: str) -> str:
         "int": f"u{greetings.BITS.get(name, 64)}",
         "str": "text" if name in greetings.TEXTS else "name",
         "list[str]": "list of name",
+        "bytes": "bin",
         "dict[str, int]": "map of name to u64",
         "dict[str, str]": "map of name to name",
         "dict[str, Any]": "map of name to anything",
@@ -132,6 +133,8 @@ def type_of(name: str, annotation: str) -> str:
 def default_of(field: dataclasses.Field[Any]) -> str:
     if field.default_factory is not dataclasses.MISSING:
         return json.dumps(field.default_factory())
+    if field.default == b"":
+        return "none"
     return "*required*" if field.default is dataclasses.MISSING else json.dumps(field.default)
 
 
@@ -259,7 +262,7 @@ def opened(label: str, value: Any) -> Iterator[str]:
         for item in value:
             yield from opened("", item)
     else:
-        yield label + json.dumps(value)
+        yield label + ("no bytes" if value == b"" else json.dumps(value))
 
 
 def numbered(fields: dict[str, FieldKind], values: list[Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 from session_rig import (
     BASE,
     IRQ_LINE,
+    KEY,
     OTHER_LINE,
     SECOND,
     TRIAL,
@@ -23,6 +24,7 @@ from session_rig import (
 )
 from trial_device import BIG, COUNT, FAIL, IRQ, ROOM, SIZE, VALUE
 
+from devserver.identity import Identity
 from devserver.protocol import codec, limits
 from devserver.protocol.connection import blank
 from devserver.protocol.errors import ErrorCode
@@ -54,7 +56,6 @@ from devserver.protocol.messages import (
     Welcome,
     Write,
 )
-from devserver.session import Identity
 
 
 def kinds(said: list[Message]) -> list[type[Any]]:
@@ -73,7 +74,13 @@ def test_a_client_is_welcomed_with_the_server_s_identity_and_an_id_of_its_own() 
     identity = Identity(server_id=4, name="rack", heartbeat_ns=10, deadline_ns=30)
     welcome = answer(Rig(identity).say(Hello()))
     assert welcome == Welcome(
-        2, 4, client_id=1, epoch=2, name="rack", heartbeat_ns=10, deadline_ns=30
+        limits.PROTOCOL_VERSION,
+        4,
+        client_id=1,
+        epoch=2,
+        name="rack",
+        heartbeat_ns=10,
+        deadline_ns=30,
     )
 
 
@@ -85,11 +92,11 @@ def test_a_vm_is_told_what_it_has_got_and_where() -> None:
     (got,) = Rig(Identity(window=100)).attach(TRIAL)
     region = AttachedRegion("io", 0, BASE, SIZE, [PolicyRange(VALUE, 1, "posted")])
     device = AttachedDevice(1, "trial", TRIAL.kind, 3, [region], ["in", "spare"], ["out"])
-    assert got == Attached(vm_id=3, window=100, devices=[device])
+    assert got == Attached(vm_id=3, window=100, devices=[device], key=KEY)
 
 
 def test_a_vm_that_has_an_id_keeps_it() -> None:
-    assert answer(Rig().attach(vm_id=55)) == Attached(55)
+    assert answer(Rig().attach(vm_id=55)) == Attached(55, key=KEY)
 
 
 def test_a_line_that_is_high_from_the_start_is_told_behind_the_answer() -> None:
@@ -134,7 +141,7 @@ def test_a_message_at_a_wrong_time_is_refused() -> None:
 
 def test_another_version_is_refused_by_name() -> None:
     message = error_of(Rig().say(Hello(version=1)), ErrorCode.VERSION)
-    assert message == "the client speaks version 1 of the protocol, this server version 2"
+    assert message == "the client speaks version 1 of the protocol, this server version 3"
 
 
 # -- requests -------------------------------------------------------------------------------------

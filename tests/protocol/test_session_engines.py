@@ -17,7 +17,8 @@ from trial_device import BIG, COUNT, FAIL, IRQ, ROOM, TIME, VALUE
 
 from devserver.client import Client, What
 from devserver.hotloop import HotLoop
-from devserver.protocol import codec
+from devserver.identity import Identity
+from devserver.protocol import codec, limits
 from devserver.protocol.connection import Connection, Role, blank
 from devserver.protocol.messages import (
     Attach,
@@ -35,18 +36,25 @@ from devserver.protocol.messages import (
     Welcome,
     Write,
 )
-from devserver.session import Identity, Session
+from devserver.residents import Residents
+from devserver.session import Session
 
 IDENTITY = Identity(window=40)
 #: What a socket takes for sure before it is read.
 SOCKET_BYTES = 100_000
 
 
+def new_session() -> Session:
+    """One whose numbers and key are the same each time."""
+    allot_id = itertools.count(1).__next__
+    return Session(IDENTITY, allot_id, "a client", Residents(allot_id, make_key=lambda: "a key"))
+
+
 class Native:
     """A session that is served by the loop in C, through a socket."""
 
     def __init__(self) -> None:
-        self.session = Session(IDENTITY, itertools.count(1).__next__, "a client")
+        self.session = new_session()
         self.near, far = socket.socketpair()
         self.near.setblocking(False)
         far.setblocking(False)
@@ -86,7 +94,7 @@ def both() -> Iterator[tuple[Session, Native]]:
     """A session alone, and one in the loop."""
     native = Native()
     try:
-        yield Session(IDENTITY, itertools.count(1).__next__, "a client"), native
+        yield new_session(), native
     finally:
         native.close()
 
@@ -95,7 +103,7 @@ def attached_client(*devices: WantedDevice) -> tuple[Connection, bytes]:
     """A client that has just started its clock, and all that it has said until then."""
     client = Connection(Role.CLIENT)
     said = client.send(Hello(features=["lease"]))
-    client.receive(codec.frame(codec.encode(Welcome(2, 1, 1, epoch=2))))
+    client.receive(codec.frame(codec.encode(Welcome(limits.PROTOCOL_VERSION, 1, 1, epoch=2))))
     said += client.send(Attach(Hypervisor.KVM, devices=list(devices or (TRIAL, SECOND))))
     client.receive(codec.frame(codec.encode(Attached(3, window=IDENTITY.window))))
     return client, said + client.send(blank(Clock, running=1, time_ns=0))

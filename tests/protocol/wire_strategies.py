@@ -71,6 +71,8 @@ def _field(cls: type[Any], name: str, kind: str) -> st.SearchStrategy[Any]:
             return _WIDTHS.get(name, st.integers(0, (1 << 63) - 1))
         case "str":
             return NAMES
+        case "bytes":
+            return st.binary(max_size=40)
         case "list[str]":
             return st.lists(NAMES, max_size=3)
         case "dict[str, str]":

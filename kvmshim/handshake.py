@@ -1,0 +1,191 @@
+"""The beginning of a conversation with a server: connecting, shaking hands, getting devices."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from devserver.protocol import limits
+from devserver.protocol.address import TcpAddress, UnixAddress, parse_address
+from devserver.protocol.connection import Connection, Role
+from devserver.protocol.errors import ErrorCode, ProtocolError
+from devserver.protocol.messages import (
+    Attach,
+    Attached,
+    Busy,
+    Error,
+    Hello,
+    Message,
+    WantedDevice,
+    Welcome,
+)
+from kvmshim.errors import InputError, ServerError, printable
+from kvmshim.given import check_given
+
+CONNECT_TIMEOUT_S = 10.0
+#: The name of leases in a greeting.
+LEASE_FEATURE = "lease"
+
+
+@dataclass
+class Attachment:
+    """A connected server that has made the VM's devices; :class:`Link` takes it over."""
+
+    sock: socket.socket
+    connection: Connection
+    welcome: Welcome
+    attached: Attached
+    server: str
+    early: list[Message] = field(default_factory=list)
+    leased: bool = False
+
+
+def connect(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
+    """A socket connected to the server at ``address``; raises :class:`ServerError`."""
+    where = parse_address(address)
+    try:
+        if isinstance(where, TcpAddress):
+            sock = socket.create_connection((where.host, where.port), timeout_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        return _connect_unix(where, timeout_s)
+    except OSError as error:
+        reason = error.strerror or "no answer"
+        if error.errno:
+            reason += f" ({errno.errorcode.get(error.errno, error.errno)})"
+        raise ServerError(
+            f"can't reach the device server at {where}: {reason}; "
+            f"is 'devserver serve --listen {where}' running there?"
+        ) from error
+
+
+def _connect_unix(where: UnixAddress, timeout_s: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(where.path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def attach(
+    sock: socket.socket,
+    server: str,
+    devices: Sequence[WantedDevice],
+    *,
+    vm_name: str,
+    vm_id: int,
+    hypervisor: int,
+    memory_bytes: int,
+    epoch_ns: int,
+    leased: bool = True,
+    key: str = "",
+    timeout_s: float = CONNECT_TIMEOUT_S,
+) -> Attachment:
+    """Shakes hands on a connected socket and asks for the VM's devices.
+
+    ``leased``: whether to take leases, the answers of reads that a server hands over. ``key``: that
+    of the devices that the VM has left behind, which are to be what is in ``devices``.
+    Raises :class:`ServerError` with the server's reason if it refuses, :class:`InputError` if it
+    refuses because the machine can't be built.
+    """
+    connection = Connection(Role.CLIENT)
+    greeter = _Greeter(sock, connection, server, time.monotonic() + timeout_s)
+    try:
+        name = socket.gethostname()[: limits.MAX_NAME_BYTES]
+        hello = Hello(name=name, features=[LEASE_FEATURE] if leased else [])
+        welcome = greeter.exchange(hello, Welcome)
+        request = Attach(
+            hypervisor=hypervisor,
+            vm_id=vm_id,
+            vm_name=vm_name.encode()[-limits.MAX_NAME_BYTES :].decode(errors="ignore"),
+            memory_bytes=memory_bytes,
+            epoch_ns=epoch_ns,
+            devices=[] if key else list(devices),
+            key=key,
+        )
+        attached = greeter.exchange(request, Attached)
+        check_given(server, devices, attached.devices)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return Attachment(sock, connection, welcome, attached, server, greeter.early, leased)
+
+
+class _Greeter:
+    """The blocking part of a conversation: a question, its answer."""
+
+    def __init__(
+        self, sock: socket.socket, connection: Connection, server: str, deadline_s: float
+    ) -> None:
+        self._sock = sock
+        self._connection = connection
+        self._server = server
+        self._deadline_s = deadline_s
+        self.early: list[Message] = []
+
+    def exchange(self, question: Message, wanted: type[Any]) -> Any:
+        """Sends a message and waits for the wanted one."""
+        try:
+            self._sock.settimeout(max(0.01, self._deadline_s - time.monotonic()))
+            with contextlib.suppress(BrokenPipeError):  # its last words may still be read
+                self._sock.sendall(self._connection.send(question))
+            while True:
+                answer = self._answer(self._receive(), wanted)
+                if answer is not None:
+                    return answer
+        except ServerError:  # said already; as a ConnectionError it is an OSError too
+            raise
+        except ProtocolError as error:
+            hint = "; is it a devserver?" if error.code == ErrorCode.MALFORMED else ""
+            raise ServerError(f"the device server at {self._server}: {error}{hint}") from error
+        except TimeoutError:
+            raise ServerError(
+                f"the device server at {self._server} does not answer; "
+                f"is it a devserver, and is it not overloaded?"
+            ) from None
+        except OSError as error:
+            raise ServerError(
+                f"lost the device server at {self._server} during the handshake: {error.strerror}"
+            ) from error
+
+    def _receive(self) -> list[Message]:
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:  # though it may be talking all the time
+            raise TimeoutError
+        self._sock.settimeout(left_s)
+        data = self._sock.recv(65536)
+        if not data:
+            raise ServerError(
+                f"the device server at {self._server} closed the connection during the handshake; "
+                f"is it a devserver? Its log may say more"
+            )
+        return self._connection.receive(data)
+
+    def _answer(self, messages: list[Message], wanted: type[Any]) -> Any:
+        answer: Any = None
+        for message in messages:
+            if isinstance(message, Error | Busy):
+                raise self._refusal(message)
+            if isinstance(message, wanted):
+                answer = message
+            else:
+                self.early.append(message)
+        return answer
+
+    def _refusal(self, message: Error | Busy) -> InputError | ServerError:
+        why = printable(message.message)
+        if isinstance(message, Busy):
+            return ServerError(f"the device server at {self._server} is busy: {why}")
+        if message.code == ErrorCode.MACHINE:
+            return InputError(why)  # the user's mistake, which the server found
+        hint = "; install the same version on both" if message.code == ErrorCode.VERSION else ""
+        return ServerError(f"the device server at {self._server} refuses: {why}{hint}")

@@ -193,6 +193,7 @@ class Session:
         finally:
             self.outbox.forget()  # the levels of the lines are told below
         backplane, key = self.backplane, self.tenancy.key
+        self.clock.begin(backplane.now_ns)
         devices, window = describe(backplane), self._identity.window
         self.outbox.say(Attached(vm_id=vm_id, window=window, devices=devices, key=key))
         for line, level in backplane.line_levels().items():

@@ -22,6 +22,7 @@ class Feeder:
         self._held = bytearray()
         self._sent = 0
         self._taken = 0
+        self._before = 0
         self._end = False
         self._ended = False
 
@@ -38,17 +39,27 @@ class Feeder:
 
     def consumed(self, total: int, time_ns: int) -> None:
         """The device has taken ``total`` bytes so far."""
-        self._taken = total
+        self._taken = self._before + total
         self._pump(time_ns)
 
     def save(self, device: str, channel: int) -> PendingInput:
-        """What has not been sent yet; what has is the device's."""
-        return PendingInput(device, channel, bytes(self._held), self._end, self._ended)
+        """What has not been sent yet; what has is in the device's state."""
+        return PendingInput(
+            device, channel, bytes(self._held), self._sent - self._taken, self._end, self._ended
+        )
 
-    def load(self, pending: PendingInput) -> None:
-        """Takes over from another that sent to the same device; counts begin anew."""
+    def load(self, pending: PendingInput, time_ns: int) -> None:
+        """Takes over from another that sent to the same device.
+
+        The device counts anew from the next byte, so its count does not say when it takes what it
+        has. Where that is all that there is room for, one byte more goes to have it say so.
+        """
         self._held = bytearray(pending.held)
         self._end, self._ended = pending.end, pending.ended
+        self._sent = self._before = pending.under_way
+        if self._sent >= FEED_WINDOW_BYTES:
+            self._taken = self._sent - FEED_WINDOW_BYTES + 1
+        self._pump(time_ns)
 
     def _pump(self, time_ns: int) -> None:
         while not self._ended:
@@ -86,7 +97,10 @@ def save_inputs(feeders: Feeders, devices: Iterable[AttachedDevice]) -> list[Pen
 
 
 def load_inputs(
-    inputs: Iterable[PendingInput], devices: Iterable[AttachedDevice], feed: FeedDevice
+    inputs: Iterable[PendingInput],
+    devices: Iterable[AttachedDevice],
+    feed: FeedDevice,
+    time_ns: int,
 ) -> dict[tuple[int, int], Feeder]:
     """Feeders of these devices that go on with what was saved."""
     numbers = {device.name: device.device_id for device in devices}
@@ -95,5 +109,5 @@ def load_inputs(
         if pending.device in numbers:
             key = (numbers[pending.device], pending.channel)
             feeders[key] = Feeder(partial(feed, *key))
-            feeders[key].load(pending)
+            feeders[key].load(pending, time_ns)
     return feeders

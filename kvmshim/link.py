@@ -246,10 +246,10 @@ class Link:
         with self._feeding:
             return save_inputs(self._feeders, self.attached.devices)
 
-    def put_back_inputs(self, inputs: Iterable[PendingInput]) -> None:
+    def put_back_inputs(self, inputs: Iterable[PendingInput], time_ns: int) -> None:
         """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
         with self._feeding:
-            self._feeders |= load_inputs(inputs, self.attached.devices, self._feed)
+            self._feeders |= load_inputs(inputs, self.attached.devices, self._feed, time_ns)
 
     def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
         self._send(

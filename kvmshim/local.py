@@ -136,10 +136,10 @@ class LocalDevices:
         with self._lock:
             return save_inputs(self._feeders, self.devices())
 
-    def put_back_inputs(self, inputs: Iterable[PendingInput]) -> None:
+    def put_back_inputs(self, inputs: Iterable[PendingInput], time_ns: int) -> None:
         """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
         with self._lock:
-            self._feeders |= load_inputs(inputs, self.devices(), self._feed)
+            self._feeders |= load_inputs(inputs, self.devices(), self._feed, time_ns)
 
     def save(self) -> dict[str, bytes]:
         """Each device's state by its name; of a machine that is paused. Raises HostError."""

@@ -56,6 +56,8 @@ class Progress:
 
     #: The vCPU has had the state that it starts with.
     started: bool = False
+    #: The last run was paused, and its devices stand still.
+    paused: bool = False
     input_ended: bool = False
 
 
@@ -122,6 +124,7 @@ class Run:
     def run(self) -> RunResult:
         """Starts everything, moves bytes until the guest ends or is paused, says how it ended."""
         parts = self._parts
+        parts.progress.paused = False
         thread = threading.Thread(target=self._run_vcpu, name="vcpu 0", daemon=True)
         lib.control_clock_start(parts.control)
         now_ns = lib.control_time_ns(parts.control)
@@ -174,6 +177,7 @@ class Run:
         ):
             if pending & reason:
                 return int(code)
+        parts.progress.paused = True
         return int(lib.VCPU_PAUSED)
 
     # -- the vCPU's thread --------------------------------------------------------------------

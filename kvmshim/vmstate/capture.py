@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from kvmshim.link import Link
 from kvmshim.local import LocalDevices
 from kvmshim.machinefile.spec import PLACED_LOCALLY
 from kvmshim.physical import PhysicalMemory
+from kvmshim.run import Progress
 from kvmshim.system import System
 from kvmshim.vcpu import Vcpu
 from kvmshim.vm import Vm
 from kvmshim.vmstate import chips, cpu
-from kvmshim.vmstate.memory import Run, blocks
+from kvmshim.vmstate.memory import PageRun, blocks
 from kvmshim.vmstate.state import (
     Block,
     DamagedState,
@@ -59,9 +60,9 @@ def save_header(parts: Opened, machine: MachineDescription, epoch_ns: int) -> He
     )
 
 
-def all_memory(physical: PhysicalMemory) -> Iterable[Block]:
+def all_memory(physical: PhysicalMemory) -> Iterator[Block]:
     """Everything that memory holds now but zeros."""
-    return blocks(physical, [Run(part.address, part.size) for part in physical.parts()])
+    return blocks(physical, [PageRun(part.address, part.size) for part in physical.parts()])
 
 
 def check_host(header: Header, system: System) -> None:
@@ -102,7 +103,13 @@ def load_vm(parts: Opened, header: Header) -> None:
     chips.load_chips(parts.vm, parts.system, header.chips)
     cpu.load_cpu(parts.vcpu, parts.system, header.cpu)
     for owner in _owners(parts):
-        owner.put_back_inputs(header.inputs)
+        owner.put_back_inputs(header.inputs, header.time_ns)
+
+
+def progress_of(header: Header, console: str | None) -> Progress:
+    """What the next run is to know of those before."""
+    ended = any(pending.end for pending in header.inputs if pending.device == console)
+    return Progress(started=True, input_ended=ended)
 
 
 # -- devices ----------------------------------------------------------------------------------

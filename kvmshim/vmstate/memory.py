@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 _ZERO_PAGE = bytes(PAGE_BYTES)
 
 
-class Run(NamedTuple):
+class PageRun(NamedTuple):
     """Whole pages of guest-physical memory, side by side."""
 
     address: int
     size: int
 
 
-def blocks(memory: PhysicalMemory, runs: Iterable[Run], *, zeros: bool = False) -> Iterator[Block]:
+def blocks(
+    memory: PhysicalMemory, runs: Iterable[PageRun], *, zeros: bool = False
+) -> Iterator[Block]:
     """The contents of these pages now, packed.
 
     Pages of zeros are left out, as fresh memory has them already; with ``zeros`` they are not,
@@ -54,7 +56,7 @@ def _not_zero(raw: bytes) -> Iterator[tuple[int, int]]:
         yield start, len(raw)
 
 
-def runs_of(bitmap: bytes, pages: int, address: int) -> Iterator[Run]:
+def runs_of(bitmap: bytes, pages: int, address: int) -> Iterator[PageRun]:
     """The set bits of a bitmap (page 0 is bit 0 of byte 0) as runs from ``address`` on."""
     start = None
     for page in range(pages + 1):
@@ -62,7 +64,7 @@ def runs_of(bitmap: bytes, pages: int, address: int) -> Iterator[Run]:
         if dirty and start is None:
             start = page
         elif not dirty and start is not None:
-            yield Run(address + start * PAGE_BYTES, (page - start) * PAGE_BYTES)
+            yield PageRun(address + start * PAGE_BYTES, (page - start) * PAGE_BYTES)
             start = None
 
 
@@ -92,9 +94,9 @@ class DirtyLog:
         for slot in self._slots:
             self._vm.log_dirty(slot, False)
 
-    def take(self) -> list[Run]:
+    def take(self) -> list[PageRun]:
         """The pages written to, as runs (KVM_GET_DIRTY_LOG). Raises :class:`KvmError`."""
-        found: list[Run] = []
+        found: list[PageRun] = []
         for slot in self._slots:
             bitmap = self._vm.dirty_bitmap(slot)
             found += runs_of(bitmap, slot.size // PAGE_BYTES, slot.address)

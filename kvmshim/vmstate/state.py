@@ -106,12 +106,14 @@ class ChipState:
 class PendingInput:
     """Input of a device's channel that the client still has.
 
-    ``end``: nothing comes behind it; ``ended``: the device has been told so.
+    ``under_way``: so many more were sent, and wait at the device; ``end``: nothing comes behind
+    it; ``ended``: the device has been told so.
     """
 
     device: str
     channel: int
     held: bytes
+    under_way: int
     end: bool
     ended: bool
 

@@ -162,6 +162,7 @@ class Session:
                 self.reception.join(message)
             case Attach():
                 self.reception.attach(message, self.tenancy)
+                self.clock.begin(self.backplane.now_ns)
                 if self.reception.takes_leases:
                     self.outbox.before_effects = self._say_leases
             case Save():

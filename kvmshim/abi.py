@@ -12,7 +12,7 @@ from typing import Any
 from kvmshim._native import ffi, lib
 from kvmshim.errors import KvmError
 
-__all__ = ["CAPABILITIES", "Capability", "call", "call_value", "ffi", "lib"]
+__all__ = ["CAPABILITIES", "Capability", "call", "call_value", "capability", "ffi", "lib"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,21 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("KVM_CAP_READONLY_MEM", "ROM images that a guest can't overwrite", False),
     Capability("KVM_CAP_COALESCED_MMIO", "writes to memory that cost no exit", False),
     Capability("KVM_CAP_COALESCED_PIO", "writes to ports that cost no exit", False),
+    Capability("KVM_CAP_XSAVE", "saving the vector and floating-point registers", False),
+    Capability("KVM_CAP_XCRS", "saving the extended control registers", False),
+    Capability("KVM_CAP_DEBUGREGS", "saving the debug registers", False),
+    Capability("KVM_CAP_VCPU_EVENTS", "saving interrupts that the processor has accepted", False),
+    Capability("KVM_CAP_ADJUST_CLOCK", "saving KVM's own clock", False),
+    Capability("KVM_CAP_GET_TSC_KHZ", "saving the speed of the time stamp counter", False),
 )
+
+
+_BY_NAME = {c.name: c for c in CAPABILITIES}
+
+
+def capability(name: str) -> Capability:
+    """The capability of that name; raises KeyError if this client looks at none such."""
+    return _BY_NAME[name]
 
 
 def call(fd: int, name: str, argument: Any, what: str) -> int:

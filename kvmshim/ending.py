@@ -36,6 +36,7 @@ class Ending:
             lib.VCPU_REFUSED: self._event,
             lib.VCPU_LINK_LOST: self._lost,
             lib.VCPU_STOPPED: self._stopped,
+            lib.VCPU_PAUSED: self._paused,
             lib.VCPU_HALTED: self._halted,
             lib.VCPU_FAILED: self._failed,
         }
@@ -88,6 +89,9 @@ class Ending:
                 Outcome.TIMED_OUT, f"the guest did not end within {self.timed_out_after_s:g} s"
             )
         return self._make(Outcome.STOPPED, "stopped")
+
+    def _paused(self) -> RunResult:
+        return self._make(Outcome.PAUSED, "paused")
 
     def _halted(self) -> RunResult:
         return self._with_registers(

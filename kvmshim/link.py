@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,9 +31,10 @@ from devserver.protocol.messages import (
 )
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError, ServerError, printable
-from kvmshim.feeder import Feeder
+from kvmshim.feeder import Feeder, load_inputs, save_inputs
 from kvmshim.given import check_given
 from kvmshim.handshake import Attachment
+from kvmshim.vmstate.state import PendingInput
 
 #: Longer than it takes to wake a server that sleeps: otherwise two ends that have both given up
 #: spinning could never find back to it, as neither would ever see it pay.
@@ -127,7 +128,9 @@ class Link:
     # -- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the event thread."""
+        """Starts the event thread, unless it runs."""
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(
             target=lib.link_serve, args=(self.handle,), name=f"link {self.server}", daemon=True
         )
@@ -152,6 +155,13 @@ class Link:
     def clock(self, time_ns: int, running: bool) -> None:
         """Says what VM time is and whether it runs."""
         self._send(MessageType.CLOCK, time_ns=time_ns, running=int(running))
+
+    def settle(self) -> bool:
+        """Waits until the server has done all that it was told, and has told what came of it.
+
+        False if the link was lost or the VM is to stop.
+        """
+        return bool(lib.link_settle(self.handle) == 0)
 
     def detach(self, time_ns: int, *, keep: bool = False) -> None:
         """Says that the VM has ended; ``keep``: that its devices wait for another client."""
@@ -230,6 +240,16 @@ class Link:
         with self._feeding:
             feeder = self._feeders.get((device_id, channel))
             return feeder.waiting if feeder else 0
+
+    def pending_inputs(self) -> list[PendingInput]:
+        """The input that waits here for devices; of a machine that is paused."""
+        with self._feeding:
+            return save_inputs(self._feeders, self.attached.devices)
+
+    def put_back_inputs(self, inputs: Iterable[PendingInput], time_ns: int) -> None:
+        """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
+        with self._feeding:
+            self._feeders |= load_inputs(inputs, self.attached.devices, self._feed, time_ns)
 
     def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
         self._send(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from devserver.backplane import Backplane, BoardError, DeviceFault
 from devserver.board import DeviceWiring
 from devserver.inventory import describe
-from devserver.models.device import Signal, Space
+from devserver.models.device import Signal, Space, StateError
+from devserver.moving import load_device, save_device
 from devserver.protocol.messages import AttachedDevice
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import InputError
-from kvmshim.feeder import Feeder
+from kvmshim.errors import HostError, InputError
+from kvmshim.feeder import Feeder, load_inputs, save_inputs
+from kvmshim.vmstate.state import PendingInput
 
 _SPACES = tuple(Space)
 
@@ -33,7 +36,9 @@ class LocalDevices:
         epoch_ns: int,
         control: Any,
         set_line: Callable[[int, bool], None],
+        states: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
+        """``states``: what devices begin with, by name (:meth:`save`); the others with a reset."""
         self._control = control
         self._set_line = set_line
         self._lock = threading.Condition()
@@ -46,7 +51,10 @@ class LocalDevices:
         self.inbox_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._backplane = Backplane(wirings, self, epoch_ns)
-        except (BoardError, DeviceFault) as error:
+            for device_id, slot in self._backplane.slots.items():
+                if slot.wiring.name in states:
+                    load_device(self._backplane, device_id, states[slot.wiring.name])
+        except (BoardError, DeviceFault, StateError) as error:
             os.close(self.inbox_fd)
             raise InputError(str(error)) from error
 
@@ -58,17 +66,22 @@ class LocalDevices:
 
     def start(self) -> None:
         """Starts the thread that keeps the devices' deadlines."""
+        self._closing = False
         self._thread = threading.Thread(target=self._keep_time, name="local devices", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Ends the thread."""
+    def stop(self) -> None:
+        """Ends the thread: the devices do nothing on their own until :meth:`start`."""
         with self._lock:
             self._closing = True
             self._lock.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def close(self) -> None:
+        """Ends the thread, for good."""
+        self.stop()
         if self.inbox_fd >= 0:
             os.close(self.inbox_fd)
             self.inbox_fd = -1
@@ -117,6 +130,27 @@ class LocalDevices:
         with self._lock:
             feeder = self._feeders.get((device_id, channel))
             return feeder.waiting if feeder else 0
+
+    def pending_inputs(self) -> list[PendingInput]:
+        """The input that waits here for devices; of a machine that is paused."""
+        with self._lock:
+            return save_inputs(self._feeders, self.devices())
+
+    def put_back_inputs(self, inputs: Iterable[PendingInput], time_ns: int) -> None:
+        """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
+        with self._lock:
+            self._feeders |= load_inputs(inputs, self.devices(), self._feed, time_ns)
+
+    def save(self) -> dict[str, bytes]:
+        """Each device's state by its name; of a machine that is paused. Raises HostError."""
+        with self._lock:
+            try:
+                return {
+                    slot.wiring.name: save_device(self._backplane, slot.device_id)
+                    for slot in self._backplane.slots.values()
+                }
+            except (DeviceFault, StateError) as error:
+                raise HostError(f"a local device can't be saved: {error}") from error
 
     def take(self) -> list[Emission]:
         """What the devices have said to the world since the last call."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,10 +24,14 @@ from kvmshim.machinefile import MachineSpec
 from kvmshim.outcome import RunResult
 from kvmshim.physical import PhysicalMemory
 from kvmshim.routes import Routes
-from kvmshim.run import OutputHandler, Parts, Run
+from kvmshim.run import OutputHandler, Parts, Progress, Run
 from kvmshim.server_process import ServerProcess
 from kvmshim.system import System
 from kvmshim.vm import RingPlace, Vm
+from kvmshim.vmstate import capture
+from kvmshim.vmstate.describe import describe, plan_of, spec_of
+from kvmshim.vmstate.memory import DirtyLog, PageRun, blocks
+from kvmshim.vmstate.state import Block, Header, MachineState
 
 
 class Machine:
@@ -48,16 +52,21 @@ class Machine:
         wait: WaitPolicy | None = None,
         process: ServerProcess | None = None,
         name: str = "",
+        state: MachineState | None = None,
     ) -> None:
         """``server`` is the address of the server that devices are placed on by default; None
         starts one of this VM's own, to which ``models`` (Python files) are made known.
-        ``process`` is such a one that was started before, to save time; it is taken over."""
+        ``process`` is such a one that was started before, to save time; it is taken over.
+        ``state``: what the machine begins with, instead of what ``plan`` says; see
+        :meth:`restored`."""
         self.spec = spec
         self.plan = plan
         self._server = server
         self._models = tuple(models)
         self._wait = wait or WaitPolicy()
         self._name = name or plan.name
+        self._state = state
+        self._epoch_ns = time.time_ns() if state is None else state.header.epoch_ns
         self._system: System | None = None
         self._physical: PhysicalMemory | None = None
         self._vm: Any = None
@@ -66,9 +75,37 @@ class Machine:
         self._ring: RingPlace | None = None
         self._routes: Routes | None = None
         self._process = process
-        self._links: list[Link] = []
+        self._links: list[tuple[str, Link]] = []
         self.cores = Cores()
         self._local: LocalDevices | None = None
+        self._progress = Progress()
+
+    @classmethod
+    def restored(
+        cls,
+        state: MachineState,
+        *,
+        server: str | None = None,
+        models: Sequence[str] = (),
+        wait: WaitPolicy | None = None,
+        process: ServerProcess | None = None,
+    ) -> Self:
+        """The machine that was in this state, to be entered and run as any other.
+
+        It goes on where it stood. Entering it raises what entering any machine does, and
+        :class:`InputError` if the state is damaged, :class:`HostError` naming what this host lacks.
+        """
+        machine = state.header.machine
+        return cls(
+            spec_of(machine),
+            plan_of(machine),
+            server=server,
+            models=models,
+            wait=wait,
+            process=process,
+            name=machine.name,
+            state=state,
+        )
 
     # -- set-up and tear-down -----------------------------------------------------------------
 
@@ -96,6 +133,8 @@ class Machine:
         placement.load_models(self._models, by_place)
         self._system = System()
         self._system.require()
+        if self._state is not None:
+            capture.check_host(self._state.header, self._system)
         self._vm = Vm.create(self._system)
         self._vm.prepare_real_mode()
         self._vm.create_irqchip()
@@ -103,36 +142,46 @@ class Machine:
         self._control = lib.control_new(self._vm.fd)
         if self._control == ffi.NULL:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
+        if self._state is not None:
+            capture.load_memory(self._physical, self._state.memory)
+            lib.control_clock_set(self._control, self._state.header.time_ns)
         self._attach_devices(by_place)
         if self._routes is not None:
             self._ring = self._vm.coalesce(self._routes.coalesced())
-        self._vcpu = self._vm.create_vcpu()
+        self._vcpu = self._vm.create_vcpu(self._state and self._state.header.cpu.cpuid)
+        if self._state is not None:
+            capture.load_vm(self._opened(), self._state.header)
+            self._progress = capture.progress_of(self._state.header, self.console())
         self.cores = choose(self._wait.cores, self._wait.mode, embedded=self._process is not None)
         if self._process is not None:
             self.cores.bind_server(self._process.pid)
 
     def _attach_devices(self, by_place: dict[str, list[DeviceWiring]]) -> None:
-        epoch_ns = time.time_ns()
         self._routes = Routes(self.spec.memory_bytes, strict=self.spec.strict)
         for place, wirings in by_place.items():
             if place == placement.LOCAL:
-                self._local = LocalDevices(wirings, epoch_ns, self._control, self._set_line)
+                states = self._device_states(place)
+                self._local = LocalDevices(
+                    wirings, self._epoch_ns, self._control, self._set_line, states
+                )
                 self._routes.add_local(self._local.devices())
             else:
-                for attachment in self._attach(place, wirings, epoch_ns):
+                for attachment in self._attach(place, wirings):
                     link = Link(self._control, attachment, self._wait)
-                    self._links.append(link)
+                    self._links.append((place, link))
                     self._routes.add_link(link)
 
     def _set_line(self, line: int, level: bool) -> None:
         self._vm.set_line(line, level)
         lib.control_stir(self._control)
 
-    def _attach(
-        self, place: str, wirings: Sequence[DeviceWiring], epoch_ns: int
-    ) -> list[Attachment]:
+    def _device_states(self, place: str) -> Mapping[str, bytes]:
+        return {} if self._state is None else self._state.header.devices.get(place, {})
+
+    def _attach(self, place: str, wirings: Sequence[DeviceWiring]) -> list[Attachment]:
         hosts = {d.wiring.name: placement.host_of(d.placement) for d in self.spec.devices}
-        wanted = [_wanted(wiring, hosts[wiring.name]) for wiring in wirings]
+        states = self._device_states(place)
+        wanted = [_wanted(w, hosts[w.name], states.get(w.name, b"")) for w in wirings]
         embedded = self._process is not None and place == placement.SERVER
         if embedded and self._process is not None:
             sock, address = self._process.sock, "(embedded)"
@@ -143,14 +192,14 @@ class Machine:
             name=self._name,
             hypervisor=Hypervisor.KVM,
             memory_bytes=self.spec.memory_bytes,
-            epoch_ns=epoch_ns,
+            epoch_ns=self._epoch_ns,
             leased=not self.spec.strict,
         )
         return attach_everywhere(sock, address, wanted, identity)
 
     def close(self) -> None:
         """Ends everything: links, local devices, vCPU, VM, memory, the embedded server."""
-        for link in self._links:
+        for _, link in self._links:
             link.close()
         self._links = []
         if self._local is not None:
@@ -183,7 +232,7 @@ class Machine:
         on_input: Callable[[bytes], bytes | None] | None = None,
         trace_exits: int = 0,
     ) -> RunResult:
-        """Runs the guest to its end.
+        """Runs the guest to its end, or until it is paused; then it may be called again.
 
         ``input_fd`` is read for the console device's input; ``on_input`` sees it first, and may
         change it or return None to stop the guest. ``output`` gets what devices send out.
@@ -196,10 +245,11 @@ class Machine:
             vcpu=self._vcpu,
             routes=self._routes,
             start=self.plan.start,
-            links=self._links,
+            links=[link for _, link in self._links],
             local=self._local,
             ring=self._ring,
             cores=self.cores,
+            progress=self._progress,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
         run.trace_exits(trace_exits)
@@ -208,8 +258,7 @@ class Machine:
     def feed(self, device: str, data: bytes, *, end: bool = False) -> None:
         """Gives bytes from the world to the first input channel of a device."""
         owner, attached = self.device(device)
-        now_ns = lib.control_time_ns(self._control)
-        owner.feed(attached.device_id, 0, data, now_ns, end=end)
+        owner.feed(attached.device_id, 0, data, self.time_ns(), end=end)
 
     def device(self, name: str) -> tuple[Link | LocalDevices, AttachedDevice]:
         """Where a device is, and what it has; raises KeyError."""
@@ -221,23 +270,77 @@ class Machine:
     def devices(self) -> list[tuple[Link | LocalDevices, AttachedDevice]]:
         """Every device of the machine with its owner."""
         found: list[tuple[Link | LocalDevices, AttachedDevice]] = []
-        for link in self._links:
+        for _, link in self._links:
             found += [(link, device) for device in link.attached.devices]
         if self._local is not None:
             found += [(self._local, device) for device in self._local.devices()]
         return found
+
+    def time_ns(self) -> int:
+        """VM time: how long the guest has run, without the time that it was paused."""
+        return int(lib.control_time_ns(self._control))
 
     def console(self) -> str | None:
         """The name of the device that the terminal's input goes to, if the machine has one."""
         found = placement.console_of([device for _, device in self.devices()])
         return found.name if found else None
 
+    def pause(self) -> None:
+        """Pauses a running guest; callable from another thread.
+
+        :meth:`run` returns with the outcome ``PAUSED`` once the guest is between two instructions,
+        all that it did has reached its devices, and VM time stands still. One that comes before
+        :meth:`run` has it return so at once.
+        """
+        lib.control_raise(self._control, lib.CONTROL_PAUSE)
+
+    def save(self) -> MachineState:
+        """The machine's state; :meth:`run` must have returned with the outcome ``PAUSED``.
+
+        It may be run on afterwards. Raises :class:`KvmshimError`.
+        """
+        memory = tuple(self.memory(None))
+        return MachineState(self.save_header(), memory)
+
+    def save_header(self) -> Header:
+        """The same without memory, for one who takes that with :meth:`memory`."""
+        if not self._progress.paused:
+            raise RuntimeError("a machine is saved after its run was paused")
+        assert self._physical is not None
+        rom = self._physical.rom
+        machine = describe(self.spec, self._name, 0 if rom is None else rom.size)
+        return capture.save_header(self._opened(), machine, self._epoch_ns)
+
+    def memory(self, runs: Iterable[PageRun] | None) -> Iterator[Block]:
+        """What these pages hold, zeros too; all but zeros, if ``runs`` is None. At any time."""
+        assert self._physical is not None
+        if runs is None:
+            return capture.all_memory(self._physical)
+        return blocks(self._physical, runs, zeros=True)
+
+    def dirty_log(self) -> DirtyLog:
+        """A log of the pages that the guest writes to, for one who copies memory while it runs."""
+        return DirtyLog(self._vm)
+
+    def _opened(self) -> capture.Opened:
+        assert self._system is not None
+        assert self._physical is not None
+        return capture.Opened(
+            self._system,
+            self._vm,
+            self._vcpu,
+            self._physical,
+            self._control,
+            self._links,
+            self._local,
+        )
+
     def stop(self) -> None:
         """Stops a running guest; callable from another thread."""
         lib.control_raise(self._control, lib.CONTROL_STOP)
 
 
-def _wanted(wiring: DeviceWiring, host: str) -> WantedDevice:
+def _wanted(wiring: DeviceWiring, host: str, state: bytes) -> WantedDevice:
     """A wiring in the protocol's words; raises :class:`InputError` if it is too long for them."""
     try:
         return WantedDevice(
@@ -248,6 +351,7 @@ def _wanted(wiring: DeviceWiring, host: str) -> WantedDevice:
             options=dict(wiring.options),
             policies=dict(wiring.policies),
             placement=host,
+            state=state,
         )
     except PlainError as error:
         raise InputError(f"device '{wiring.name:.40}' can't be asked for: {error}") from None

@@ -29,6 +29,7 @@ class Outcome(Enum):
     HALTED = 118
     DEVICE_FAILED = 119
     RESET = 120
+    PAUSED = 121  # to be gone on with
     TIMED_OUT = 124
     STOPPED = 130
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from kvmshim.abi import CAPABILITIES
 from kvmshim.bundled import bios_image
 from kvmshim.errors import HostError
 from kvmshim.loader import BootPlan, Rom
+from kvmshim.loader.plan import FOUR_GIB
 from kvmshim.memory import GuestMemory
 from kvmshim.system import System
 from kvmshim.vm import Vm
 
 _ONE_MIB = 1 << 20
+
+
+class Part(NamedTuple):
+    """A piece of the address space, from ``address`` on."""
+
+    address: int
+    memory: GuestMemory
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.memory.size
 
 
 class PhysicalMemory:
@@ -49,6 +64,29 @@ class PhysicalMemory:
         low_offset = len(rom.data) - len(rom.low_data)
         vm.map_memory(rom.address, self.rom, read_only=True)
         vm.map_memory(rom.low_address, self.rom, low_offset, read_only=True)
+
+    def parts(self) -> list[Part]:
+        """What there is to save: RAM, also where a ROM hides it, and the ROM."""
+        found = [Part(0, self.ram)]
+        if self.rom is not None:
+            found.append(Part(FOUR_GIB - self.rom.size, self.rom))
+        return found
+
+    def read(self, address: int, length: int) -> bytes:
+        """Copies bytes out of one part; raises ValueError outside."""
+        part = self._part_at(address)
+        return part.memory.read(address - part.address, length)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Copies bytes into one part, ROM or not; raises ValueError outside."""
+        part = self._part_at(address)
+        part.memory.write(address - part.address, data)
+
+    def _part_at(self, address: int) -> Part:
+        for part in self.parts():
+            if part.address <= address < part.address + part.size:
+                return part
+        raise ValueError(f"the machine has no memory at {address:#x}")
 
     def close(self) -> None:
         """Unmaps it all; the VM must be closed before."""

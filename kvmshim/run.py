@@ -51,6 +51,17 @@ _VCPU_COUNTERS = (
 
 
 @dataclass
+class Progress:
+    """What a run leaves to the one that goes on with it after a pause."""
+
+    #: The vCPU has had the state that it starts with.
+    started: bool = False
+    #: The last run was paused, and its devices stand still.
+    paused: bool = False
+    input_ended: bool = False
+
+
+@dataclass
 class Parts:
     """What a machine hands over to a run."""
 
@@ -63,10 +74,14 @@ class Parts:
     #: Where KVM's ring of coalesced writes lies in the vCPU's mapping; None if there is none.
     ring: RingPlace | None
     cores: Cores
+    progress: Progress
 
 
 class Run:
-    """Runs a guest once; see :meth:`kvmshim.machine.Machine.run` for the arguments."""
+    """Runs a guest until it ends or is paused.
+
+    See :meth:`kvmshim.machine.Machine.run` for the arguments.
+    """
 
     def __init__(
         self,
@@ -82,7 +97,8 @@ class Run:
         self._console = placement.console_of([d for _, d in devices])
         self._console_owner = next((o for o, d in devices if d is self._console), None)
         self._timeout_s = timeout_s
-        self._input_fd = input_fd if self._console is not None else None
+        listens = self._console is not None and not parts.progress.input_ended
+        self._input_fd = input_fd if listens else None
         self._output = output
         self._on_input = on_input
         self._messages: dict[int, list[Message]] = {}
@@ -106,8 +122,9 @@ class Run:
             self._vcpu.marks, self._vcpu.mark_room = self._marks, count
 
     def run(self) -> RunResult:
-        """Starts everything, moves bytes until the guest ends, says how it ended."""
+        """Starts everything, moves bytes until the guest ends or is paused, says how it ended."""
         parts = self._parts
+        parts.progress.paused = False
         thread = threading.Thread(target=self._run_vcpu, name="vcpu 0", daemon=True)
         lib.control_clock_start(parts.control)
         now_ns = lib.control_time_ns(parts.control)
@@ -119,21 +136,50 @@ class Run:
         thread.start()
         try:
             self._pump()
+        except BaseException:
+            lib.control_raise(parts.control, lib.CONTROL_STOP)
+            raise
         finally:
-            if thread.is_alive():
-                lib.control_raise(parts.control, lib.CONTROL_STOP)
             thread.join()
             self._ring.close()
             lib.control_clock_stop(parts.control)
             os.close(self._done_fd)
+        if self._code == lib.VCPU_PAUSED and self._error is None:
+            self._code = self._stand_still()
         self._drain()
         if self._error is not None:
             raise self._error
         result = self._ending().result()  # before the servers close their connections
-        end_ns = lib.control_time_ns(parts.control)
-        for link in parts.links:
-            link.detach(end_ns)
+        if self._code != lib.VCPU_PAUSED:
+            end_ns = lib.control_time_ns(parts.control)
+            for link in parts.links:
+                link.detach(end_ns)
         return result
+
+    def _stand_still(self) -> int:
+        """Has all devices stand still, with nothing under way.
+
+        Gives VCPU_PAUSED, or what came in between and ends the run instead.
+        """
+        parts = self._parts
+        if parts.local is not None:
+            parts.local.stop()
+        now_ns = lib.control_time_ns(parts.control)
+        for link in parts.links:
+            link.clock(now_ns, False)
+        for link in parts.links:
+            link.settle()
+        pending = lib.control_pending(parts.control)
+        lib.control_clear(parts.control, lib.CONTROL_PAUSE | lib.CONTROL_PROBE)
+        for reason, code in (
+            (lib.CONTROL_EVENT, lib.VCPU_EVENT),
+            (lib.CONTROL_STOP, lib.VCPU_STOPPED),
+            (lib.CONTROL_LINK, lib.VCPU_LINK_LOST),
+        ):
+            if pending & reason:
+                return int(code)
+        parts.progress.paused = True
+        return int(lib.VCPU_PAUSED)
 
     # -- the vCPU's thread --------------------------------------------------------------------
 
@@ -143,18 +189,26 @@ class Run:
             # start at once, leave these threads no time to come up.
             self._ring.start()
             self._parts.cores.bind_vcpu()
-            apply_start(self._parts.vcpu, self._parts.start)
-            local = self._parts.local
-            while True:
-                self._code = lib.vcpu_run(self._vcpu)
-                if self._code != lib.VCPU_LOCAL or local is None:
-                    break
-                local.serve(self._vcpu.access)
+            if not self._parts.progress.started:
+                apply_start(self._parts.vcpu, self._parts.start)
+                self._parts.progress.started = True
+            self._code = self._serving_local(lib.vcpu_run)
+            if self._code == lib.VCPU_PAUSED:
+                self._code = self._serving_local(lib.vcpu_settle)
             self._settle()
         except BaseException as error:
             self._error = error
         finally:
             os.eventfd_write(self._done_fd, 1)
+
+    def _serving_local(self, run: Callable[[Any], int]) -> int:
+        """Calls ``run`` for as long as it comes back with an access to a local device."""
+        local = self._parts.local
+        while True:
+            code = run(self._vcpu)
+            if code != lib.VCPU_LOCAL or local is None:
+                return code
+            local.serve(self._vcpu.access)
 
     def _settle(self) -> None:
         """Brings what the guest did last to its devices, and reads its registers."""
@@ -164,7 +218,8 @@ class Run:
             lib.vcpu_drain(self._vcpu)
             for link in self._parts.links:
                 lib.link_fence(link.handle)
-        lib.vcpu_complete(self._vcpu)
+        if self._code != lib.VCPU_PAUSED:
+            lib.vcpu_complete(self._vcpu)
         self._registers = self._parts.vcpu.registers()
 
     # -- the caller's thread ------------------------------------------------------------------
@@ -193,6 +248,7 @@ class Run:
                 return
             if input_fd is not None and input_fd in ready:
                 if not self._read_input(input_fd):
+                    self._parts.progress.input_ended = True
                     poll.unregister(input_fd)
                     input_fd = None
                 elif not self._input_has_room():

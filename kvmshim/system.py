@@ -25,6 +25,7 @@ _ADVICE = {
     errno.ENODEV: "the kvm module found no virtualization hardware",
 }
 _MAX_CPUID_ENTRIES = 256
+_MAX_MSRS = 1024
 
 
 class System:
@@ -94,3 +95,18 @@ class System:
         table.nent = _MAX_CPUID_ENTRIES
         abi.call(self.fd, "KVM_GET_SUPPORTED_CPUID", table, self.path)
         return table
+
+    def cpuid_rows(self) -> tuple[tuple[int, ...], ...]:
+        """The same as rows of function, index, flags, EAX, EBX, ECX, EDX."""
+        table = self.supported_cpuid()
+        return tuple(
+            (e.function, e.index, e.flags, e.eax, e.ebx, e.ecx, e.edx)
+            for e in table.entries[0 : table.nent]
+        )
+
+    def msr_numbers(self) -> list[int]:
+        """KVM_GET_MSR_INDEX_LIST: the model-specific registers that are a guest's state."""
+        table = ffi.new("struct kvm_msr_list *", {"indices": _MAX_MSRS})
+        table.nmsrs = _MAX_MSRS
+        abi.call(self.fd, "KVM_GET_MSR_INDEX_LIST", table, self.path)
+        return [int(number) for number in table.indices[0 : table.nmsrs]]

@@ -11,6 +11,7 @@ from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
 
 _REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "rip", "rflags")
+_CPUID_FIELDS = ("function", "index", "flags", "eax", "ebx", "ecx", "edx")
 _SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
 #: Bit 1 of the flags register is always set (Intel SDM vol. 1, 3.4.3).
 FLAGS_RESERVED = 0x2
@@ -51,14 +52,22 @@ class Vcpu:
         self.fd = fd
         self._what = f"vCPU {number}"
         self._map_bytes = map_bytes
+        #: The table that the guest sees, as :meth:`set_cpuid` takes it.
+        self.cpuid: tuple[tuple[int, ...], ...] = ()
         self.run_page = lib.kvm_map_run(fd, map_bytes)
         if self.run_page == ffi.NULL:
             number = ffi.errno
             lib.kvm_close(fd)
             raise HostError(f"can't map the kvm_run page of {self._what}: {os.strerror(number)}")
 
-    def set_cpuid(self, table: Any) -> None:
-        """KVM_SET_CPUID2."""
+    def set_cpuid(self, rows: tuple[tuple[int, ...], ...]) -> None:
+        """KVM_SET_CPUID2, with rows of function, index, flags, EAX, EBX, ECX, EDX."""
+        table = ffi.new("struct kvm_cpuid2 *", {"entries": len(rows)})
+        table.nent = len(rows)
+        for entry, row in zip(table.entries[0 : len(rows)], rows, strict=True):
+            for name, value in zip(_CPUID_FIELDS, row, strict=True):
+                setattr(entry, name, value)
+        self.cpuid = rows
         abi.call(self.fd, "KVM_SET_CPUID2", table, self._what)
 
     def get_regs(self) -> Any:
@@ -80,6 +89,17 @@ class Vcpu:
     def set_sregs(self, sregs: Any) -> None:
         """KVM_SET_SREGS."""
         abi.call(self.fd, "KVM_SET_SREGS", sregs, self._what)
+
+    def get_mp_state(self) -> int:
+        """KVM_GET_MP_STATE: whether it runs, is halted, or waits for another processor."""
+        state = ffi.new("struct kvm_mp_state *")
+        abi.call(self.fd, "KVM_GET_MP_STATE", state, self._what)
+        return int(state.mp_state)
+
+    def set_mp_state(self, mp_state: int) -> None:
+        """KVM_SET_MP_STATE."""
+        argument = ffi.new("struct kvm_mp_state *", {"mp_state": mp_state})
+        abi.call(self.fd, "KVM_SET_MP_STATE", argument, self._what)
 
     def registers(self) -> Registers:
         """A readable copy of the registers. The vCPU must not be running."""

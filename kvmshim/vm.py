@@ -32,6 +32,16 @@ class Zone(NamedTuple):
     length: int
 
 
+class Slot(NamedTuple):
+    """``size`` bytes of memory at a guest-physical address, and where they lie in this process."""
+
+    number: int
+    address: int
+    size: int
+    host_address: int
+    read_only: bool
+
+
 class RingPlace(NamedTuple):
     """Where KVM's ring lies in a vCPU's mapping, in bytes, and what goes through it."""
 
@@ -45,7 +55,9 @@ class Vm:
     def __init__(self, system: System, fd: int) -> None:
         self.fd = fd
         self._system = system
-        self._slots = 0
+        #: Memory as it is mapped.
+        self.slots: list[Slot] = []
+        self.has_irqchip = False
         self._what = f"VM (descriptor {fd})"
         self.vcpus: list[Vcpu] = []
 
@@ -72,6 +84,7 @@ class Vm:
     def create_irqchip(self) -> None:
         """KVM_CREATE_IRQCHIP: two 8259A, an I/O APIC and local APICs, in the kernel."""
         abi.call_value(self.fd, "KVM_CREATE_IRQCHIP", 0, self._what)
+        self.has_irqchip = True
 
     def map_memory(
         self,
@@ -83,14 +96,34 @@ class Vm:
         read_only: bool = False,
     ) -> None:
         """Puts ``size`` bytes of ``memory`` at guest-physical ``address``."""
+        mapped_bytes = memory.size - offset if size is None else size
+        number = len(self.slots)
+        slot = Slot(number, address, mapped_bytes, memory.address + offset, read_only)
+        self._set_region(slot, lib.KVM_MEM_READONLY if read_only else 0)
+        self.slots.append(slot)
+
+    def log_dirty(self, slot: Slot, on: bool) -> None:
+        """Has KVM keep a log of the pages of a slot that are written to; also while it runs."""
+        self._set_region(slot, lib.KVM_MEM_LOG_DIRTY_PAGES if on else 0)
+
+    def dirty_bitmap(self, slot: Slot) -> bytes:
+        """KVM_GET_DIRTY_LOG: the pages of a slot that were written to since the last call.
+
+        A bit for each page, the lowest of the first byte first.
+        """
+        words = -(-slot.size // (mmap.PAGESIZE * 64))
+        bitmap = ffi.new("uint64_t[]", words)
+        log = ffi.new("struct kvm_dirty_log *", {"slot": slot.number})
+        log.dirty_bitmap = bitmap
+        abi.call(self.fd, "KVM_GET_DIRTY_LOG", log, self._what)
+        return bytes(ffi.buffer(bitmap))
+
+    def _set_region(self, slot: Slot, flags: int) -> None:
         region = ffi.new("struct kvm_userspace_memory_region *")
-        region.slot = self._slots
-        region.flags = lib.KVM_MEM_READONLY if read_only else 0
-        region.guest_phys_addr = address
-        region.memory_size = memory.size - offset if size is None else size
-        region.userspace_addr = memory.address + offset
+        region.slot, region.flags = slot.number, flags
+        region.guest_phys_addr, region.memory_size = slot.address, slot.size
+        region.userspace_addr = slot.host_address
         abi.call(self.fd, "KVM_SET_USER_MEMORY_REGION", region, self._what)
-        self._slots += 1
 
     def set_line(self, line: int, level: bool) -> None:
         """KVM_IRQ_LINE: drives an interrupt line of the in-kernel controllers."""
@@ -114,12 +147,12 @@ class Vm:
             abi.call(self.fd, "KVM_REGISTER_COALESCED_MMIO", argument, self._what)
         return RingPlace(page * mmap.PAGESIZE, tuple(taken)) if taken else None
 
-    def create_vcpu(self) -> Vcpu:
-        """KVM_CREATE_VCPU, with all CPUID leaves that KVM supports."""
+    def create_vcpu(self, cpuid: tuple[tuple[int, ...], ...] | None = None) -> Vcpu:
+        """KVM_CREATE_VCPU, with a CPUID table or with all leaves that KVM supports."""
         number = len(self.vcpus)
         fd = abi.call_value(self.fd, "KVM_CREATE_VCPU", number, self._what)
         vcpu = Vcpu(fd, number, self._system.vcpu_map_bytes())
-        vcpu.set_cpuid(self._system.supported_cpuid())
+        vcpu.set_cpuid(self._system.cpuid_rows() if cpuid is None else cpuid)
         self.vcpus.append(vcpu)
         return vcpu
 

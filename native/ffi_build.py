@@ -28,7 +28,18 @@ class Module:
 MODULES = (
     Module(
         "kvmshim._native",
-        topics=("kvm", "codec", "lease", "link", "routes", "vcpu", "coalesced", "floor", "load"),
+        topics=(
+            "kvm",
+            "kvm_state",
+            "codec",
+            "lease",
+            "link",
+            "routes",
+            "vcpu",
+            "coalesced",
+            "floor",
+            "load",
+        ),
         headers=(
             "access",
             "codec",

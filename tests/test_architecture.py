@@ -34,6 +34,7 @@ SHARED = {
     "devserver.board",
     "devserver.inventory",
     "devserver.models",
+    "devserver.moving",
     "devserver.plain",
     "devserver.protocol",
 }

@@ -19,7 +19,8 @@ _EPILOG = """\
 exit status: the guest's own (what it wrote to port f4h) up to 111; 112 if that was larger;
 113 bad input; 114 the host lacks something (see 'kvmshim doctor'); 115 server unreachable or
 refusing; 116 server lost; 117 guest crashed; 118 guest halted for good; 119 device model failed;
-120 guest reset the machine; 124 --timeout is over; 130 stopped by Ctrl-C or the escape key.
+120 guest reset the machine; 121 suspended; 124 --timeout is over; 130 stopped by Ctrl-C or the
+escape key.
 On a terminal, Ctrl-] ends the guest.
 """
 

@@ -12,6 +12,7 @@ enum vcpu_exit {
     VCPU_UNKNOWN_EXIT,
     VCPU_FAILED,
     VCPU_REFUSED,
+    VCPU_PAUSED,
 };
 
 struct vcpu_mark {
@@ -38,6 +39,7 @@ struct vcpu {
 
 int vcpu_run(struct vcpu *vcpu);
 int vcpu_drain(struct vcpu *vcpu);
+int vcpu_settle(struct vcpu *vcpu);
 int vcpu_complete(struct vcpu *vcpu);
 
 /* One access of its guest (native/src/access.h). */

@@ -94,6 +94,11 @@ void control_clock_stop(struct control *control)
         atomic_store(&control->stopped_ns, (int64_t)control_time_ns(control));
 }
 
+void control_clock_set(struct control *control, uint64_t time_ns)
+{
+    atomic_store(&control->stopped_ns, (int64_t)time_ns);
+}
+
 void control_raise(struct control *control, uint32_t reason)
 {
     atomic_fetch_or(&control->pending, reason);

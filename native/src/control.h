@@ -49,6 +49,8 @@ void control_free(struct control *control);
 uint64_t control_time_ns(struct control *control);
 void control_clock_start(struct control *control);
 void control_clock_stop(struct control *control);
+/* Only while the clock stands still. */
+void control_clock_set(struct control *control, uint64_t time_ns);
 
 void control_raise(struct control *control, uint32_t reason);
 void control_clear(struct control *control, uint32_t reasons);

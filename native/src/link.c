@@ -41,11 +41,6 @@ static bool is_answered(struct link *link)
     return link->answered;
 }
 
-static bool has_ponged(struct link *link)
-{
-    return atomic_load(&link->ponged) >= link->pinged;
-}
-
 static bool window_is_open(struct link *link)
 {
     pthread_mutex_lock(&link->tx_lock);
@@ -192,23 +187,6 @@ void link_flush(struct link *link)
     pthread_mutex_lock(&link->tx_lock);
     tx_flush(link);
     pthread_mutex_unlock(&link->tx_lock);
-}
-
-int link_fence(struct link *link)
-{
-    pthread_mutex_lock(&link->tx_lock);
-    tx_reap(link);
-    bool clear = link->in_flight == 0;
-    if (!clear) {
-        struct message ping = { .type = MESSAGE_PING, .token = ++link->pinged };
-        size_t at = tx_begin(link);
-        tx_batch(link);
-        tx_message(link, &ping);
-        tx_end(link, at);
-        tx_push(link);
-    }
-    pthread_mutex_unlock(&link->tx_lock);
-    return clear ? 0 : wait_for(link, has_ponged);
 }
 
 int link_send(struct link *link, const struct message *message)

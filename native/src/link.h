@@ -177,8 +177,10 @@ bool link_has_room(struct link *link);
 bool link_is_clear(struct link *link);
 /* Sends what is batched. */
 void link_flush(struct link *link);
-/* Sends what is batched and waits until the server has applied everything sent so far. */
+/* Sends what is batched and waits until the server has applied all posted accesses. */
 int link_fence(struct link *link);
+/* The same for everything sent so far, Python's messages too, with all that it has caused told. */
+int link_settle(struct link *link);
 /* Sends a numbered message of Python's (FEED, CLOCK, DETACH) behind what is batched; LINK_REFUSED
  * if it is too long. */
 int link_send(struct link *link, const struct message *message);

@@ -160,3 +160,28 @@ int wait_for(struct link *link, bool (*done)(struct link *))
     pthread_mutex_unlock(&link->rx_lock);
     return result;
 }
+
+/* -- until all is done -------------------------------------------------------------------- */
+
+static bool has_ponged(struct link *link)
+{
+    return atomic_load(&link->ponged) >= link->pinged;
+}
+
+int link_settle(struct link *link)
+{
+    pthread_mutex_lock(&link->tx_lock);
+    struct message ping = { .type = MESSAGE_PING, .token = ++link->pinged };
+    size_t at = tx_begin(link);
+    tx_batch(link);
+    tx_message(link, &ping);
+    tx_end(link, at);
+    tx_push(link);
+    pthread_mutex_unlock(&link->tx_lock);
+    return wait_for(link, has_ponged);
+}
+
+int link_fence(struct link *link)
+{
+    return link_is_clear(link) ? 0 : link_settle(link);
+}

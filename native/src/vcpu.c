@@ -96,10 +96,12 @@ static int interrupted(struct vcpu *vcpu)
     uint32_t pending = control_pending(control);
     if (pending & CONTROL_EVENT)
         return VCPU_EVENT;
-    if (pending & (CONTROL_STOP | CONTROL_PAUSE))
+    if (pending & CONTROL_STOP)
         return VCPU_STOPPED;
     if (pending & CONTROL_LINK)
         return VCPU_LINK_LOST;
+    if (pending & CONTROL_PAUSE)
+        return VCPU_PAUSED;
     if (pending & CONTROL_PROBE) {
         control_clear(control, CONTROL_PROBE);
         if (probe(vcpu))
@@ -217,14 +219,56 @@ static int run_loop(struct vcpu *vcpu)
     return result;
 }
 
-int vcpu_run(struct vcpu *vcpu)
+static int with_control(struct vcpu *vcpu, int (*act)(struct vcpu *))
 {
     control_enter(vcpu->control, vcpu->run);
     coalesced_begin(vcpu->coalesced);
-    int result = run_loop(vcpu);
+    int result = act(vcpu);
     coalesced_end(vcpu->coalesced);
     control_leave(vcpu->control);
     return result;
+}
+
+int vcpu_run(struct vcpu *vcpu)
+{
+    return with_control(vcpu, run_loop);
+}
+
+/* KVM_RUN that runs nothing of the guest; what ioctl gives. */
+static int enter_and_leave(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    int result = ioctl(vcpu->fd, KVM_RUN, 0);
+    int error = errno;
+    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    errno = error;
+    return result;
+}
+
+/* An access that KVM serves in parts may leave again for the next one: until it does so no more. */
+static int settle_loop(struct vcpu *vcpu)
+{
+    int result = vcpu->piece ? resume_pieces(vcpu) : CARRY_ON;
+    while (result == CARRY_ON) {
+        bool exited = enter_and_leave(vcpu) == 0;
+        if (!exited && errno != EINTR) {
+            vcpu->detail = (uint64_t)errno;
+            return VCPU_FAILED;
+        }
+        result = coalesced_drain(vcpu->coalesced);
+        if (result != CARRY_ON)
+            break;
+        if (!exited)
+            return VCPU_PAUSED;
+        vcpu->exits++;
+        result = on_exit_reason(vcpu);
+    }
+    return result;
+}
+
+int vcpu_settle(struct vcpu *vcpu)
+{
+    return with_control(vcpu, settle_loop);
 }
 
 int vcpu_drain(struct vcpu *vcpu)
@@ -237,10 +281,5 @@ int vcpu_drain(struct vcpu *vcpu)
 
 int vcpu_complete(struct vcpu *vcpu)
 {
-    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-    int result = ioctl(vcpu->fd, KVM_RUN, 0);
-    int error = errno;
-    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-    errno = error;
-    return result < 0 && error == EINTR ? 0 : -1;
+    return enter_and_leave(vcpu) < 0 && errno == EINTR ? 0 : -1;
 }

@@ -18,7 +18,7 @@
 
 /* Why vcpu_run returned. */
 enum vcpu_exit {
-    VCPU_STOPPED,       /* CONTROL_STOP or CONTROL_PAUSE */
+    VCPU_STOPPED,       /* CONTROL_STOP */
     VCPU_EVENT,         /* an EVENT message is in a link's inbox */
     VCPU_LINK_LOST,     /* see the links' states */
     VCPU_LOCAL,         /* vcpu.access is for a device in this process; call again when served */
@@ -29,6 +29,7 @@ enum vcpu_exit {
     VCPU_UNKNOWN_EXIT,  /* an exit that this client does not serve; vcpu.detail is its number */
     VCPU_FAILED,        /* KVM_RUN failed; vcpu.detail is the errno */
     VCPU_REFUSED,       /* a server answered a request with a status other than OK */
+    VCPU_PAUSED,        /* CONTROL_PAUSE; vcpu_settle() is to be called next */
 };
 
 struct vcpu_mark {
@@ -60,6 +61,12 @@ int vcpu_run(struct vcpu *vcpu);
  * does not run. 0, or -1 if a lost link or a stop forbids it.
  */
 int vcpu_drain(struct vcpu *vcpu);
+/*
+ * After VCPU_PAUSED: has KVM finish what the guest left for, so that the vCPU's state is that of an
+ * instruction boundary, and brings its writes on their way. VCPU_PAUSED, or why there is no going on;
+ * after VCPU_LOCAL it is to be called again, as vcpu_run is.
+ */
+int vcpu_settle(struct vcpu *vcpu);
 /* Completes an access that was served but not yet seen by the guest; needed before reading
  * registers. 0, or -1 with errno set. */
 int vcpu_complete(struct vcpu *vcpu);

@@ -15,6 +15,7 @@ from trial_device import COUNT, DELAY, IRQ, ROOM, TIME, VALUE
 
 from devserver.protocol.connection import blank
 from devserver.protocol.errors import ErrorCode
+from devserver.protocol.limits import MAX_TIME_JUMP_NS
 from devserver.protocol.messages import (
     Add,
     Added,
@@ -64,6 +65,18 @@ def test_a_device_with_a_state_goes_on_where_the_other_stood() -> None:
         first.say(read(COUNT, 8))
     second = attached(replace(TRIAL, state=state_of(first)))
     assert value_of(second.say(read(COUNT, 8))) == 4
+
+
+@pytest.mark.parametrize("age_ns", [1000 * MAX_TIME_JUMP_NS, (1 << 62) - 1, (1 << 64) - 1])
+def test_a_device_may_be_old_when_it_is_attached(age_ns: int) -> None:
+    old = Rig()
+    old.attach(TRIAL)
+    state = msgpack.unpackb(state_of(old))
+    rig = Rig()
+    rig.attach(replace(TRIAL, state=msgpack.packb(state | {"now_ns": age_ns})))
+    latest_ns = min(age_ns, 1 << 62)
+    rig.clock(time_ns=latest_ns)
+    assert levels(rig.say(write(IRQ, 1, time_ns=latest_ns))) == [(IRQ_LINE, 1)]
 
 
 def test_a_line_that_was_high_is_told_again() -> None:

@@ -6,7 +6,7 @@ receives it make the same step. A step that the table does not have is a mistake
             HELLO >            < WELCOME           ATTACH >          < ATTACHED
     OPENING ------> GREETING ------------> READY ----------> ATTACHING ------> ATTACHED
                                                                                |    ^ | numbered
-    OPENING -- JOIN > --> JOINING -- < WELCOME --> JOINED
+    OPENING -- JOIN > --> JOINING -- < WELCOME --> JOINED;  OPENING -- PANEL > --> PANEL
 
     ERROR (either way) and < BUSY lead from anywhere to CLOSED       DETACH >  |    '-' messages
                                                                                v
@@ -37,6 +37,7 @@ from devserver.protocol.messages import (
     Join,
     Message,
     MessageType,
+    Panel,
     Pong,
     SessionMessage,
     Welcome,
@@ -61,6 +62,7 @@ class State(Enum):
     DETACHED = auto()
     JOINING = auto()
     JOINED = auto()
+    PANEL = auto()
     CLOSED = auto()
 
 
@@ -80,6 +82,7 @@ def _steps(sender: Role) -> dict[tuple[State, MessageType], State]:
     if sender is Role.CLIENT:
         table[State.OPENING, MessageType.HELLO] = State.GREETING
         table[State.OPENING, MessageType.JOIN] = State.JOINING
+        table[State.OPENING, MessageType.PANEL] = State.PANEL
         table[State.READY, MessageType.ATTACH] = State.ATTACHING
         table[State.ATTACHED, MessageType.DETACH] = State.DETACHED
     else:
@@ -102,6 +105,7 @@ _SESSION_STEPS = frozenset(
         MessageType.ERROR,
         MessageType.BUSY,
         MessageType.JOIN,
+        MessageType.PANEL,
     }
 )
 
@@ -321,7 +325,7 @@ class Connection:
 
     def _learn(self, message: SessionMessage) -> None:
         """Takes the identities from the handshake."""
-        if isinstance(message, Hello | Join) and message.version != limits.PROTOCOL_VERSION:
+        if isinstance(message, Hello | Join | Panel) and message.version != limits.PROTOCOL_VERSION:
             if self.role is Role.SERVER:
                 raise RemoteProtocolError(
                     ErrorCode.VERSION,

@@ -20,6 +20,7 @@ class MessageType(IntEnum):
     PONG = 8
     ACK = 9
     JOIN = 10
+    PANEL = 11
     # numbered, client to server
     REQUEST = 16
     BATCH = 17

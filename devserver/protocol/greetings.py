@@ -115,6 +115,16 @@ class Join(_Bounded):
 
 
 @dataclass(frozen=True)
+class Panel(_Bounded):
+    """Somebody wants to talk to the control panel: an ``agent`` or an ``operator``."""
+
+    version: int
+    role: str
+    name: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class WantedDevice(_Bounded):
     """A device that a VM wants: model kind, and region and output names to addresses and lines.
 

@@ -44,6 +44,7 @@ from devserver.protocol.greetings import (
     Error,
     Hello,
     Join,
+    Panel,
     PolicyRange,
     WantedDevice,
     Welcome,
@@ -91,6 +92,7 @@ __all__ = [
     "Message",
     "MessageType",
     "Numbered",
+    "Panel",
     "Ping",
     "PolicyRange",
     "Pong",
@@ -313,6 +315,7 @@ SESSION_CLASSES: dict[MessageType, type[Any]] = {
     MessageType.ERROR: Error,
     MessageType.BUSY: Busy,
     MessageType.JOIN: Join,
+    MessageType.PANEL: Panel,
 }
 
 TYPE_OF: dict[type[Any], MessageType] = {
@@ -322,5 +325,5 @@ TYPE_OF: dict[type[Any], MessageType] = {
 FromClient = Request | Batch | Feed | Clock | Detach | Save | Add
 FromServer = Feedback | Finish | Interrupt | Emit | Consumed | Event | Lease | State | Added
 Numbered = FromClient | FromServer
-SessionMessage = Hello | Welcome | Attach | Attached | Error | Busy | Join
+SessionMessage = Hello | Welcome | Attach | Attached | Error | Busy | Join | Panel
 Message = Numbered | Ping | Pong | Ack | SessionMessage

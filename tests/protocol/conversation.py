@@ -20,6 +20,7 @@ from devserver.protocol.messages import (
     Join,
     Message,
     MessageType,
+    Panel,
     Welcome,
 )
 
@@ -36,6 +37,7 @@ JOINING: list[tuple[Role, Message]] = [
     (Role.CLIENT, Join(limits.PROTOCOL_VERSION, "other", "unix:/other")),
     (Role.SERVER, Welcome(limits.PROTOCOL_VERSION, SERVER_ID, 0, epoch=1)),
 ]
+PANEL = (Role.CLIENT, Panel(limits.PROTOCOL_VERSION, "operator"))
 #: The states that the handshake leads through, one message after the other.
 ROAD = [
     State.OPENING,
@@ -60,7 +62,7 @@ def sample(kind: MessageType) -> Any:
         tails = {name: EMPTY[width] for name, width in FIELDS[kind].items() if width.is_tail}
         return blank(FIXED_CLASSES[kind], **tails)
     greetings = [Error("state", "no"), Busy("full")]
-    greetings += [message for _, message in (*HANDSHAKE, JOINING[0])]
+    greetings += [message for _, message in (*HANDSHAKE, JOINING[0], PANEL)]
     return {TYPE_OF[type(message)]: message for message in greetings}[kind]
 
 
@@ -73,6 +75,8 @@ def pair(state: State) -> dict[Role, Connection]:
     ends = {role: Connection(role) for role in Role}
     if state is State.CLOSED:
         steps = [(Role.CLIENT, Error("state", ""))]
+    elif state is State.PANEL:
+        steps = [PANEL]
     elif state in ROAD:
         steps = HANDSHAKE[: ROAD.index(state)]
     else:

@@ -58,7 +58,7 @@ KEEPING_ALIVE = {MessageType.PING, MessageType.PONG, MessageType.ACK}
 
 #: What each end may send in each state, beside ERROR (and BUSY, from the server).
 ALLOWED: dict[tuple[Role, State], set[MessageType]] = {
-    (Role.CLIENT, State.OPENING): {MessageType.HELLO, MessageType.JOIN},
+    (Role.CLIENT, State.OPENING): {MessageType.HELLO, MessageType.JOIN, MessageType.PANEL},
     (Role.CLIENT, State.READY): {MessageType.ATTACH, *KEEPING_ALIVE},
     (Role.CLIENT, State.ATTACHING): KEEPING_ALIVE,
     (Role.CLIENT, State.ATTACHED): FROM_CLIENT | KEEPING_ALIVE,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from devserver import logs
+from devserver import logs, vm_commands
 from devserver.client import WAITS
 from devserver.directory import ROUTES
 from devserver.further_hosts import further_hosts
@@ -18,6 +18,7 @@ from devserver.host import DeviceHost
 from devserver.identity import Identity
 from devserver.joining import JoinError, Membership
 from devserver.models import catalog
+from devserver.panel.door import PanelDoor
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode, cut
@@ -35,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
         return status
-    except (ListenError, JoinError, AddressError, catalog.UnknownModel) as error:
+    except (
+        ListenError,
+        JoinError,
+        AddressError,
+        catalog.UnknownModel,
+        vm_commands.CommandError,
+    ) as error:
         print(f"devserver: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
@@ -75,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     host.add_argument("--advertise", metavar="ADDRESS", help="where clients reach it, if elsewhere")
     host.add_argument("--with-owner", action="store_true", help="end when the owner is gone")
     host.set_defaults(run=_host)
+
+    panel = commands.add_parser("panel")  # what a server starts for itself
+    panel.add_argument("--fd", type=int, required=True)
+    panel.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info")
+    panel.set_defaults(run=_panel)
+
+    vm_commands.add_parser(commands)
 
     models = commands.add_parser("models", help="list the device models that can be asked for")
     models.add_argument(
@@ -141,7 +155,13 @@ def _serve(options: argparse.Namespace) -> int:
             refusal = Error(ErrorCode.MACHINE, cut(str(error)))
             inherited.sendall(Connection(Role.SERVER).send(refusal))
         return EXIT_FAILED
-    host = _make_host(options, options.server_id, options.route, inherited is not None)
+    host = _make_host(
+        options,
+        options.server_id,
+        options.route,
+        inherited is not None,
+        None if inherited is not None else PanelDoor(["--log", options.log]),
+    )
     if inherited is not None:
         # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -155,6 +175,18 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"devserver: listening on {bound_address(sock)}", flush=True)
     with further_hosts(options.hosts - 1, sockets[0], options):
         host.run()
+    return EXIT_OK
+
+
+def _panel(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from devserver.panel.server import PanelServer
+
+    logs.set_up(options.log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _inherited(options.fd) as host:
+        asyncio.run(PanelServer(host).run())
     return EXIT_OK
 
 
@@ -196,7 +228,11 @@ def _check_times(options: argparse.Namespace) -> None:
 
 
 def _make_host(
-    options: argparse.Namespace, server_id: int, route: str = "auto", until_idle: bool = False
+    options: argparse.Namespace,
+    server_id: int,
+    route: str = "auto",
+    until_idle: bool = False,
+    panel: PanelDoor | None = None,
 ) -> DeviceHost:
     identity = Identity(
         server_id=server_id,
@@ -213,6 +249,7 @@ def _make_host(
         engine=options.engine,
         keep_ns=int(options.keep * 1e9),
         route=route,
+        panel=panel,
     )
     signal.signal(signal.SIGTERM, lambda *_: host.stop())
     signal.signal(signal.SIGINT, lambda *_: host.stop())

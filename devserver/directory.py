@@ -41,7 +41,7 @@ class Directory:
     def __init__(self, identity: Identity, route: str = "auto") -> None:
         """``route``: ``relay`` has clients reach the others through this server, ``redirect`` has
         them connect by themselves, ``auto`` the latter wherever the address can be reached."""
-        self._identity = identity
+        self.identity = identity
         self._route = route
         self._own_devices = 0
         self._servers: dict[int, IoServer] = {}
@@ -57,13 +57,13 @@ class Directory:
         except AddressError as error:
             raise RemoteProtocolError(ErrorCode.MALFORMED, f"JOIN: {error}") from None
         names = {server.name: server for server in self._servers.values()}
-        if not join.name or join.name in (AUTO, self._identity.name, *names):
+        if not join.name or join.name in (AUTO, self.identity.name, *names):
             raise RemoteProtocolError(
                 ErrorCode.IDENTITY,
                 f"a server named '{join.name}' is here already; give this one another --name",
             )
         server_id = join.server_id or self._free_id()
-        if server_id == self._identity.server_id or server_id in self._servers:
+        if server_id == self.identity.server_id or server_id in self._servers:
             raise RemoteProtocolError(
                 ErrorCode.IDENTITY, f"server {server_id} is here already; a server joins once"
             )
@@ -112,7 +112,7 @@ class Directory:
 
     def _server_for(self, device: WantedDevice) -> IoServer | None:
         wanted = device.placement
-        if wanted in ("", self._identity.name):
+        if wanted in ("", self.identity.name):
             return None
         if wanted == AUTO:
             least = min(self.servers(), key=lambda server: server.devices, default=None)
@@ -120,7 +120,7 @@ class Directory:
         for server in self._servers.values():
             if server.name == wanted:
                 return server
-        names = [self._identity.name, *(server.name for server in self.servers())]
+        names = [self.identity.name, *(server.name for server in self.servers())]
         near = get_close_matches(wanted, names, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
         raise RemoteProtocolError(
@@ -136,7 +136,7 @@ class Directory:
         return server.address if self._route == "redirect" or can_reach(server, peer) else ""
 
     def _free_id(self) -> int:
-        server_id = self._identity.server_id + 1
+        server_id = self.identity.server_id + 1
         while server_id in self._servers:
             server_id += 1
         return server_id

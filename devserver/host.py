@@ -22,11 +22,12 @@ from devserver.client import Client, Found, Loop, What
 from devserver.directory import Directory
 from devserver.hotloop import HotLoop
 from devserver.identity import Identity
+from devserver.panel.door import PanelDoor
 from devserver.passage import Passage
 from devserver.plainloop import PlainLoop
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
-from devserver.protocol.messages import Busy
+from devserver.protocol.messages import Busy, Panel
 from devserver.residents import DEFAULT_KEEP_NS, Residents
 from devserver.session import Session
 from devserver.transport import stop_listening, tune
@@ -60,12 +61,14 @@ class DeviceHost:
         engine: str = "native",
         keep_ns: int = DEFAULT_KEEP_NS,
         route: str = "auto",
+        panel: PanelDoor | None = None,
     ) -> None:
-        """``route``: how clients come to the devices of I/O servers (:mod:`devserver.directory`).
-        ``keep_ns``: how long a VM's devices wait for it when its client has left them behind.
-        ``until_idle``: :meth:`run` returns when the last client is gone. ``engine`` is
-        ``native``, or ``python`` for the reference that the native one must equal; ``wait`` is
-        ``adaptive``, ``spin`` or ``block``."""
+        """``engine`` is ``native``, or ``python`` for the reference that the native one must
+        equal; ``wait`` is ``adaptive``, ``spin`` or ``block``. ``until_idle``: :meth:`run` returns
+        when the last client is gone. ``keep_ns``: how long a VM's devices wait for it when its
+        client has left them behind. ``route``: how clients come to the devices of I/O servers
+        (:mod:`devserver.directory`). ``panel``: where those go who want the control panel; None:
+        there is none."""
         self._identity = identity
         self._max_clients = max_clients
         self._until_idle = until_idle
@@ -74,6 +77,7 @@ class DeviceHost:
         self._order = itertools.count()
         self.directory = Directory(identity, route)
         self._passage = Passage(wait)
+        self._panel = panel
         self._listeners: dict[int, socket.socket] = {}
         self._resting: list[int] = []
         self._rested_ns = _NEVER_NS
@@ -122,9 +126,14 @@ class DeviceHost:
                 self._accept(self._listeners[found.fd])
             elif found.fd == woken:
                 os.read(woken, 4096)
+            else:
+                self._ask_panel(found.fd)
         elif found.client is not None and found.what is What.GONE:
-            if found.client.session.reception.passage is not None:
+            reception = found.client.session.reception
+            if reception.passage is not None:
                 self._hand_on(found.client)
+            elif reception.panel is not None:
+                self._hand_over(found.client, reception.panel)
             else:
                 self._drop(found.client, found.why)
         elif found.client is not None:
@@ -184,6 +193,32 @@ class DeviceHost:
         self._clients.pop(client.fd)
         self._loop.remove(client)
         self._passage.hand_on(client.sock, client.session.peer, *passage)
+
+    def _hand_over(self, client: Client, wanted: Panel) -> None:
+        """A client wants the control panel, and is none of this host's any more."""
+        if self._panel is None:
+            client.session.refuse(ErrorCode.STATE, "there is no control panel here")
+            self._send(client, client.session.outbox.take())
+            self._drop(client, "there is no control panel here")
+            return
+        self._clients.pop(client.fd)
+        self._loop.remove(client)
+        try:
+            running = self._panel.fileno() is not None
+            self._panel.start()
+            fd = self._panel.fileno()
+            if not running and fd is not None:
+                self._loop.watch(fd, True)
+            self._panel.hand_over(client.sock, client.session.peer, wanted)
+        except OSError as error:
+            log.error("the control panel can't be had: %s", error.strerror)
+            client.sock.close()
+
+    def _ask_panel(self, fd: int) -> None:
+        if self._panel is not None and fd == self._panel.fileno():
+            self._loop.watch(fd, False)
+            if self._panel.answer(self.directory):
+                self._loop.watch(fd, True)
 
     def _drop(self, client: Client, why: str) -> None:
         """Closes a connection and forgets its session."""
@@ -285,3 +320,5 @@ class DeviceHost:
         for listener in self._listeners.values():
             stop_listening(listener)
         self._passage.close()
+        if self._panel is not None:
+            self._panel.close()

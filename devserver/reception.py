@@ -17,6 +17,7 @@ from devserver.protocol.messages import (
     Elsewhere,
     Hello,
     Join,
+    Panel,
     Welcome,
 )
 from devserver.tenancy import Tenancy
@@ -41,6 +42,8 @@ class Reception:
         self.takes_leases = False
         #: The server that the client wants, if it is another one, and what it is to be told first.
         self.passage: tuple[IoServer, bytes] | None = None
+        #: Who wants the control panel, if that is what the client wants.
+        self.panel: Panel | None = None
         self._identity = identity
         self._allot_id = allot_id
         self._directory = directory

@@ -33,6 +33,7 @@ from devserver.protocol.messages import (
     Join,
     Message,
     MessageType,
+    Panel,
     Ping,
     Request,
     Save,
@@ -160,6 +161,9 @@ class Session:
                 self.finished = self.reception.passage is not None
             case Join():
                 self.reception.join(message)
+            case Panel():
+                self.reception.panel = message
+                self.finished = True
             case Attach():
                 self.reception.attach(message, self.tenancy)
                 self.clock.begin(self.backplane.now_ns)

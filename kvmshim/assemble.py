@@ -99,6 +99,8 @@ def machine_for(
     models: Sequence[str] = (),
     wait: WaitPolicy | None = None,
     process: ServerProcess | None = None,
+    name: str = "",
+    vm_id: int = 0,
 ) -> Machine:
     """A machine for a spec that names its image. Raises :class:`InputError`."""
     image = spec.image
@@ -114,7 +116,16 @@ def machine_for(
         append=image.append,
         bios=image.bios,
     )
-    return Machine(spec, plan, server=server, models=models, wait=wait, process=process)
+    return Machine(
+        spec,
+        plan,
+        server=server,
+        models=models,
+        wait=wait,
+        process=process,
+        name=name,
+        vm_id=vm_id,
+    )
 
 
 def _check_names(spec: MachineSpec) -> None:

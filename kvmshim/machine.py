@@ -53,10 +53,12 @@ class Machine:
         process: ServerProcess | None = None,
         name: str = "",
         state: MachineState | None = None,
+        vm_id: int = 0,
     ) -> None:
         """``server`` is the address of the server that devices are placed on by default; None
         starts one of this VM's own, to which ``models`` (Python files) are made known.
         ``process`` is such a one that was started before, to save time; it is taken over.
+        ``vm_id``: an identifier that the VM has already, else a server gives it one.
         ``state``: what the machine begins with, instead of what ``plan`` says; see
         :meth:`restored`."""
         self.spec = spec
@@ -66,6 +68,7 @@ class Machine:
         self._wait = wait or WaitPolicy()
         self._name = name or plan.name
         self._state = state
+        self._vm_id = vm_id
         self._epoch_ns = time.time_ns() if state is None else state.header.epoch_ns
         self._system: System | None = None
         self._physical: PhysicalMemory | None = None
@@ -89,6 +92,7 @@ class Machine:
         models: Sequence[str] = (),
         wait: WaitPolicy | None = None,
         process: ServerProcess | None = None,
+        vm_id: int = 0,
     ) -> Self:
         """The machine that was in this state, to be entered and run as any other.
 
@@ -105,6 +109,7 @@ class Machine:
             process=process,
             name=machine.name,
             state=state,
+            vm_id=vm_id,
         )
 
     # -- set-up and tear-down -----------------------------------------------------------------
@@ -194,6 +199,7 @@ class Machine:
             memory_bytes=self.spec.memory_bytes,
             epoch_ns=self._epoch_ns,
             leased=not self.spec.strict,
+            vm_id=self._vm_id,
         )
         return attach_everywhere(sock, address, wanted, identity)
 

@@ -1,0 +1,297 @@
+"""What the panel does for those who come: agents report, operators order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from devserver.panel.fleet import Fleet, Vm, VmState
+from devserver.rpc import Handler, Peer, RpcError
+
+log = logging.getLogger("devserver.panel")
+
+#: Asks the device host for the servers that it knows.
+AskServers = Callable[[], Awaitable[list[dict[str, Any]]]]
+
+
+class Visitor(Protocol):
+    """Somebody connected to the panel."""
+
+    peer: Peer | None
+
+    def handlers(self) -> dict[str, Handler]:
+        """What it may ask for."""
+
+    async def gone(self) -> None:
+        """Its connection has ended."""
+
+
+class Desk:
+    """The fleet, and who is connected."""
+
+    def __init__(self, ask_servers: AskServers) -> None:
+        self.fleet = Fleet()
+        self.ask_servers = ask_servers
+        self.agents: dict[str, Agent] = {}
+        #: Who looks at a VM's console, by VM.
+        self.viewers: dict[int, list[Operator]] = {}
+        #: Who may type on it.
+        self.writers: dict[int, Operator] = {}
+        self.suspended: dict[int, Any] = {}
+
+    def visitor(self, role: str, name: str) -> Visitor:
+        """Somebody new; raises :class:`RpcError` for a role that is none."""
+        if role == "agent":
+            return Agent(self, name)
+        if role == "operator":
+            return Operator(self)
+        raise RpcError(f"there is no role '{role}'")
+
+    def agent_of(self, vm: Vm) -> Peer:
+        """The agent that has a VM. Raises :class:`RpcError`."""
+        agent = self.agents.get(vm.client)
+        if agent is None or agent.peer is None:
+            raise RpcError(f"client '{vm.client}', which has VM '{vm.name}', is not connected")
+        return agent.peer
+
+    async def close_console(self, vm_id: int, why: str) -> None:
+        """Tells everybody who looks at a console that it has ended."""
+        for viewer in self.viewers.pop(vm_id, []):
+            if viewer.peer is not None:
+                await viewer.peer.note("console_closed", vm_id=vm_id, why=why)
+        self.writers.pop(vm_id, None)
+
+
+class Agent:
+    """A client platform."""
+
+    def __init__(self, desk: Desk, name: str) -> None:
+        self.peer: Peer | None = None
+        self._desk = desk
+        self._name = name
+        self._registered = False
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "register": self._register,
+            "changed": self._changed,
+            "output": self._output,
+        }
+
+    async def gone(self) -> None:
+        if not self._registered:
+            return
+        del self._desk.agents[self._name]
+        self._desk.fleet.client_went(self._name)
+        for vm in self._desk.fleet.vms.values():
+            if vm.client == self._name and vm.state is VmState.LOST:
+                await self._desk.close_console(vm.vm_id, vm.why)
+
+    async def _register(
+        self, hostname: str, hypervisors: list[str], vms: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        client = self._desk.fleet.client_came(self._name, hostname, hypervisors, vms)
+        self._desk.agents[self._name] = self
+        self._registered = True
+        return {"client_id": client.client_id}
+
+    async def _changed(
+        self, vm_id: int, state: str, why: str, devices: list[dict[str, Any]], memory_bytes: int
+    ) -> None:
+        """A VM of this client is in another state."""
+        vm = self._desk.fleet.vms.get(vm_id)
+        if vm is None or vm.client != self._name:
+            raise RpcError(f"VM {vm_id} is none of client '{self._name}'")
+        if devices:
+            vm.devices = devices
+        vm.memory_bytes = memory_bytes or vm.memory_bytes
+        if vm.state != state:
+            self._desk.fleet.step(vm, VmState(state), why)
+        if state in (VmState.STOPPED, VmState.FAILED):
+            await self._desk.close_console(vm_id, why or state)
+
+    async def _output(self, vm_id: int, data: bytes) -> None:
+        for viewer in list(self._desk.viewers.get(vm_id, [])):
+            if viewer.peer is not None:
+                await viewer.peer.note("output", vm_id=vm_id, data=data)
+
+
+class Operator:
+    """Somebody who manages VMs."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.peer: Peer | None = None
+        self._desk = desk
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "servers": self._desk.ask_servers,
+            "clients": self._clients,
+            "vms": self._vms,
+            "show": self._show,
+            "launch": self._launch,
+            "shutdown": self._shutdown,
+            "pause": self._pause,
+            "unpause": self._unpause,
+            "suspend": self._suspend,
+            "resume": self._resume,
+            "console": self._console,
+            "input": self._input,
+        }
+
+    async def gone(self) -> None:
+        for vm_id, viewers in list(self._desk.viewers.items()):
+            if self in viewers:
+                viewers.remove(self)
+            if not viewers:
+                await self._close_console_of(vm_id)
+            if self._desk.writers.get(vm_id) is self:
+                del self._desk.writers[vm_id]
+
+    async def _close_console_of(self, vm_id: int) -> None:
+        self._desk.viewers.pop(vm_id, None)
+        vm = self._desk.fleet.vms.get(vm_id)
+        if vm is not None and vm.client in self._desk.agents:
+            await self._desk.agent_of(vm).note("unwatch", vm_id=vm_id)
+
+    # -- looking ------------------------------------------------------------------------------
+
+    async def _clients(self) -> list[dict[str, Any]]:
+        fleet = self._desk.fleet
+        return [
+            {
+                "client_id": client.client_id,
+                "name": client.name,
+                "hostname": client.hostname,
+                "online": client.online,
+                "hypervisors": client.hypervisors,
+                "vms": [vm.name for vm in fleet.vms.values() if vm.client == client.name],
+            }
+            for client in fleet.clients.values()
+        ]
+
+    async def _vms(self) -> list[dict[str, Any]]:
+        return [vm.shown() for vm in self._desk.fleet.vms.values()]
+
+    async def _show(self, vm: str) -> dict[str, Any]:
+        return self._desk.fleet.find(vm).shown()
+
+    # -- a VM's life --------------------------------------------------------------------------
+
+    async def _launch(
+        self, name: str, machine: str, image: int, image_name: str, client: str | None
+    ) -> dict[str, Any]:
+        """Runs a VM: a machine file's text and the image that it boots, which came as a parcel."""
+        fleet = self._desk.fleet
+        assert self.peer is not None
+        with self.peer.parcels.open(image) as file:
+            chosen = fleet.choose_client(client)
+            vm = fleet.new_vm(name, chosen.name)
+            try:
+                agent = self._desk.agent_of(vm)
+                parcel = await agent.send_parcel(Path(file.name))
+                await agent.call(
+                    "launch",
+                    vm_id=vm.vm_id,
+                    name=name,
+                    machine=machine,
+                    image=parcel,
+                    image_name=image_name,
+                )
+            except RpcError as error:
+                if vm.state is VmState.LAUNCHING:
+                    fleet.step(vm, VmState.FAILED, str(error))
+                raise RpcError(f"VM '{name}' can't be launched: {error}") from None
+        return vm.shown()
+
+    async def _shutdown(self, vm: str, kill: bool) -> dict[str, Any]:
+        found = self._desk.fleet.find(vm)
+        if found.state is VmState.SUSPENDED:
+            self._desk.fleet.step(found, VmState.RESUMING)
+            self._desk.fleet.step(found, VmState.STOPPED, "its suspended state was dropped")
+            self._drop_suspended(found)
+        else:
+            await self._desk.agent_of(found).call("stop", vm_id=found.vm_id, kill=kill)
+        return found.shown()
+
+    async def _pause(self, vm: str) -> dict[str, Any]:
+        found = self._desk.fleet.find(vm)
+        await self._desk.agent_of(found).call("pause", vm_id=found.vm_id)
+        return found.shown()
+
+    async def _unpause(self, vm: str) -> dict[str, Any]:
+        found = self._desk.fleet.find(vm)
+        await self._desk.agent_of(found).call("unpause", vm_id=found.vm_id)
+        return found.shown()
+
+    async def _suspend(self, vm: str) -> dict[str, Any]:
+        """Takes a VM's whole state from its client, which then has it no longer."""
+        found = self._desk.fleet.find(vm)
+        agent = self._desk.agents.get(found.client)
+        peer = self._desk.agent_of(found)
+        self._desk.fleet.step(found, VmState.SUSPENDING)
+        try:
+            answer = await peer.call("suspend", vm_id=found.vm_id)
+            assert agent is not None
+            self._desk.suspended[found.vm_id] = peer.parcels.open(answer["parcel"])
+            await peer.call("suspended", vm_id=found.vm_id)
+        except RpcError as error:
+            self._drop_suspended(found)
+            if found.state is VmState.SUSPENDING:
+                self._desk.fleet.step(found, VmState.RUNNING, f"suspending failed: {error}")
+            raise RpcError(f"VM '{found.name}' can't be suspended: {error}") from None
+        self._desk.fleet.step(found, VmState.SUSPENDED)
+        await self._desk.close_console(found.vm_id, "suspended")
+        return found.shown()
+
+    async def _resume(self, vm: str, client: str | None) -> dict[str, Any]:
+        """Has a suspended VM go on, on this client or another."""
+        fleet = self._desk.fleet
+        found = fleet.find(vm)
+        if found.state is VmState.PAUSED:
+            return await self._unpause(vm)
+        fleet.step(found, VmState.RESUMING)
+        before = found.client
+        try:
+            found.client = fleet.choose_client(client).name
+            agent = self._desk.agent_of(found)
+            parcel = await agent.send_parcel(Path(self._desk.suspended[found.vm_id].name))
+            await agent.call("restore", vm_id=found.vm_id, name=found.name, parcel=parcel)
+        except RpcError as error:
+            if found.state is VmState.RESUMING:
+                fleet.step(found, VmState.SUSPENDED, f"resuming failed: {error}")
+                found.client = before
+            raise RpcError(f"VM '{found.name}' can't be resumed: {error}") from None
+        self._drop_suspended(found)
+        return found.shown()
+
+    def _drop_suspended(self, vm: Vm) -> None:
+        held = self._desk.suspended.pop(vm.vm_id, None)
+        if held is not None:
+            held.close()
+
+    # -- consoles -----------------------------------------------------------------------------
+
+    async def _console(self, vm: str, write: bool) -> dict[str, Any]:
+        """Shows a VM's console from now on, beginning with what was printed last."""
+        found = self._desk.fleet.find(vm)
+        writer = self._desk.writers.get(found.vm_id)
+        if write and writer is not None and writer is not self:
+            raise RpcError(f"somebody else types on the console of VM '{found.name}'; look with -r")
+        agent = self._desk.agent_of(found)
+        if write:
+            self._desk.writers[found.vm_id] = self
+        self._desk.viewers.setdefault(found.vm_id, []).append(self)
+        try:
+            backlog = await agent.call("watch", vm_id=found.vm_id)
+        except RpcError:
+            await self.gone()
+            raise
+        return {"vm_id": found.vm_id, "backlog": backlog}
+
+    async def _input(self, vm_id: int, data: bytes) -> None:
+        if self._desk.writers.get(vm_id) is not self:
+            raise RpcError("this console is looked at only")
+        await self._desk.agent_of(self._desk.fleet.vms[vm_id]).call("type", vm_id=vm_id, data=data)

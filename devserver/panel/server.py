@@ -1,0 +1,93 @@
+"""The panel's process: takes connections from the device host, and serves agents and operators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+from typing import Any
+
+import msgpack
+
+from devserver.panel.desk import Desk
+from devserver.rpc import Peer, RpcError
+
+log = logging.getLogger("devserver.panel")
+
+_MESSAGE_BYTES = 64 * 1024
+
+
+class PanelServer:
+    """Serves until the device host is gone."""
+
+    def __init__(self, host: socket.socket) -> None:
+        """``host`` is the panel's end of the connection to its device host."""
+        self._host = host
+        self._desk = Desk(self._ask_servers)
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Takes connections until the device host closes its end."""
+        self._host.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._host, self._read)
+        try:
+            await self._ended.wait()
+        finally:
+            loop.remove_reader(self._host)
+            for task in self._tasks:
+                task.cancel()
+
+    def _read(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._host, _MESSAGE_BYTES, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._ended.set()
+            return
+        message = msgpack.unpackb(data)
+        if descriptors:
+            sock = socket.socket(fileno=descriptors[0])
+            task = asyncio.get_running_loop().create_task(self._serve(sock, message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif (asked := self._asked.pop(message["answer"], None)) is not None:
+            asked.set_result(message["servers"])
+
+    async def _ask_servers(self) -> list[dict[str, Any]]:
+        """The servers that the device host knows."""
+        number = next(self._numbers)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        self._host.send(msgpack.packb({"ask": number}))
+        servers: list[dict[str, Any]] = await future
+        return servers
+
+    async def _serve(self, sock: socket.socket, about: dict[str, Any]) -> None:
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        role, peer_name = about["role"], about["peer"]
+        try:
+            visitor = self._desk.visitor(role, about["name"])
+        except RpcError as error:
+            log.warning("%s: %s", peer_name, error)
+            writer.close()
+            return
+        peer = Peer(reader, writer, visitor.handlers())
+        visitor.peer = peer
+        await peer.note("welcome")
+        log.info("%s: %s '%s' is here", peer_name, role, about["name"])
+        try:
+            await peer.serve()
+        finally:
+            with contextlib.suppress(RpcError):
+                await visitor.gone()
+            log.info("%s: %s '%s' is gone", peer_name, role, about["name"])

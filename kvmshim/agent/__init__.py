@@ -1,0 +1,1 @@
+"""The agent: runs VMs on this client platform, as a server's control panel says."""

@@ -1,0 +1,243 @@
+"""The agent's conversation with the panel: it reports its VMs and does what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from devserver.rpc import Handler, Peer, RpcError, connect_panel
+from kvmshim.agent.running import Listeners, RunningVm, State
+from kvmshim.assemble import machine_for
+from kvmshim.errors import KvmshimError, ServerError
+from kvmshim.link import WaitPolicy
+from kvmshim.machine import Machine
+from kvmshim.machinefile import ImageSpec, load_machine
+from kvmshim.vmstate.file import read_state
+
+log = logging.getLogger("kvmshim.agent")
+
+_RETRY_S = 1.0
+_ENDED = (State.STOPPED, State.FAILED)
+
+
+class Agent:
+    """Runs VMs until it is told to end."""
+
+    def __init__(self, server: str, name: str, wait: WaitPolicy) -> None:
+        self._server = server
+        self._name = name
+        self._wait = wait
+        self._vms: dict[int, RunningVm] = {}
+        self._folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
+        self._peer: Peer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._notes: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Serves the panel, and comes back to it when the connection is lost."""
+        self._loop = asyncio.get_running_loop()
+        first = True
+        while True:
+            try:
+                await self._visit()
+            except OSError as error:
+                if first:
+                    raise ServerError(
+                        f"can't reach the server at {self._server}: {error.strerror or error}; "
+                        f"is 'devserver serve --listen {self._server}' running there?"
+                    ) from None
+            except RpcError as error:
+                if first:
+                    raise ServerError(f"the panel at {self._server} refuses: {error}") from None
+            else:
+                log.warning("lost the panel at %s; coming back", self._server)
+            first = False
+            await asyncio.sleep(_RETRY_S)
+
+    def close(self) -> None:
+        """Ends every VM."""
+        for vm in list(self._vms.values()):
+            vm.stop()
+        for folder in self._folders.values():
+            folder.cleanup()
+        self._folders.clear()
+
+    async def _visit(self) -> None:
+        reader, writer = await connect_panel(self._server, "agent", self._name)
+        peer = Peer(reader, writer, self._handlers())
+        serving = asyncio.get_running_loop().create_task(peer.serve())
+        try:
+            alive = [vm for vm in self._vms.values() if vm.state not in _ENDED]
+            await peer.call(
+                "register",
+                hostname=socket.gethostname(),
+                hypervisors=["kvm"],
+                vms=[_report(vm) for vm in alive],
+            )
+            print(f"kvmshim: agent '{self._name}' serves {self._server}", flush=True)
+            self._peer = peer
+            telling = asyncio.get_running_loop().create_task(self._tell(peer))
+            await serving
+            telling.cancel()
+        finally:
+            self._peer = None
+            serving.cancel()
+            peer.close()
+
+    async def _tell(self, peer: Peer) -> None:
+        """Passes on what VMs' threads have to say, in order."""
+        while True:
+            op, arguments = await self._notes.get()
+            with contextlib.suppress(RpcError, OSError):
+                await peer.note(op, **arguments)
+
+    # -- what VMs say, in their threads -------------------------------------------------------
+
+    def _on_change(self, vm: RunningVm, why: str) -> None:
+        self._say("changed", {**_report(vm), "why": why})
+
+    def _on_output(self, vm: RunningVm, data: bytes) -> None:
+        self._say("output", {"vm_id": vm.vm_id, "data": data})
+
+    def _say(self, op: str, arguments: dict[str, Any]) -> None:
+        arguments.pop("name", None)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._notes.put_nowait, (op, arguments))
+
+    # -- what the panel asks for --------------------------------------------------------------
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "launch": self._launch,
+            "restore": self._restore,
+            "stop": self._stop,
+            "pause": self._pause,
+            "unpause": self._unpause,
+            "suspend": self._suspend,
+            "suspended": self._suspended,
+            "watch": self._watch,
+            "unwatch": self._unwatch,
+            "type": self._type,
+        }
+
+    async def _launch(
+        self, vm_id: int, name: str, machine: str, image: int, image_name: str
+    ) -> None:
+        assert self._peer is not None
+        folder = self._folders[vm_id] = tempfile.TemporaryDirectory(prefix="kvmshim-vm-")
+        path, text = Path(folder.name) / "image", Path(folder.name) / "machine.toml"
+        with self._peer.parcels.open(image) as file:
+            await asyncio.to_thread(path.hardlink_to, file.name)
+        text.write_text(machine)
+
+        def make() -> Machine:
+            spec = load_machine(str(text))
+            booted = spec.image or ImageSpec(path=path)
+            spec = replace(spec, image=replace(booted, path=path))
+            return machine_for(spec, server=self._server, wait=self._wait, name=name, vm_id=vm_id)
+
+        await self._start(vm_id, name, make)
+
+    async def _restore(self, vm_id: int, name: str, parcel: int) -> None:
+        assert self._peer is not None
+        with self._peer.parcels.open(parcel) as file:
+
+            def make() -> Machine:
+                state = read_state(Path(file.name))
+                return Machine.restored(state, server=self._server, wait=self._wait, vm_id=vm_id)
+
+            await self._start(vm_id, name, make)
+
+    async def _start(self, vm_id: int, name: str, make: Any) -> None:
+        known = self._vms.get(vm_id)
+        if known is not None and known.state not in _ENDED:
+            raise RpcError(f"VM {vm_id} runs here already")
+        vm = RunningVm(vm_id, name, make, Listeners(self._on_change, self._on_output))
+        self._vms[vm_id] = vm
+        vm.start()
+        await asyncio.to_thread(vm.await_launch)
+        if vm.state is State.FAILED:
+            self._forget(vm_id)
+            raise RpcError(vm.why)
+
+    async def _stop(self, vm_id: int, kill: bool) -> None:
+        vm = self._find(vm_id)
+        await asyncio.to_thread(vm.stop)
+        self._forget(vm_id)
+
+    async def _pause(self, vm_id: int) -> None:
+        await self._order(self._find(vm_id).pause)
+
+    async def _unpause(self, vm_id: int) -> None:
+        await self._order(self._find(vm_id).unpause)
+
+    async def _suspend(self, vm_id: int) -> dict[str, Any]:
+        """Sends the panel the VM's state; the VM stays, paused, until ``suspended``."""
+        assert self._peer is not None
+        vm = self._find(vm_id)
+        was_paused = vm.state is State.PAUSED
+        if not was_paused:
+            await self._order(vm.pause)
+        try:
+            with tempfile.TemporaryDirectory(prefix="kvmshim-state-") as folder:
+                path = Path(folder) / "state"
+                await self._order(lambda: vm.save(path))
+                return {"parcel": await self._peer.send_parcel(path)}
+        except BaseException:
+            if not was_paused:
+                with contextlib.suppress(RpcError):
+                    await self._order(vm.unpause)
+            raise
+
+    async def _suspended(self, vm_id: int) -> None:
+        """The panel has the state: the VM is here no longer."""
+        vm = self._find(vm_id)
+        vm.silence()
+        await asyncio.to_thread(vm.stop)
+        self._forget(vm_id)
+
+    async def _watch(self, vm_id: int) -> bytes:
+        vm = self._find(vm_id)
+        vm.watched = True
+        return bytes(vm.backlog)
+
+    async def _unwatch(self, vm_id: int) -> None:
+        if vm_id in self._vms:
+            self._vms[vm_id].watched = False
+
+    async def _type(self, vm_id: int, data: bytes) -> None:
+        await self._order(lambda: self._find(vm_id).type(data))
+
+    async def _order(self, work: Any) -> None:
+        try:
+            await asyncio.to_thread(work)
+        except KvmshimError as error:
+            raise RpcError(str(error)) from None
+
+    def _find(self, vm_id: int) -> RunningVm:
+        if vm_id not in self._vms:
+            raise RpcError(f"VM {vm_id} is not on client '{self._name}'")
+        return self._vms[vm_id]
+
+    def _forget(self, vm_id: int) -> None:
+        self._vms.pop(vm_id, None)
+        folder = self._folders.pop(vm_id, None)
+        if folder is not None:
+            folder.cleanup()
+
+
+def _report(vm: RunningVm) -> dict[str, Any]:
+    return {
+        "vm_id": vm.vm_id,
+        "name": vm.name,
+        "state": str(vm.state),
+        "devices": vm.devices,
+        "memory_bytes": vm.memory_bytes,
+    }

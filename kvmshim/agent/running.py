@@ -1,0 +1,196 @@
+"""One VM that the agent runs, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from kvmshim.errors import InputError, KvmshimError
+from kvmshim.machine import Machine
+from kvmshim.outcome import Outcome, RunResult
+from kvmshim.vmstate.file import write_state
+
+#: What a console has printed last, for who looks at it later.
+BACKLOG_BYTES = 64 * 1024
+_PATIENCE_S = 30.0
+
+
+class State(StrEnum):
+    """Where a VM stands; the panel's words."""
+
+    LAUNCHING = "launching"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+#: A VM is in another state: the VM, and why if that needs saying.
+OnChange = Callable[["RunningVm", str], None]
+#: A VM's console has printed.
+OnOutput = Callable[["RunningVm", bytes], None]
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Called in the VM's thread."""
+
+    changed: OnChange
+    output: OnOutput
+
+
+class RunningVm:
+    """A VM from its launch to its end."""
+
+    def __init__(
+        self, vm_id: int, name: str, make: Callable[[], Machine], listeners: Listeners
+    ) -> None:
+        """``make`` gives the machine, not yet entered; it is called in the VM's thread."""
+        self.vm_id = vm_id
+        self.name = name
+        self.state = State.LAUNCHING
+        #: How it came to that state, if that needs saying.
+        self.why = ""
+        self.watched = False
+        self.backlog = bytearray()
+        self.devices: list[dict[str, Any]] = []
+        self.memory_bytes = 0
+        self._make = make
+        self._listeners = listeners
+        self._machine: Machine | None = None
+        self._console: str | None = None
+        self._changed = threading.Condition()
+        self._wanted = State.RUNNING
+        self._silent = False
+        self._thread = threading.Thread(target=self._run, name=f"VM {name}", daemon=True)
+
+    def start(self) -> None:
+        """Launches it."""
+        self._thread.start()
+
+    # -- orders, from any other thread --------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ends it, and waits until it has."""
+        with self._changed:
+            self._wanted = State.STOPPED
+            self._changed.notify_all()
+            if self._machine is not None and self.state is State.RUNNING:
+                self._machine.stop()
+        self._thread.join(_PATIENCE_S)
+
+    def pause(self) -> None:
+        """Has it stand still. Raises :class:`InputError` if it does not run."""
+        with self._changed:
+            if self.state is not State.RUNNING or self._machine is None:
+                raise InputError(f"VM '{self.name}' is {self.state}; it can't be paused")
+            self._wanted = State.PAUSED
+            self._machine.pause()
+            self._await(State.PAUSED)
+
+    def unpause(self) -> None:
+        """Has it go on."""
+        with self._changed:
+            if self.state is not State.PAUSED:
+                raise InputError(f"VM '{self.name}' is {self.state}; it can't go on")
+            self._wanted = State.RUNNING
+            self._changed.notify_all()
+            self._await(State.RUNNING)
+
+    def save(self, path: Path) -> None:
+        """Writes its whole state to a file; it is to be paused. Raises :class:`KvmshimError`."""
+        with self._changed:
+            if self.state is not State.PAUSED or self._machine is None:
+                raise InputError(f"VM '{self.name}' is {self.state}; it can't be saved")
+            write_state(path, self._machine.save())
+
+    def type(self, data: bytes) -> None:
+        """Gives its console input."""
+        with self._changed:
+            if self._machine is None or self._console is None or self.state is not State.RUNNING:
+                raise InputError(f"VM '{self.name}' is {self.state}; nobody reads its console")
+            self._machine.feed(self._console, data)
+
+    def await_launch(self) -> None:
+        """Waits until it runs or has failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.state is not State.LAUNCHING, _PATIENCE_S)
+
+    def silence(self) -> None:
+        """It is somebody else's by now: nothing more is told of it."""
+        self._silent = True
+
+    def _await(self, state: State) -> None:
+        ended = (State.STOPPED, State.FAILED)
+        reached = self._changed.wait_for(lambda: self.state in (state, *ended), _PATIENCE_S)
+        if not reached or self.state is not state:
+            raise InputError(f"VM '{self.name}' is {self.state} instead of {state}")
+
+    # -- the VM's thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with self._make() as machine:
+                self._machine = machine
+                self._console = machine.console()
+                self.memory_bytes = machine.spec.memory_bytes
+                self.devices = _described(machine)
+                why = self._run_until_stopped(machine)
+                state = State.STOPPED
+        except KvmshimError as error:
+            state, why = State.FAILED, str(error)
+        except Exception as error:
+            state, why = State.FAILED, f"{type(error).__name__}: {error}"
+        with self._changed:
+            self._machine = None
+        self._become(state, why)
+
+    def _run_until_stopped(self, machine: Machine) -> str:
+        while True:
+            self._become(State.RUNNING)
+            result = machine.run(output=self._output)
+            if result.outcome is not Outcome.PAUSED:
+                return _why(result)
+            self._become(State.PAUSED)
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted is not State.PAUSED)
+                if self._wanted is State.STOPPED:
+                    return "shut down"
+
+    def _become(self, state: State, why: str = "") -> None:
+        with self._changed:
+            self.state, self.why = state, why
+            self._changed.notify_all()
+        if not self._silent:
+            self._listeners.changed(self, why)
+
+    def _output(self, device: str, channel: str, data: bytes) -> None:
+        if device == self._console and channel == "tx":
+            self.backlog += data
+            del self.backlog[:-BACKLOG_BYTES]
+            if self.watched:
+                self._listeners.output(self, data)
+
+
+def _described(machine: Machine) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": device.name,
+            "kind": device.kind,
+            "version": device.version,
+            "place": getattr(owner, "server", "local"),
+        }
+        for owner, device in machine.devices()
+    ]
+
+
+def _why(result: RunResult) -> str:
+    if result.outcome is Outcome.EXITED:
+        return f"the guest ended with status {result.status}"
+    if result.outcome is Outcome.STOPPED:
+        return "shut down"
+    return result.message or result.outcome.name.lower()

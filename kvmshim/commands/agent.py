@@ -1,0 +1,40 @@
+"""``kvmshim agent``: runs VMs for a server's control panel."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+
+from kvmshim.errors import InputError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the subcommand."""
+    parser = commands.add_parser("agent", help="run VMs for a server's control panel")
+    parser.add_argument("--server", required=True, metavar="ADDRESS", help="the owner's address")
+    parser.add_argument("--name", default=socket.gethostname(), help="what this client is called")
+    parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serves the panel until it is interrupted."""
+    import asyncio
+
+    from devserver.protocol.address import AddressError, parse_address
+    from kvmshim.agent.agent import Agent
+    from kvmshim.link import WaitPolicy
+    from kvmshim.system import System
+
+    try:
+        parse_address(options.server)
+    except AddressError as error:
+        raise InputError(f"--server: {error}") from None
+    with System() as system:  # better now than at the first launch
+        system.require()
+    agent = Agent(options.server, options.name, WaitPolicy(options.wait))
+    try:
+        asyncio.run(agent.run())
+    finally:
+        agent.close()
+    return 0

@@ -37,6 +37,7 @@ SHARED = {
     "devserver.moving",
     "devserver.plain",
     "devserver.protocol",
+    "devserver.rpc",
 }
 #: Small helpers that know nothing of a server.
 HELPERS = ("devserver.plain", "devserver.wording")

@@ -33,12 +33,13 @@ COMMANDS = {
     "kvmshim bench": kvmshim_cli.main,
     "kvmshim lab": kvmshim_cli.main,
     "kvmshim doctor": kvmshim_cli.main,
+    "kvmshim agent": kvmshim_cli.main,
     "devserver serve": devserver_cli.main,
     "devserver host": devserver_cli.main,
     "devserver models": devserver_cli.main,
 }
 #: The manuals of commands that are not in running.md.
-MANUALS = {"kvmshim lab": "lab.md"}
+MANUALS = {"kvmshim lab": "lab.md", "kvmshim agent": "panel.md", "devserver vm": "panel.md"}
 SIGPIPE_STATUS = 141  # 128 + SIGPIPE, as a shell has it
 IMPURE = {"asyncio", "select", "selectors", "socket", "threading", "time"}
 

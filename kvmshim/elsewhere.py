@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from devserver.protocol.messages import Elsewhere, WantedDevice
+from devserver.protocol.messages import WantedDevice
 from kvmshim.errors import ServerError
 from kvmshim.handshake import Attachment, attach, connect
 
@@ -34,7 +35,8 @@ def attach_everywhere(
     try:
         for other in first.attached.elsewhere:
             theirs = [device for device in wanted if device.name in other.devices]
-            found.append(_attach_at(other, owner, theirs, vm, first))
+            same = replace(vm, vm_id=first.attached.vm_id)
+            found.append(attach_at(other, owner, theirs, same, first.welcome.client_id))
     except BaseException:
         for attachment in found:
             attachment.sock.close()
@@ -42,18 +44,29 @@ def attach_everywhere(
     return found
 
 
-def _attach_at(
-    other: Elsewhere, owner: str, wanted: Sequence[WantedDevice], vm: VmIdentity, first: Attachment
+class Whereabouts(Protocol):
+    """Another server; ``address`` is empty if it is to be reached through the owner."""
+
+    @property
+    def server_id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+
+
+def attach_at(
+    other: Whereabouts, owner: str, wanted: Sequence[WantedDevice], vm: VmIdentity, client_id: int
 ) -> Attachment:
-    """At the server's own address if it has told one and can be reached there, else through the
-    owner."""
+    """Attaches devices at the server's own address if it has told one and can be reached there,
+    else through the owner. Raises as :func:`kvmshim.handshake.attach`."""
     if other.address:
         with contextlib.suppress(ServerError):
             there = connect(other.address)
-            return _attach(there, f"{other.address} ('{other.name}')", wanted, vm, first)
+            return _attach(there, f"{other.address} ('{other.name}')", wanted, vm, client_id)
     label = f"{owner} (for I/O server '{other.name}')"
     try:
-        return _attach(connect(owner), label, wanted, vm, first, other.server_id)
+        return _attach(connect(owner), label, wanted, vm, client_id, other.server_id)
     except ServerError as error:
         raise ServerError(f"I/O server '{other.name}' can't be used: {error}") from error
 
@@ -63,7 +76,7 @@ def _attach(
     server: str,
     wanted: Sequence[WantedDevice],
     vm: VmIdentity,
-    first: Attachment | None = None,
+    client_id: int = 0,
     server_id: int = 0,
 ) -> Attachment:
     return attach(
@@ -71,11 +84,11 @@ def _attach(
         server,
         wanted,
         vm_name=vm.name,
-        vm_id=first.attached.vm_id if first else vm.vm_id,
+        vm_id=vm.vm_id,
         hypervisor=vm.hypervisor,
         memory_bytes=vm.memory_bytes,
         epoch_ns=vm.epoch_ns,
         leased=vm.leased,
         server_id=server_id,
-        client_id=first.welcome.client_id if first else 0,
+        client_id=client_id,
     )

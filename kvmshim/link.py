@@ -93,6 +93,8 @@ class Link:
 
     def __init__(self, control: Any, attachment: Attachment, wait: WaitPolicy) -> None:
         self.server = attachment.server
+        self.server_id = attachment.welcome.server_id
+        self.client_id = attachment.welcome.client_id
         self.attached = attachment.attached
         self.leases = leases_of(attachment.attached.devices) if attachment.leased else ffi.NULL
         self._sock = attachment.sock
@@ -169,13 +171,15 @@ class Link:
 
     # -- devices on the move, while VM time stands --------------------------------------------
 
-    def save(self, device_id: int, time_ns: int, *, remove: bool = False) -> bytes:
+    def save_one(self, device_id: int, time_ns: int, *, remove: bool = False) -> bytes:
         """A device's state; ``remove``: the server has it no longer. Raises ServerError."""
         self._send(MessageType.SAVE, device_id=device_id, remove=int(remove), time_ns=time_ns)
         data = self._answer(State, f"device {device_id} can't be saved")
         if remove:
             left = [d for d in self.attached.devices if d.device_id != device_id]
             self.attached = replace(self.attached, devices=left)
+            with self._feeding:
+                self._feeders = {k: f for k, f in self._feeders.items() if k[0] != device_id}
         return data
 
     def add(self, wanted: WantedDevice, time_ns: int) -> AttachedDevice:

@@ -12,10 +12,10 @@ from typing import Any
 
 from devserver.backplane import Backplane, BoardError, DeviceFault
 from devserver.board import DeviceWiring
-from devserver.inventory import describe
+from devserver.inventory import describe, describe_slot
 from devserver.models.device import Signal, Space, StateError
 from devserver.moving import load_device, save_device
-from devserver.protocol.messages import AttachedDevice
+from devserver.protocol.messages import AttachedDevice, WantedDevice
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError, InputError
 from kvmshim.feeder import Feeder, load_inputs, save_inputs
@@ -151,6 +151,39 @@ class LocalDevices:
                 }
             except (DeviceFault, StateError) as error:
                 raise HostError(f"a local device can't be saved: {error}") from error
+
+    def save_one(self, device_id: int, time_ns: int, *, remove: bool = False) -> bytes:
+        """One device's state at a VM time; ``remove``: it is here no longer. Raises HostError."""
+        with self._lock:
+            try:
+                self._backplane.advance(time_ns)
+                state = save_device(self._backplane, device_id)
+            except (DeviceFault, StateError) as error:
+                raise HostError(f"a local device can't be saved: {error}") from error
+            if remove:
+                self._backplane.remove(device_id)
+                self._feeders = {k: f for k, f in self._feeders.items() if k[0] != device_id}
+            return state
+
+    def add(self, wanted: WantedDevice, time_ns: int) -> AttachedDevice:
+        """A further device, with the state that it is given. Raises :class:`InputError`."""
+        wiring = DeviceWiring(
+            name=wanted.name,
+            kind=wanted.kind,
+            bases=wanted.bases,
+            lines=wanted.lines,
+            options=wanted.options,
+            policies=wanted.policies,
+        )
+        with self._lock:
+            try:
+                self._backplane.advance(time_ns)
+                slot = self._backplane.add(wiring)
+                if wanted.state:
+                    load_device(self._backplane, slot.device_id, wanted.state)
+            except (BoardError, DeviceFault, StateError) as error:
+                raise InputError(str(error)) from error
+            return describe_slot(self._backplane, slot)
 
     def take(self) -> list[Emission]:
         """What the devices have said to the world since the last call."""

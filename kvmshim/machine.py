@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from devserver.board import DeviceWiring
-from devserver.plain import PlainError
-from devserver.protocol.messages import AttachedDevice, Hypervisor, WantedDevice
+from devserver.protocol.messages import AttachedDevice
 from kvmshim import placement
 from kvmshim.abi import ffi, lib
 from kvmshim.cores import Cores, choose
-from kvmshim.elsewhere import VmIdentity, attach_everywhere
-from kvmshim.errors import HostError, InputError
-from kvmshim.handshake import Attachment, connect
+from kvmshim.devices import Devices, Surroundings
+from kvmshim.errors import HostError
 from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
 from kvmshim.local import LocalDevices
 from kvmshim.machinefile import MachineSpec
 from kvmshim.outcome import RunResult
 from kvmshim.physical import PhysicalMemory
-from kvmshim.routes import Routes
+from kvmshim.relocation import Destination
 from kvmshim.run import OutputHandler, Parts, Progress, Run
 from kvmshim.server_process import ServerProcess
 from kvmshim.system import System
@@ -76,11 +73,9 @@ class Machine:
         self._vcpu: Any = None
         self._control: Any = ffi.NULL
         self._ring: RingPlace | None = None
-        self._routes: Routes | None = None
+        self._devices: Devices | None = None
         self._process = process
-        self._links: list[tuple[str, Link]] = []
         self.cores = Cores()
-        self._local: LocalDevices | None = None
         self._progress = Progress()
 
     @classmethod
@@ -150,9 +145,10 @@ class Machine:
         if self._state is not None:
             capture.load_memory(self._physical, self._state.memory)
             lib.control_clock_set(self._control, self._state.header.time_ns)
-        self._attach_devices(by_place)
-        if self._routes is not None:
-            self._ring = self._vm.coalesce(self._routes.coalesced())
+        self._devices = self._make_devices()
+        states = {} if self._state is None else self._state.header.devices
+        self._devices.attach(by_place, states)
+        self._ring = self._vm.coalesce(self._devices.routes.coalesced())
         self._vcpu = self._vm.create_vcpu(self._state and self._state.header.cpu.cpuid)
         if self._state is not None:
             capture.load_vm(self._opened(), self._state.header)
@@ -161,61 +157,33 @@ class Machine:
         if self._process is not None:
             self.cores.bind_server(self._process.pid)
 
-    def _attach_devices(self, by_place: dict[str, list[DeviceWiring]]) -> None:
-        self._routes = Routes(self.spec.memory_bytes, strict=self.spec.strict)
-        for place, wirings in by_place.items():
-            if place == placement.LOCAL:
-                states = self._device_states(place)
-                self._local = LocalDevices(
-                    wirings, self._epoch_ns, self._control, self._set_line, states
-                )
-                self._routes.add_local(self._local.devices())
-            else:
-                for attachment in self._attach(place, wirings):
-                    link = Link(self._control, attachment, self._wait)
-                    self._links.append((place, link))
-                    self._routes.add_link(link)
+    def _make_devices(self) -> Devices:
+        around = Surroundings(
+            control=self._control,
+            wait=self._wait,
+            name=self._name,
+            vm_id=self._vm_id,
+            epoch_ns=self._epoch_ns,
+            set_line=self._set_line,
+            server=self._server,
+            process=self._process,
+        )
+        return Devices(self.spec, around)
 
     def _set_line(self, line: int, level: bool) -> None:
         self._vm.set_line(line, level)
         lib.control_stir(self._control)
 
-    def _device_states(self, place: str) -> Mapping[str, bytes]:
-        return {} if self._state is None else self._state.header.devices.get(place, {})
-
-    def _attach(self, place: str, wirings: Sequence[DeviceWiring]) -> list[Attachment]:
-        hosts = {d.wiring.name: placement.host_of(d.placement) for d in self.spec.devices}
-        states = self._device_states(place)
-        wanted = [_wanted(w, hosts[w.name], states.get(w.name, b"")) for w in wirings]
-        embedded = self._process is not None and place == placement.SERVER
-        if embedded and self._process is not None:
-            sock, address = self._process.sock, "(embedded)"
-        else:
-            address = placement.address_of(place, self.spec, self._server)
-            sock = connect(address)
-        identity = VmIdentity(
-            name=self._name,
-            hypervisor=Hypervisor.KVM,
-            memory_bytes=self.spec.memory_bytes,
-            epoch_ns=self._epoch_ns,
-            leased=not self.spec.strict,
-            vm_id=self._vm_id,
-        )
-        return attach_everywhere(sock, address, wanted, identity)
-
     def close(self) -> None:
         """Ends everything: links, local devices, vCPU, VM, memory, the embedded server."""
-        for _, link in self._links:
-            link.close()
-        self._links = []
-        if self._local is not None:
-            self._local.close()
+        if self._devices is not None:
+            self._devices.close()
         if self._vm is not None:
             self._vm.close()
             self._vm = None
-        if self._routes is not None:
-            self._routes.close()
-            self._routes = None
+        if self._devices is not None:
+            self._devices.free()
+            self._devices = None
         if self._control != ffi.NULL:
             lib.control_free(self._control)
             self._control = ffi.NULL
@@ -244,15 +212,15 @@ class Machine:
         change it or return None to stop the guest. ``output`` gets what devices send out.
         ``trace_exits``: record when the first so many port exits were, in the result's ``trace``.
         """
-        if self._routes is None:
+        if self._devices is None:
             raise RuntimeError("a machine runs inside its 'with' block")
         parts = Parts(
             control=self._control,
             vcpu=self._vcpu,
-            routes=self._routes,
+            routes=self._devices.routes,
             start=self.plan.start,
-            links=[link for _, link in self._links],
-            local=self._local,
+            links=[link for _, link in self._devices.links],
+            local=self._devices.local,
             ring=self._ring,
             cores=self.cores,
             progress=self._progress,
@@ -275,12 +243,22 @@ class Machine:
 
     def devices(self) -> list[tuple[Link | LocalDevices, AttachedDevice]]:
         """Every device of the machine with its owner."""
-        found: list[tuple[Link | LocalDevices, AttachedDevice]] = []
-        for _, link in self._links:
-            found += [(link, device) for device in link.attached.devices]
-        if self._local is not None:
-            found += [(self._local, device) for device in self._local.devices()]
-        return found
+        return [] if self._devices is None else self._devices.owners()
+
+    def move_device(self, name: str, to: Destination) -> None:
+        """Has a device's model run somewhere else from now on, as it is.
+
+        :meth:`run` must have returned with the outcome ``PAUSED``; it goes on with the next run.
+        Raises :class:`InputError`, :class:`ServerError`; then the device is where it was.
+        """
+        if not self._progress.paused or self._devices is None:
+            raise RuntimeError("a device is moved after its machine's run was paused")
+        self._vm.uncoalesce(self._ring)
+        try:
+            self._devices.move(name, to)
+        finally:
+            self._ring = self._vm.coalesce(self._devices.routes.coalesced())
+            self.spec = self._devices.spec
 
     def time_ns(self) -> int:
         """VM time: how long the guest has run, without the time that it was paused."""
@@ -331,33 +309,17 @@ class Machine:
     def _opened(self) -> capture.Opened:
         assert self._system is not None
         assert self._physical is not None
+        assert self._devices is not None
         return capture.Opened(
             self._system,
             self._vm,
             self._vcpu,
             self._physical,
             self._control,
-            self._links,
-            self._local,
+            self._devices.links,
+            self._devices.local,
         )
 
     def stop(self) -> None:
         """Stops a running guest; callable from another thread."""
         lib.control_raise(self._control, lib.CONTROL_STOP)
-
-
-def _wanted(wiring: DeviceWiring, host: str, state: bytes) -> WantedDevice:
-    """A wiring in the protocol's words; raises :class:`InputError` if it is too long for them."""
-    try:
-        return WantedDevice(
-            name=wiring.name,
-            kind=wiring.kind,
-            bases=dict(wiring.bases),
-            lines=dict(wiring.lines),
-            options=dict(wiring.options),
-            policies=dict(wiring.policies),
-            placement=host,
-            state=state,
-        )
-    except PlainError as error:
-        raise InputError(f"device '{wiring.name:.40}' can't be asked for: {error}") from None

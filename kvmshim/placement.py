@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from devserver.board import DeviceWiring
 from devserver.models import catalog
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.messages import AttachedDevice
 from kvmshim.errors import InputError
-from kvmshim.machinefile import MachineSpec
+from kvmshim.machinefile import DeviceSpec, MachineSpec
 from kvmshim.machinefile.spec import PLACED_LOCALLY, PLACED_ON_SERVER
 
 LOCAL = PLACED_LOCALLY
@@ -27,13 +27,19 @@ def group(spec: MachineSpec) -> dict[str, list[DeviceWiring]]:
     The RTC is told the size of memory, which firmware looks up in its NVRAM.
     """
     by_place: dict[str, list[DeviceWiring]] = {}
+    for device in wired(spec):
+        by_place.setdefault(server_of(device.placement), []).append(device.wiring)
+    return by_place
+
+
+def wired(spec: MachineSpec) -> Iterator[DeviceSpec]:
+    """The machine's devices as they are asked for."""
     for device in spec.devices:
         wiring = device.wiring
         if wiring.kind == _RTC and "memory_bytes" not in wiring.options:
             options = {**wiring.options, "memory_bytes": spec.memory_bytes}
             wiring = dataclasses.replace(wiring, options=options)
-        by_place.setdefault(server_of(device.placement), []).append(wiring)
-    return by_place
+        yield dataclasses.replace(device, wiring=wiring)
 
 
 def server_of(placement: str) -> str:

@@ -147,6 +147,14 @@ class Vm:
             abi.call(self.fd, "KVM_REGISTER_COALESCED_MMIO", argument, self._what)
         return RingPlace(page * mmap.PAGESIZE, tuple(taken)) if taken else None
 
+    def uncoalesce(self, place: RingPlace | None) -> None:
+        """Has writes to these places be exits again (KVM_UNREGISTER_COALESCED_MMIO)."""
+        for zone in place.zones if place is not None else ():
+            argument = ffi.new("struct kvm_coalesced_mmio_zone *")
+            argument.addr, argument.size = zone.start, zone.length
+            argument.pio = int(zone.space == AddressSpace.PORT)
+            abi.call(self.fd, "KVM_UNREGISTER_COALESCED_MMIO", argument, self._what)
+
     def create_vcpu(self, cpuid: tuple[tuple[int, ...], ...] | None = None) -> Vcpu:
         """KVM_CREATE_VCPU, with a CPUID table or with all leaves that KVM supports."""
         number = len(self.vcpus)

@@ -128,7 +128,7 @@ def _save_devices(parts: Opened) -> dict[str, dict[str, bytes]]:
     now_ns = int(lib.control_time_ns(parts.control))
     states: dict[str, dict[str, bytes]] = {}
     for place, link in parts.links:  # a place may have several: a server and its I/O servers
-        saved = {d.name: link.save(d.device_id, now_ns) for d in link.attached.devices}
+        saved = {d.name: link.save_one(d.device_id, now_ns) for d in link.attached.devices}
         states.setdefault(place, {}).update(saved)
     if parts.local is not None:
         states[PLACED_LOCALLY] = parts.local.save()

@@ -47,6 +47,14 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     console.add_argument("vm")
     console.add_argument("-r", "--read-only", action="store_true", help="only look")
 
+    device = commands.add_parser("device", help="list and move the devices of a VM")
+    orders = device.add_subparsers(required=True, metavar="ORDER")
+    _order(orders, "list", "list a VM's devices", _list_devices).add_argument("vm")
+    move = _order(orders, "move", "have a device run somewhere else, as it is", _move_device)
+    move.add_argument("vm")
+    move.add_argument("device")
+    move.add_argument("target", help="a server's name, or local: in the client")
+
     for noun, text in (("client", "client platforms"), ("server", "servers")):
         parser = commands.add_parser(noun, help=f"list {text}")
         orders = parser.add_subparsers(required=True, metavar="ORDER")
@@ -119,9 +127,24 @@ async def _show(peer: Peer, options: argparse.Namespace) -> int:
     for key in ("vm_id", "name", "state", "why", "client", "hypervisor"):
         print(f"{key:12} {vm[key]}")
     print(f"{'memory':12} {_size(vm)}")
+    _device_table(vm)
+    return 0
+
+
+async def _list_devices(peer: Peer, options: argparse.Namespace) -> int:
+    _device_table(await peer.call("show", vm=options.vm))
+    return 0
+
+
+async def _move_device(peer: Peer, options: argparse.Namespace) -> int:
+    await peer.call("move_device", vm=options.vm, device=options.device, target=options.target)
+    print(f"device '{options.device}' of VM '{options.vm}' runs on '{options.target}'")
+    return 0
+
+
+def _device_table(vm: dict[str, Any]) -> None:
     rows = [(d["name"], d["kind"], d["version"], d["place"]) for d in vm["devices"]]
     _table(("device", "kind", "version", "where"), rows)
-    return 0
 
 
 async def _list_clients(peer: Peer, options: argparse.Namespace) -> int:

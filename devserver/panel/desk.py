@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -137,6 +138,7 @@ class Operator:
             "unpause": self._unpause,
             "suspend": self._suspend,
             "resume": self._resume,
+            "move_device": self._move_device,
             "console": self._console,
             "input": self._input,
         }
@@ -267,6 +269,14 @@ class Operator:
         self._drop_suspended(found)
         return found.shown()
 
+    async def _move_device(self, vm: str, device: str, target: str) -> dict[str, Any]:
+        """Has a device run on another server, or (``local``) in the client."""
+        found = self._desk.fleet.find(vm)
+        agent = self._desk.agent_of(found)
+        to = destination(target, await self._desk.ask_servers())
+        await agent.call("move_device", vm_id=found.vm_id, device=device, to=to)
+        return found.shown()
+
     def _drop_suspended(self, vm: Vm) -> None:
         held = self._desk.suspended.pop(vm.vm_id, None)
         if held is not None:
@@ -295,3 +305,22 @@ class Operator:
         if self._desk.writers.get(vm_id) is not self:
             raise RpcError("this console is looked at only")
         await self._desk.agent_of(self._desk.fleet.vms[vm_id]).call("type", vm_id=vm_id, data=data)
+
+
+def destination(target: str, servers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Where a device is to go, in the agent's words. Raises :class:`RpcError`."""
+    if target == "local":
+        return {}
+    for server in servers:
+        if target == server["name"]:
+            owner = server["kind"] == "owner"
+            return {
+                "server_id": server["server_id"],
+                "name": server["name"],
+                "address": server["address"],
+                "place": "server" if owner else f"server/{server['name']}",
+            }
+    names = ["local", *(server["name"] for server in servers)]
+    near = get_close_matches(target, names, 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
+    raise RpcError(f"'{target}' is no place for a device; {hint}")

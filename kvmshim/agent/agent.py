@@ -18,6 +18,7 @@ from kvmshim.errors import KvmshimError, ServerError
 from kvmshim.link import WaitPolicy
 from kvmshim.machine import Machine
 from kvmshim.machinefile import ImageSpec, load_machine
+from kvmshim.relocation import Destination
 from kvmshim.vmstate.file import read_state
 
 log = logging.getLogger("kvmshim.agent")
@@ -122,6 +123,7 @@ class Agent:
             "unpause": self._unpause,
             "suspend": self._suspend,
             "suspended": self._suspended,
+            "move_device": self._move_device,
             "watch": self._watch,
             "unwatch": self._unwatch,
             "type": self._type,
@@ -202,6 +204,10 @@ class Agent:
         vm.silence()
         await asyncio.to_thread(vm.stop)
         self._forget(vm_id)
+
+    async def _move_device(self, vm_id: int, device: str, to: dict[str, Any]) -> None:
+        vm, destination = self._find(vm_id), Destination(**to)
+        await self._order(lambda: vm.move(device, destination))
 
     async def _watch(self, vm_id: int) -> bytes:
         vm = self._find(vm_id)

@@ -12,6 +12,7 @@ from typing import Any
 from kvmshim.errors import InputError, KvmshimError
 from kvmshim.machine import Machine
 from kvmshim.outcome import Outcome, RunResult
+from kvmshim.relocation import Destination
 from kvmshim.vmstate.file import write_state
 
 #: What a console has printed last, for who looks at it later.
@@ -65,7 +66,7 @@ class RunningVm:
         self._console: str | None = None
         self._changed = threading.Condition()
         self._wanted = State.RUNNING
-        self._silent = False
+        self._silent = self._quiet = False
         self._thread = threading.Thread(target=self._run, name=f"VM {name}", daemon=True)
 
     def start(self) -> None:
@@ -100,6 +101,24 @@ class RunningVm:
             self._wanted = State.RUNNING
             self._changed.notify_all()
             self._await(State.RUNNING)
+
+    def move(self, device: str, to: Destination) -> None:
+        """Has one of its devices run somewhere else. Raises :class:`KvmshimError`."""
+        was_paused = self.state is State.PAUSED
+        if not was_paused:
+            self._quiet = True  # it is paused for a moment only
+            self.pause()
+        try:
+            with self._changed:
+                if self._machine is None:
+                    raise InputError(f"VM '{self.name}' is {self.state}")
+                self._machine.move_device(device, to)
+                self.devices = _described(self._machine)
+        finally:
+            if not was_paused:
+                self.unpause()
+                self._quiet = False
+        self._listeners.changed(self, "")
 
     def save(self, path: Path) -> None:
         """Writes its whole state to a file; it is to be paused. Raises :class:`KvmshimError`."""
@@ -165,7 +184,7 @@ class RunningVm:
         with self._changed:
             self.state, self.why = state, why
             self._changed.notify_all()
-        if not self._silent:
+        if not self._silent and not (self._quiet and state in (State.PAUSED, State.RUNNING)):
             self._listeners.changed(self, why)
 
     def _output(self, device: str, channel: str, data: bytes) -> None:

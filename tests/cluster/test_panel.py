@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import children_of, kvmshim, the_line
+from commandline import children_of, io_server, kvmshim, the_line
 from environment import GUESTS, Cluster, cluster
 
 pytestmark = pytest.mark.kvm
@@ -90,6 +90,31 @@ def test_a_vm_stands_still_while_it_is_paused(site: Cluster) -> None:
         console.types(b"x" + END)
         console.reads(b"x")
         console.complaint()
+
+
+def test_a_device_moves_while_its_guest_runs(own: Cluster) -> None:
+    own.agent("a")
+    launch(own, "lively", "a")
+    with io_server(own.address, "io"), own.console("lively") as console:
+        console.reads(b"ready")
+        for number, place in enumerate([*["io", "local", "devserver"] * 4, "io"]):
+            own.does("device", "move", "lively", "com1", place)
+            console.types(b"%02d" % number)
+            console.reads(b"%02d" % number)
+        shown = own.does("device", "list", "lively")
+        assert any("com1" in line and "'io'" in line for line in shown.splitlines())
+        assert own.state("lively") == "running"
+        console.types(END)
+        console.complaint()
+
+
+def test_a_device_goes_to_places_that_there_are(site: Cluster) -> None:
+    launch(site, "fixed")
+    why = site.refuses("device", "move", "fixed", "com1", "locale")
+    assert "'locale' is no place for a device; did you mean 'local'?" in why
+    assert "no device 'com7'" in site.refuses("device", "move", "fixed", "com7", "local")
+    assert "is on devserver already" in site.refuses("device", "move", "fixed", "com1", "devserver")
+    site.does("vm", "shutdown", "fixed")
 
 
 def test_many_look_and_one_types(site: Cluster) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from devserver import logs, vm_commands
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--hosts", type=_positive, default=1, metavar="N", help="run so many device hosts"
     )
+    serve.add_argument("--state", metavar="FOLDER", help="keep suspended VMs there")
     serve.set_defaults(run=_serve)
 
     host = commands.add_parser("host", help="serve device models as an I/O server of another")
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
     panel = commands.add_parser("panel")  # what a server starts for itself
     panel.add_argument("--fd", type=int, required=True)
+    panel.add_argument("--state")
     panel.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info")
     panel.set_defaults(run=_panel)
 
@@ -160,7 +164,7 @@ def _serve(options: argparse.Namespace) -> int:
         options.server_id,
         options.route,
         inherited is not None,
-        None if inherited is not None else PanelDoor(["--log", options.log]),
+        None if inherited is not None else _panel_door(options),
     )
     if inherited is not None:
         # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
@@ -178,15 +182,22 @@ def _serve(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _panel_door(options: argparse.Namespace) -> PanelDoor:
+    state = [] if options.state is None else ["--state", os.path.abspath(options.state)]
+    return PanelDoor(["--log", options.log, *state])
+
+
 def _panel(options: argparse.Namespace) -> int:
     import asyncio
 
     from devserver.panel.server import PanelServer
+    from devserver.panel.shelf import Shelf
 
     logs.set_up(options.log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _inherited(options.fd) as host:
-        asyncio.run(PanelServer(host).run())
+    shelf = Shelf(None if options.state is None else Path(options.state))
+    with _inherited(options.fd) as host, contextlib.closing(shelf):
+        asyncio.run(PanelServer(host, shelf).run())
     return EXIT_OK
 
 

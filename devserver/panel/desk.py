@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from devserver.panel.fleet import Fleet, Vm, VmState
+from devserver.panel.shelf import Kept, Shelf
 from devserver.rpc import Handler, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
@@ -32,15 +34,17 @@ class Visitor(Protocol):
 class Desk:
     """The fleet, and who is connected."""
 
-    def __init__(self, ask_servers: AskServers) -> None:
+    def __init__(self, ask_servers: AskServers, shelf: Shelf) -> None:
         self.fleet = Fleet()
+        self.shelf = shelf
+        for kept in shelf.all():
+            self.fleet.kept(**vars(kept))
         self.ask_servers = ask_servers
         self.agents: dict[str, Agent] = {}
         #: Who looks at a VM's console, by VM.
         self.viewers: dict[int, list[Operator]] = {}
         #: Who may type on it.
         self.writers: dict[int, Operator] = {}
-        self.suspended: dict[int, Any] = {}
 
     def visitor(self, role: str, name: str) -> Visitor:
         """Somebody new; raises :class:`RpcError` for a role that is none."""
@@ -213,7 +217,7 @@ class Operator:
         if found.state is VmState.SUSPENDED:
             self._desk.fleet.step(found, VmState.RESUMING)
             self._desk.fleet.step(found, VmState.STOPPED, "its suspended state was dropped")
-            self._drop_suspended(found)
+            self._desk.shelf.drop(found.vm_id)
         else:
             await self._desk.agent_of(found).call("stop", vm_id=found.vm_id, kill=kill)
         return found.shown()
@@ -231,16 +235,16 @@ class Operator:
     async def _suspend(self, vm: str) -> dict[str, Any]:
         """Takes a VM's whole state from its client, which then has it no longer."""
         found = self._desk.fleet.find(vm)
-        agent = self._desk.agents.get(found.client)
         peer = self._desk.agent_of(found)
         self._desk.fleet.step(found, VmState.SUSPENDING)
         try:
             answer = await peer.call("suspend", vm_id=found.vm_id)
-            assert agent is not None
-            self._desk.suspended[found.vm_id] = peer.parcels.open(answer["parcel"])
+            kept = Kept(found.vm_id, found.name, found.client, found.memory_bytes)
+            with peer.parcels.open(answer["parcel"]) as file:
+                await asyncio.to_thread(self._desk.shelf.put, kept, Path(file.name))
             await peer.call("suspended", vm_id=found.vm_id)
         except RpcError as error:
-            self._drop_suspended(found)
+            self._desk.shelf.drop(found.vm_id)
             if found.state is VmState.SUSPENDING:
                 self._desk.fleet.step(found, VmState.RUNNING, f"suspending failed: {error}")
             raise RpcError(f"VM '{found.name}' can't be suspended: {error}") from None
@@ -259,14 +263,14 @@ class Operator:
         try:
             found.client = fleet.choose_client(client).name
             agent = self._desk.agent_of(found)
-            parcel = await agent.send_parcel(Path(self._desk.suspended[found.vm_id].name))
+            parcel = await agent.send_parcel(self._desk.shelf.state(found.vm_id))
             await agent.call("restore", vm_id=found.vm_id, name=found.name, parcel=parcel)
         except RpcError as error:
             if found.state is VmState.RESUMING:
                 fleet.step(found, VmState.SUSPENDED, f"resuming failed: {error}")
                 found.client = before
             raise RpcError(f"VM '{found.name}' can't be resumed: {error}") from None
-        self._drop_suspended(found)
+        self._desk.shelf.drop(found.vm_id)
         return found.shown()
 
     async def _move_device(self, vm: str, device: str, target: str) -> dict[str, Any]:
@@ -276,11 +280,6 @@ class Operator:
         to = destination(target, await self._desk.ask_servers())
         await agent.call("move_device", vm_id=found.vm_id, device=device, to=to)
         return found.shown()
-
-    def _drop_suspended(self, vm: Vm) -> None:
-        held = self._desk.suspended.pop(vm.vm_id, None)
-        if held is not None:
-            held.close()
 
     # -- consoles -----------------------------------------------------------------------------
 

@@ -137,6 +137,18 @@ class Fleet:
     def _placed_on(self, name: str) -> list[Vm]:
         return [vm for vm in self.vms.values() if vm.client == name and vm.state in PLACED]
 
+    def kept(self, vm_id: int, name: str, client: str, memory_bytes: int) -> None:
+        """A VM was suspended before this panel began."""
+        self.vms[vm_id] = Vm(
+            vm_id, name, client, state=VmState.SUSPENDED, memory_bytes=memory_bytes
+        )
+        self._skip(vm_id)
+
+    def _skip(self, number: int) -> None:
+        """That number is taken."""
+        while next(self._numbers) <= number:
+            pass
+
     # -- VMs ----------------------------------------------------------------------------------
 
     def new_vm(self, name: str, client: str) -> Vm:
@@ -176,8 +188,7 @@ class Fleet:
         vm = self.vms.get(vm_id)
         if vm is None:  # from the time before this panel
             vm = self.vms[vm_id] = Vm(vm_id, str(report["name"]), client)
-            while next(self._numbers) <= vm_id:
-                pass
+            self._skip(vm_id)
         vm.client = client
         vm.devices = list(report.get("devices", []))
         vm.memory_bytes = int(report.get("memory_bytes", 0))

@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from devserver.panel.desk import Desk
+from devserver.panel.shelf import Shelf
 from devserver.rpc import Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
@@ -22,10 +23,10 @@ _MESSAGE_BYTES = 64 * 1024
 class PanelServer:
     """Serves until the device host is gone."""
 
-    def __init__(self, host: socket.socket) -> None:
+    def __init__(self, host: socket.socket, shelf: Shelf) -> None:
         """``host`` is the panel's end of the connection to its device host."""
         self._host = host
-        self._desk = Desk(self._ask_servers)
+        self._desk = Desk(self._ask_servers, shelf)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -166,6 +166,8 @@ class RunningVm:
             state, why = State.FAILED, f"{type(error).__name__}: {error}"
         with self._changed:
             self._machine = None
+            if self.state is State.LAUNCHING:
+                self._silent = True  # whoever launches it is told
         self._become(state, why)
 
     def _run_until_stopped(self, machine: Machine) -> str:

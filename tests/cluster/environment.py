@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -112,9 +112,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def cluster(where: str, *agents: str) -> Iterator[Cluster]:
+def cluster(where: str, *agents: str, arguments: Sequence[str | Path] = ()) -> Iterator[Cluster]:
     """A server that listens at ``where``, with these agents."""
-    with devserver(where) as server, ExitStack() as stack:
+    with devserver(where, arguments=arguments) as server, ExitStack() as stack:
         made = Cluster(server, stack)
         for name in agents:
             made.agent(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -215,3 +215,49 @@ def test_a_panel_that_dies_comes_back_and_learns_from_the_agents(own: Cluster) -
     own.await_state("running", "running")
     with own.console("running") as console:
         console.reads(b"ready")
+
+
+# -- what is kept ---------------------------------------------------------------------------------
+
+
+def suspended(where: str, folder: Path) -> None:
+    """A server that suspends a VM called 'kept', and is killed."""
+    with cluster(where, "old", arguments=("--state", folder)) as site:
+        launch(site, "kept", "old")
+        with site.console("kept") as console:
+            console.reads(b"ready")
+        site.does("vm", "suspend", "kept")
+
+
+def test_a_suspended_vm_outlives_its_server(tmp_path: Path) -> None:
+    where, folder = f"unix:{tmp_path}/socket", tmp_path / "state"
+    suspended(where, folder)
+    with cluster(where, "new", arguments=("--state", folder)) as site:
+        assert site.state("kept") == "suspended"
+        assert "is running" in site.does("vm", "resume", "kept")
+        with site.console("kept") as console:
+            console.types(b"again" + END)
+            console.reads(b"again")
+            assert "status 0" in console.complaint()
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (lambda data: data[:-100], "truncated"),
+        (lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "damaged"),
+        (lambda data: data[:8] + (99).to_bytes(4, "little") + data[12:], "99"),
+    ],
+)
+def test_a_state_that_is_no_good_is_refused_and_kept(
+    tmp_path: Path, harm: Callable[[bytes], bytes], why: str
+) -> None:
+    where, folder = f"unix:{tmp_path}/socket", tmp_path / "state"
+    suspended(where, folder)
+    (path,) = folder.glob("*.state")
+    path.write_bytes(harm(path.read_bytes()))
+    with cluster(where, "new", arguments=("--state", folder)) as site:
+        assert why in site.refuses("vm", "resume", "kept")
+        assert site.state("kept") == "suspended"
+        assert path.exists()

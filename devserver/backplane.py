@@ -277,10 +277,11 @@ class Backplane:
         return slot
 
     def remove(self, device_id: int) -> None:
-        """Takes a device out; its lines stay as they were told. Raises KeyError."""
+        """Takes a device out; it drives no line any more. Raises KeyError."""
         slot = self.slots.pop(device_id)
         self._unplace_regions(slot)
-        self.lines.forget(device_id)
+        for line, output in self.lines.driven_by(device_id):
+            self.lines.drive(line, (device_id, output), False)
         self._deadlines.pop(device_id, None)
         self.next_ns = min(self._deadlines.values(), default=NEVER_NS)
 

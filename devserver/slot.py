@@ -112,11 +112,6 @@ class Lines:
             if driver == device_id
         ]
 
-    def forget(self, device_id: int) -> None:
-        """A device is gone to where it goes on driving its lines: they stay as they are told."""
-        for high in self._drivers.values():
-            high.difference_update([driver for driver in high if driver[0] == device_id])
-
     def save(self) -> list[list[Any]]:
         return [[line, *driver] for line, high in self._drivers.items() for driver in sorted(high)]
 

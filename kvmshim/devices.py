@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ from devserver.board import DeviceWiring
 from devserver.plain import PlainError
 from devserver.protocol.messages import AttachedDevice, Hypervisor, WantedDevice
 from kvmshim import placement
-from kvmshim.abi import lib
+from kvmshim.abi import ffi, lib
 from kvmshim.elsewhere import VmIdentity, attach_at, attach_everywhere
-from kvmshim.errors import InputError
+from kvmshim.errors import HostError, InputError
 from kvmshim.handshake import Attachment, connect
 from kvmshim.link import Link, WaitPolicy
 from kvmshim.local import LocalDevices
@@ -86,9 +87,11 @@ class Devices:
         wiring = next(d.wiring for d in placement.wired(self.spec) if d.wiring.name == name)
         time_ns = int(lib.control_time_ns(self._around.control))
         reach = self._reach_local if to.server_id == 0 else lambda t: self._reach(to, t)
+        self._hold_lines(True)
         try:
             relocate(device, wanted_of(wiring), source, reach, time_ns)
         finally:
+            self._hold_lines(False)
             fresh = Routes(self.spec.memory_bytes, strict=self.spec.strict)
             self._fill(fresh)
             self.routes.close()
@@ -126,7 +129,8 @@ class Devices:
         return LocalDevices(wirings, around.epoch_ns, around.control, around.set_line, states)
 
     def _add_link(self, place: str, attachment: Attachment) -> Link:
-        link = Link(self._around.control, attachment, self._around.wait)
+        source = len(self.links) + 1
+        link = Link(self._around.control, attachment, self._around.wait, source)
         self.links.append((place, link))
         return link
 
@@ -151,6 +155,11 @@ class Devices:
             return attach_everywhere(process.sock, "(embedded)", wanted, self._identity())
         address = placement.address_of(place, self.spec, self._around.server)
         return attach_everywhere(connect(address), address, wanted, self._identity())
+
+    def _hold_lines(self, hold: bool) -> None:
+        """While they are held, a line that goes low here and high there makes no edge."""
+        if lib.control_hold_lines(self._around.control, hold) < 0:
+            raise HostError(f"KVM_IRQ_LINE: {os.strerror(ffi.errno)}")
 
     def _reach_local(self, taken: Taken) -> Owner:
         if self.local is None:

@@ -91,7 +91,11 @@ def _add_leases(leases: Any, devices: Sequence[AttachedDevice]) -> None:
 class Link:
     """A VM's stream to one server, served by C code; Python takes what concerns it."""
 
-    def __init__(self, control: Any, attachment: Attachment, wait: WaitPolicy) -> None:
+    def __init__(
+        self, control: Any, attachment: Attachment, wait: WaitPolicy, source: int = 1
+    ) -> None:
+        """``source`` is this link's number among those that drive interrupt lines; 0 is the
+        client itself."""
         self.server = attachment.server
         self.server_id = attachment.welcome.server_id
         self.client_id = attachment.welcome.client_id
@@ -117,6 +121,7 @@ class Link:
         if again:
             held = ffi.from_buffer("uint8_t[]", codec.frame(again) + rest)
         setup.rest, setup.rest_length = held, len(held)
+        setup.source = source
         setup.window = attachment.attached.window
         setup.leases = self.leases
         setup.wait_mode = getattr(lib, WAIT_MODES[wait.mode])

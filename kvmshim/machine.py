@@ -171,8 +171,8 @@ class Machine:
         return Devices(self.spec, around)
 
     def _set_line(self, line: int, level: bool) -> None:
-        self._vm.set_line(line, level)
-        lib.control_stir(self._control)
+        if lib.control_line(self._control, 0, line, level) < 0:
+            raise HostError(f"KVM_IRQ_LINE, line {line}: {os.strerror(ffi.errno)}")
 
     def close(self) -> None:
         """Ends everything: links, local devices, vCPU, VM, memory, the embedded server."""

@@ -62,6 +62,7 @@ MODULES = (
             "kvm",
             "lease",
             "lease_use",
+            "lines",
             "link",
             "link_receive",
             "link_send",

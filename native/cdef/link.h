@@ -16,6 +16,8 @@ void control_clock_stop(struct control *control);
 void control_clock_set(struct control *control, uint64_t time_ns);
 void control_raise(struct control *control, uint32_t reason);
 void control_stir(struct control *control);
+int control_line(struct control *control, unsigned source, uint32_t line, bool level);
+int control_hold_lines(struct control *control, bool hold);
 void control_clear(struct control *control, uint32_t reasons);
 uint32_t control_pending(struct control *control);
 
@@ -43,6 +45,7 @@ struct link {
 struct link_setup {
     int fd;
     uint32_t server_id, vm_id, client_id;
+    uint8_t source;
     uint8_t hypervisor;
     uint64_t sent, received;
     const uint8_t *rest;

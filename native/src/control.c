@@ -50,6 +50,7 @@ struct control *control_new(int vm_fd)
     if (!control)
         return NULL;
     control->vm_fd = vm_fd;
+    lines_init(&control->lines);
     control->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     control->doze_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (control->stop_fd < 0 || control->doze_fd < 0) {
@@ -68,6 +69,7 @@ void control_free(struct control *control)
         return;
     close_descriptors(control);
     pthread_mutex_destroy(&control->lock);
+    lines_free(&control->lines);
     free(control);
 }
 
@@ -146,4 +148,18 @@ void control_leave(struct control *control)
     pthread_mutex_lock(&control->lock);
     control->run = NULL;
     pthread_mutex_unlock(&control->lock);
+}
+
+int control_line(struct control *control, unsigned source, uint32_t line, bool level)
+{
+    int result = lines_drive(&control->lines, control->vm_fd, source, line, level);
+    control_stir(control);
+    return result;
+}
+
+int control_hold_lines(struct control *control, bool hold)
+{
+    int result = lines_hold(&control->lines, control->vm_fd, hold);
+    control_stir(control);
+    return result;
 }

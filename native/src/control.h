@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lines.h"
+
 /* Why a vCPU is wanted out of the guest; bits of control.pending. */
 enum {
     CONTROL_STOP = 1,  /* end now, abandoning an access that waits for its feedback */
@@ -31,6 +33,7 @@ struct control {
     _Atomic int64_t origin_ns; /* CLOCK_MONOTONIC at VM time 0 */
     _Atomic int64_t stopped_ns; /* VM time while the clock stands still; -1 while it runs */
     pthread_mutex_t lock;
+    struct lines lines;
     /*
      * A thread that looks after a running vCPU dozes while nothing can happen there. What may start
      * something counts here, and rouses it.
@@ -58,6 +61,11 @@ uint32_t control_pending(struct control *control);
 
 /* Something may have started the vCPU: an interrupt line changed, or it is about to run. */
 void control_stir(struct control *control);
+
+/* A source (a link's, or 0: the client's own devices) drives a line; 0, or -1 and errno. */
+int control_line(struct control *control, unsigned source, uint32_t line, bool level);
+/* Holds the lines while a device moves, or lets them go (lines.h). */
+int control_hold_lines(struct control *control, bool hold);
 
 /* The calling thread is about to run a vCPU, or is done with it. */
 void control_enter(struct control *control, struct kvm_run *run);

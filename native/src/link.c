@@ -328,6 +328,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     link->fd = setup->fd;
     link->control = control;
     link->server_id = setup->server_id;
+    link->source = setup->source;
     link->vm_id = setup->vm_id;
     link->client_id = setup->client_id;
     link->hypervisor = setup->hypervisor;

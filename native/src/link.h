@@ -77,6 +77,7 @@ struct link {
     int inbox_fd; /* eventfd, readable when the inbox has messages or the state has changed */
     struct control *control;
     uint32_t server_id, vm_id, client_id;
+    uint8_t source; /* of interrupt lines (lines.h) */
     uint8_t hypervisor;
 
     _Atomic bool ending; /* somebody writes the reason; the state follows */
@@ -138,6 +139,7 @@ struct link {
 struct link_setup {
     int fd; /* a connected stream socket, owned by the caller */
     uint32_t server_id, vm_id, client_id;
+    uint8_t source; /* of interrupt lines (lines.h) */
     uint8_t hypervisor;
     uint64_t sent, received;
     const uint8_t *rest; /* bytes that were read behind the handshake */

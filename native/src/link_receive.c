@@ -76,11 +76,9 @@ static void on_interrupt(struct link *link, const struct message *message)
         return; /* the line has been told this, or something newer, before */
     link->line_number[message->line] = message->number;
     link->stats.interrupts++;
-    struct kvm_irq_level level = { .irq = message->line, .level = message->level != 0 };
-    if (ioctl(link->control->vm_fd, KVM_IRQ_LINE, &level) < 0)
+    if (control_line(link->control, link->source, message->line, message->level != 0) < 0)
         end_link(link, LINK_BROKEN, errno, "KVM_IRQ_LINE, line %u: %s", message->line,
                  strerror(errno));
-    control_stir(link->control);
 }
 
 static void on_lease(struct link *link, const struct message *message)

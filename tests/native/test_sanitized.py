@@ -15,6 +15,7 @@ PATIENCE_S = 120
 LINK = (
     "codec",
     "control",
+    "lines",
     "lease",
     "link",
     "link_receive",

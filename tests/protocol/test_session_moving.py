@@ -129,11 +129,11 @@ def test_a_device_that_is_taken_away_does_not_answer_any_more() -> None:
     assert error_of(rig.say(read(COUNT, 8)), ErrorCode.DEVICE)
 
 
-def test_a_device_that_is_taken_away_leaves_its_lines_as_they_were_told() -> None:
+def test_a_device_that_is_taken_away_drives_no_line_any_more() -> None:
     rig = attached()
     rig.say(write(IRQ, 1))
     said = rig.say(blank(Save, device_id=1, remove=1))
-    assert levels(said) == []
+    assert levels(said) == [(IRQ_LINE, 0)]
 
 
 def test_a_device_comes_back_under_another_number_and_as_it_was() -> None:

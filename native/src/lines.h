@@ -1,0 +1,31 @@
+/*
+ * The interrupt lines of one VM. Devices on several servers, and in the client, may drive one line:
+ * it is high while any of these sources holds it high, as on the ISA bus.
+ *
+ * While a device moves from one source to another the lines are held: what changes is noted, and
+ * acted on at the end, so that a line that was high and is high again makes no edge.
+ */
+#ifndef KVMSHIM_LINES_H
+#define KVMSHIM_LINES_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LINES = 1024, LINES_SOURCES = 32 };
+
+struct lines {
+    pthread_mutex_t lock;
+    bool held;
+    uint32_t high[LINES]; /* a bit for each source */
+    uint8_t told[LINES];  /* the level that KVM has been told */
+};
+
+void lines_init(struct lines *lines);
+void lines_free(struct lines *lines);
+/* A source drives a line; tells KVM (KVM_IRQ_LINE) if that changes it. 0, or -1 and errno. */
+int lines_drive(struct lines *lines, int vm_fd, unsigned source, uint32_t line, bool level);
+/* Holds the lines, or lets them go; 0, or -1 and errno. */
+int lines_hold(struct lines *lines, int vm_fd, bool hold);
+
+#endif

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from kvmshim import outcome
-from kvmshim.commands import agent, bench, doctor, guests, lab, run
+from kvmshim.commands import agent, bench, doctor, guests, lab, resume, run
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP)
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs small x86 guests on KVM whose devices live somewhere else.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for command in (run, agent, doctor, bench, lab, guests):
+    for command in (run, resume, agent, doctor, bench, lab, guests):
         command.add_parser(commands)
     return parser
 

@@ -30,6 +30,7 @@ DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 COMMANDS = {
     "kvmshim run": kvmshim_cli.main,
+    "kvmshim resume": kvmshim_cli.main,
     "kvmshim bench": kvmshim_cli.main,
     "kvmshim lab": kvmshim_cli.main,
     "kvmshim doctor": kvmshim_cli.main,

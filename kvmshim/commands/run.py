@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kvmshim.commands import suspending
 from kvmshim.server_process import ServerProcess
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ _EPILOG = """\
 exit status: the guest's own (what it wrote to port f4h) up to 111; 112 if that was larger;
 113 bad input; 114 the host lacks something (see 'kvmshim doctor'); 115 server unreachable or
 refusing; 116 server lost; 117 guest crashed; 118 guest halted for good; 119 device model failed;
-120 guest reset the machine; 121 suspended; 124 --timeout is over; 130 stopped by Ctrl-C or the
-escape key.
+120 guest reset the machine; 121 suspended to a file; 124 --timeout is over; 130 stopped by Ctrl-C
+or the escape key.
 On a terminal, Ctrl-] ends the guest.
 """
 
@@ -43,7 +44,6 @@ def add_parser(commands: Any) -> None:
         help="device server, tcp://HOST:PORT or unix:PATH "
         "(default: KVMSHIM_SERVER if that is set, else one of this VM's own)",
     )
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the guest then")
     parser.add_argument("--memory", metavar="SIZE", help="such as 16M")
     parser.add_argument(
         "--kind",
@@ -71,6 +71,20 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--placement", metavar="PLACE", help="where all devices run: server (default) or local"
     )
+    parser.add_argument(
+        "--policy",
+        choices=("declared", "strict"),
+        default="declared",
+        help="which accesses wait for the server: those that models and machine file say, or all",
+    )
+    add_common(parser)
+    suspending.add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of every command that runs a guest."""
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the guest then")
     parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
     parser.add_argument(
         "--cores",
@@ -78,18 +92,12 @@ def add_parser(commands: Any) -> None:
         default="auto",
         help="where the virtual CPU and its own server run",
     )
-    parser.add_argument(
-        "--policy",
-        choices=("declared", "strict"),
-        default="declared",
-        help="which accesses wait for the server: those that models and machine file say, or all",
-    )
     parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Boots the guest; returns the exit status."""
+    suspending.check_options(options)
     with contextlib.ExitStack() as stack:
         process = None
         if options.server is None and options.placement != "local":
@@ -98,8 +106,16 @@ def run(options: argparse.Namespace) -> int:
             stack.callback(process.close)
         from kvmshim.assemble import assemble
 
-        machine = stack.enter_context(assemble(options, process))
+        return run_to_the_end(stack.enter_context(assemble(options, process)), options)
+
+
+def run_to_the_end(machine: Machine, options: argparse.Namespace) -> int:
+    """Runs a machine at the terminal until it ends or is suspended; the exit status."""
+    with suspending.pausing(machine, options):
         result = _run(machine, options.timeout)
+    if options.suspend_to is not None:
+        result = suspending.suspended(machine, result, options.suspend_to)
+    machine.close()  # before the last words: nothing is left running then
     _report(result, options.stats)
     return result.exit_status
 

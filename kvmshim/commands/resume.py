@@ -1,0 +1,54 @@
+"""``kvmshim resume``: goes on with a guest that was suspended to a file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from kvmshim.commands import suspending
+from kvmshim.commands.run import add_common, run_to_the_end
+from kvmshim.server_process import ServerProcess
+
+
+def add_parser(commands: Any) -> None:
+    """Declares the command."""
+    parser = commands.add_parser("resume", help="go on with a guest that was suspended")
+    parser.add_argument("file", metavar="FILE", help="what --suspend-to has written")
+    parser.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        default=os.environ.get("KVMSHIM_SERVER") or None,
+        help="device server (default: KVMSHIM_SERVER if that is set, else one of this VM's own)",
+    )
+    parser.add_argument("--model", action="append", default=[], metavar="FILE.py")
+    add_common(parser)
+    suspending.add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Goes on with the guest; returns the exit status."""
+    suspending.check_options(options)
+    from kvmshim.link import WaitPolicy
+    from kvmshim.machine import Machine
+    from kvmshim.vmstate.file import read_state
+
+    with contextlib.ExitStack() as stack:
+        state = read_state(Path(options.file))
+        process = None
+        if options.server is None and any(
+            device.placement != "local" for device in state.header.machine.devices
+        ):
+            process = ServerProcess(options.model, options.wait)
+            stack.callback(process.close)
+        machine = Machine.restored(
+            state,
+            server=options.server,
+            models=options.model,
+            wait=WaitPolicy(options.wait, options.cores),
+            process=process,
+        )
+        return run_to_the_end(stack.enter_context(machine), options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -11,14 +12,17 @@ from typing import NoReturn
 
 from devserver import logs
 from devserver.client import WAITS
+from devserver.directory import ROUTES
+from devserver.further_hosts import further_hosts
 from devserver.host import DeviceHost
 from devserver.identity import Identity
+from devserver.joining import JoinError, Membership
 from devserver.models import catalog
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode, cut
 from devserver.protocol.messages import Error
-from devserver.transport import ListenError, bound_address, listen, stop_listening
+from devserver.transport import ListenError, bound_address, listen_on, stop_listening
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
         return status
-    except (ListenError, AddressError, catalog.UnknownModel) as error:
+    except (ListenError, JoinError, AddressError, catalog.UnknownModel) as error:
         print(f"devserver: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
@@ -49,43 +53,28 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="serve device models to client platforms")
     where = serve.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "--listen",
-        action="append",
-        metavar="ADDRESS",
-        help="tcp://HOST:PORT (port 0: any) or unix:PATH; may be given several times",
-    )
+    _add_listen(where)
     where.add_argument("--fd", type=int, help="serve one socket that is already connected")
-    serve.add_argument("--name", default="devserver", help="what the server calls itself")
+    _add_serving(serve, name="devserver")
     serve.add_argument("--server-id", type=_positive, default=1, metavar="N")
-    serve.add_argument("--max-clients", type=_positive, default=1024, metavar="N")
     serve.add_argument(
-        "--heartbeat", type=_seconds, default=5.0, help="ask a client silent for so many seconds"
+        "--route",
+        choices=ROUTES,
+        default="auto",
+        help="how clients come to the devices of I/O servers: handed on here, or by themselves",
     )
     serve.add_argument(
-        "--deadline", type=_seconds, default=20.0, help="give it up after so many seconds"
-    )
-    serve.add_argument(
-        "--window", type=_positive, default=4096, help="posted writes a client may have under way"
-    )
-    serve.add_argument("--wait", choices=WAITS, default="adaptive")
-    serve.add_argument(
-        "--engine",
-        choices=("native", "python"),
-        default="native",
-        help="the data loop: compiled, or the readable reference that it must equal",
-    )
-    serve.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="also serve the device models that this Python file defines",
-    )
-    serve.add_argument(
-        "--log", choices=("debug", "info", "warning", "error"), default="info", help="how much"
+        "--hosts", type=_positive, default=1, metavar="N", help="run so many device hosts"
     )
     serve.set_defaults(run=_serve)
+
+    host = commands.add_parser("host", help="serve device models as an I/O server of another")
+    host.add_argument("--join", required=True, metavar="ADDRESS", help="the owner's address")
+    _add_listen(host.add_mutually_exclusive_group(required=True))
+    _add_serving(host, name="")
+    host.add_argument("--advertise", metavar="ADDRESS", help="where clients reach it, if elsewhere")
+    host.add_argument("--with-owner", action="store_true", help="end when the owner is gone")
+    host.set_defaults(run=_host)
 
     models = commands.add_parser("models", help="list the device models that can be asked for")
     models.add_argument(
@@ -95,10 +84,52 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_listen(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="tcp://HOST:PORT (port 0: any) or unix:PATH; may be given several times",
+    )
+
+
+def _add_serving(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--name", default=name, help="what the server calls itself")
+    parser.add_argument("--max-clients", type=_positive, default=1024, metavar="N")
+    parser.add_argument(
+        "--heartbeat", type=_seconds, default=5.0, help="ask a client silent for so many seconds"
+    )
+    parser.add_argument(
+        "--deadline", type=_seconds, default=20.0, help="give it up after so many seconds"
+    )
+    parser.add_argument(
+        "--window", type=_positive, default=4096, help="posted writes a client may have under way"
+    )
+    parser.add_argument(
+        "--keep", type=_seconds, default=60.0, help="keep devices left behind for so many seconds"
+    )
+    parser.add_argument("--wait", choices=WAITS, default="adaptive")
+    parser.add_argument(
+        "--engine",
+        choices=("native", "python"),
+        default="native",
+        help="the data loop: compiled, or the readable reference that it must equal",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="also serve the device models that this Python file defines",
+    )
+    parser.add_argument(
+        "--log", choices=("debug", "info", "warning", "error"), default="info", help="how much"
+    )
+
+
 def _serve(options: argparse.Namespace) -> int:
     logs.set_up(options.log)
-    if options.deadline <= options.heartbeat:
-        raise AddressError("--deadline must be longer than --heartbeat")
+    _check_times(options)
     inherited = None if options.fd is None else _inherited(options.fd)
     try:
         for path in options.model:
@@ -110,8 +141,65 @@ def _serve(options: argparse.Namespace) -> int:
             refusal = Error(ErrorCode.MACHINE, cut(str(error)))
             inherited.sendall(Connection(Role.SERVER).send(refusal))
         return EXIT_FAILED
+    host = _make_host(options, options.server_id, options.route, inherited is not None)
+    if inherited is not None:
+        # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        host.add_client(inherited, "embedded")
+        catalog.preload()  # while the client sets up its machine
+        host.run()
+        return EXIT_OK
+    sockets = listen_on(options.listen)
+    for sock in sockets:
+        host.add_listener(sock)
+        print(f"devserver: listening on {bound_address(sock)}", flush=True)
+    with further_hosts(options.hosts - 1, sockets[0], options):
+        host.run()
+    return EXIT_OK
+
+
+def _host(options: argparse.Namespace) -> int:
+    logs.set_up(options.log)
+    _check_times(options)
+    for path in options.model:
+        catalog.load_file(path)
+    parse_address(options.join)
+    sockets = listen_on(options.listen)
+    address = options.advertise or str(bound_address(sockets[0]))
+    parse_address(address)
+    options.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+    on_lost = (lambda: os.kill(os.getpid(), signal.SIGTERM)) if options.with_owner else None
+    try:
+        membership = Membership(options.join, options.name, address, on_lost)
+    except OSError:
+        for sock in sockets:
+            stop_listening(sock)
+        raise
+    try:
+        host = _make_host(options, membership.server_id)
+        for sock in sockets:
+            host.add_listener(sock)
+        print(
+            f"devserver: host '{options.name}' (server {membership.server_id}) listening on "
+            f"{address}, joined {options.join}",
+            flush=True,
+        )
+        host.run()
+    finally:
+        membership.close()
+    return EXIT_OK
+
+
+def _check_times(options: argparse.Namespace) -> None:
+    if options.deadline <= options.heartbeat:
+        raise AddressError("--deadline must be longer than --heartbeat")
+
+
+def _make_host(
+    options: argparse.Namespace, server_id: int, route: str = "auto", until_idle: bool = False
+) -> DeviceHost:
     identity = Identity(
-        server_id=options.server_id,
+        server_id=server_id,
         name=options.name,
         heartbeat_ns=int(options.heartbeat * 1e9),
         deadline_ns=int(options.deadline * 1e9),
@@ -121,20 +209,14 @@ def _serve(options: argparse.Namespace) -> int:
         identity,
         max_clients=options.max_clients,
         wait=options.wait,
-        until_idle=inherited is not None,
+        until_idle=until_idle,
         engine=options.engine,
+        keep_ns=int(options.keep * 1e9),
+        route=route,
     )
     signal.signal(signal.SIGTERM, lambda *_: host.stop())
-    if inherited is not None:
-        # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        host.add_client(inherited, "embedded")
-        catalog.preload()  # while the client sets up its machine
-    else:
-        signal.signal(signal.SIGINT, lambda *_: host.stop())
-        _listen(host, options.listen)
-    host.run()
-    return EXIT_OK
+    signal.signal(signal.SIGINT, lambda *_: host.stop())
+    return host
 
 
 def _inherited(descriptor: int) -> socket.socket:
@@ -142,20 +224,6 @@ def _inherited(descriptor: int) -> socket.socket:
         return socket.socket(fileno=descriptor)
     except OSError as error:
         raise ListenError(f"descriptor {descriptor} is not a socket: {error.strerror}") from error
-
-
-def _listen(host: DeviceHost, addresses: Sequence[str]) -> None:
-    sockets: list[socket.socket] = []
-    try:
-        for address in map(parse_address, addresses):
-            sockets.append(listen(address))
-    except (ListenError, AddressError):
-        for sock in sockets:
-            stop_listening(sock)
-        raise
-    for sock in sockets:
-        host.add_listener(sock)
-        print(f"devserver: listening on {bound_address(sock)}", flush=True)
 
 
 def _models(options: argparse.Namespace) -> int:

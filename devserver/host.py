@@ -19,8 +19,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from devserver.client import Client, Found, Loop, What
+from devserver.directory import Directory
 from devserver.hotloop import HotLoop
 from devserver.identity import Identity
+from devserver.passage import Passage
 from devserver.plainloop import PlainLoop
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
@@ -57,8 +59,10 @@ class DeviceHost:
         until_idle: bool = False,
         engine: str = "native",
         keep_ns: int = DEFAULT_KEEP_NS,
+        route: str = "auto",
     ) -> None:
-        """``keep_ns``: how long a VM's devices wait for it when its client has left them behind.
+        """``route``: how clients come to the devices of I/O servers (:mod:`devserver.directory`).
+        ``keep_ns``: how long a VM's devices wait for it when its client has left them behind.
         ``until_idle``: :meth:`run` returns when the last client is gone. ``engine`` is
         ``native``, or ``python`` for the reference that the native one must equal; ``wait`` is
         ``adaptive``, ``spin`` or ``block``."""
@@ -68,6 +72,8 @@ class DeviceHost:
         self._ids = itertools.count(1)
         self._residents = Residents(self._ids.__next__, keep_ns)
         self._order = itertools.count()
+        self.directory = Directory(identity, route)
+        self._passage = Passage(wait)
         self._listeners: dict[int, socket.socket] = {}
         self._resting: list[int] = []
         self._rested_ns = _NEVER_NS
@@ -87,7 +93,7 @@ class DeviceHost:
     def add_client(self, sock: socket.socket, peer: str) -> None:
         """Serves a socket that is already connected; the host owns it from now on."""
         tune(sock)
-        session = Session(self._identity, self._ids.__next__, peer, self._residents)
+        session = Session(self._identity, self._ids.__next__, peer, self._residents, self.directory)
         client = Client(sock, session, time.monotonic_ns())
         self._loop.add(client)
         self._clients[client.fd] = client
@@ -117,7 +123,10 @@ class DeviceHost:
             elif found.fd == woken:
                 os.read(woken, 4096)
         elif found.client is not None and found.what is What.GONE:
-            self._drop(found.client, found.why)
+            if found.client.session.reception.passage is not None:
+                self._hand_on(found.client)
+            else:
+                self._drop(found.client, found.why)
         elif found.client is not None:
             self._give_up(found.client)
 
@@ -138,7 +147,11 @@ class DeviceHost:
             if error.errno in _EXHAUSTED:  # it would be told again at once, and for ever
                 self._rest(listener)
             return
-        peer = f"{where[0]}:{where[1]}" if isinstance(where, tuple) else f"client-{sock.fileno()}"
+        peer = (
+            f"tcp://{where[0]}:{where[1]}"
+            if isinstance(where, tuple)
+            else f"client-{sock.fileno()}"
+        )
         if len(self._clients) >= self._max_clients:
             log.warning("%s: refused, %d clients are connected", peer, len(self._clients))
             with sock, contextlib.suppress(OSError):
@@ -163,6 +176,14 @@ class DeviceHost:
     def _send(self, client: Client, data: bytes) -> None:
         if data and not self._loop.send(client, data):
             self._drop(client, "it does not read what is sent")
+
+    def _hand_on(self, client: Client) -> None:
+        """A client wants another server, and is none of this one's any more."""
+        passage = client.session.reception.passage
+        assert passage is not None
+        self._clients.pop(client.fd)
+        self._loop.remove(client)
+        self._passage.hand_on(client.sock, client.session.peer, *passage)
 
     def _drop(self, client: Client, why: str) -> None:
         """Closes a connection and forgets its session."""
@@ -263,3 +284,4 @@ class DeviceHost:
             self._drop(client, "shutting down")
         for listener in self._listeners.values():
             stop_listening(listener)
+        self._passage.close()

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from devserver import quick
 from devserver.backplane import Backplane, DeviceFault, Mapped
+from devserver.directory import Directory
 from devserver.identity import Identity
-from devserver.inventory import describe
 from devserver.outbox import Outbox
 from devserver.protocol import limits
 from devserver.protocol.connection import Connection, Role, State
@@ -22,7 +22,6 @@ from devserver.protocol.errors import ErrorCode, RemoteProtocolError, cut
 from devserver.protocol.messages import (
     Add,
     Attach,
-    Attached,
     Batch,
     Clock,
     Detach,
@@ -31,21 +30,19 @@ from devserver.protocol.messages import (
     EventKind,
     Feed,
     Hello,
+    Join,
     Message,
     MessageType,
     Ping,
     Request,
     Save,
     Status,
-    Welcome,
     Write,
 )
+from devserver.reception import Reception
 from devserver.residents import Residents
 from devserver.tenancy import Tenancy
 from devserver.vm_clock import VmClock
-
-#: The feature of a client that takes leases.
-LEASES = "lease"
 
 log = logging.getLogger("devserver.session")
 
@@ -63,8 +60,10 @@ class Session:
         allot_id: Callable[[], int],
         peer: str,
         residents: Residents | None = None,
+        directory: Directory | None = None,
     ) -> None:
-        """``residents`` are the VMs of the host that it is one of."""
+        """``peer`` is where the client comes from; ``residents`` are the VMs of the host that this
+        is a session of, and ``directory`` the servers that it knows."""
         self.connection = Connection(Role.SERVER)
         self.outbox = Outbox(self.connection)
         self.clock = VmClock()
@@ -72,11 +71,10 @@ class Session:
         self.finished = False
         #: Posted writes are acknowledged at least every so many.
         self.ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
-        self._identity = identity
-        self._allot_id = allot_id
         self._fault: DeviceFault | None = None
-        self._takes_leases = False
         self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id))
+        directory = directory or Directory(identity)
+        self.reception = Reception(identity, allot_id, directory, self.outbox, peer)
 
     @property
     def backplane(self) -> Backplane:
@@ -123,6 +121,7 @@ class Session:
     def close(self) -> None:
         """The connection is gone, and with it the VM's devices, unless they were left behind."""
         self.tenancy.close()
+        self.reception.close()
 
     def end(self, code: ErrorCode, why: str) -> bytes:
         """Ends the conversation from this side; returns the last bytes to send."""
@@ -157,9 +156,14 @@ class Session:
             case Ping():
                 self.outbox.say(self.connection.pong(message.token))
             case Hello():
-                self._on_hello(message)
+                self.reception.hello(message)
+                self.finished = self.reception.passage is not None
+            case Join():
+                self.reception.join(message)
             case Attach():
-                self._on_attach(message)
+                self.reception.attach(message, self.tenancy)
+                if self.reception.takes_leases:
+                    self.outbox.before_effects = self._say_leases
             case Save():
                 self.clock.observe(message.time_ns, monotonic_ns)
                 self._on_save(message)
@@ -171,38 +175,6 @@ class Session:
             case Error():
                 log.warning("%s: the client gave up: %s", self.peer, message.message)
                 self.finished = True
-
-    def _on_hello(self, hello: Hello) -> None:
-        identity = self._identity
-        self._takes_leases = LEASES in hello.features
-        welcome = Welcome(
-            version=limits.PROTOCOL_VERSION,
-            server_id=identity.server_id,
-            client_id=hello.client_id or self._allot_id(),
-            epoch=self._allot_id(),
-            name=identity.name,
-            heartbeat_ns=identity.heartbeat_ns,
-            deadline_ns=identity.deadline_ns,
-            features=[LEASES] if self._takes_leases else [],
-        )
-        self.outbox.say(welcome)
-
-    def _on_attach(self, attach: Attach) -> None:
-        try:
-            vm_id = self.tenancy.attach(attach)
-        finally:
-            self.outbox.forget()  # the levels of the lines are told below
-        backplane, key = self.backplane, self.tenancy.key
-        devices, window = describe(backplane), self._identity.window
-        self.outbox.say(Attached(vm_id=vm_id, window=window, devices=devices, key=key))
-        for line, level in backplane.line_levels().items():
-            if level:  # raised while the devices were being made, or before they were left behind
-                self.outbox.line(line, level)
-        if self._takes_leases:
-            self.tenancy.grant_leases()
-            self.outbox.before_effects = self._say_leases
-        how = "took over" if attach.key else "attached"
-        log.info("%s: VM '%s' %s %d devices", self.peer, attach.vm_name, how, len(devices))
 
     def _on_save(self, save: Save) -> None:
         self._advance(save.time_ns)

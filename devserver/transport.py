@@ -7,8 +7,15 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 
-from devserver.protocol.address import Address, TcpAddress, UnixAddress
+from devserver.protocol.address import (
+    Address,
+    AddressError,
+    TcpAddress,
+    UnixAddress,
+    parse_address,
+)
 
 
 class ListenError(OSError):
@@ -30,6 +37,19 @@ def listen(address: Address) -> socket.socket:
         raise ListenError(f"can't listen on {address}: {_reason(error)}") from error
     sock.setblocking(False)
     return sock
+
+
+def listen_on(addresses: Sequence[str]) -> list[socket.socket]:
+    """Listening sockets for addresses in text; all of them, or ListenError or AddressError."""
+    sockets: list[socket.socket] = []
+    try:
+        for address in map(parse_address, addresses):
+            sockets.append(listen(address))
+    except (ListenError, AddressError):
+        for sock in sockets:
+            stop_listening(sock)
+        raise
+    return sockets
 
 
 def _listen_tcp(address: TcpAddress) -> socket.socket:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from devserver.protocol.messages import AddressSpace, AttachedDevice, AttachedRegion, WantedDevice
+from devserver.protocol.messages import (
+    AddressSpace,
+    AttachedDevice,
+    AttachedRegion,
+    Elsewhere,
+    WantedDevice,
+)
 from kvmshim.errors import ServerError
 
 #: One past the last address of each space.
@@ -14,10 +20,20 @@ _MAX_CHANNELS = 256
 
 
 def check_given(
-    server: str, wanted: Sequence[WantedDevice], given: Sequence[AttachedDevice]
+    server: str,
+    wanted: Sequence[WantedDevice],
+    given: Sequence[AttachedDevice],
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> None:
-    """Raises :class:`ServerError` unless ``given`` is what was ``wanted``, in its order."""
-    problem = _problem(wanted, given)
+    """Raises :class:`ServerError` unless ``given`` is what was ``wanted``, in its order.
+
+    Devices that are ``elsewhere`` are not to be among them.
+    """
+    names = [name for other in elsewhere for name in other.devices]
+    here = [device for device in wanted if device.name not in names]
+    problem = _problem(here, given)
+    if len(here) + len(names) != len(wanted):
+        problem = "devices elsewhere that are not this machine's"
     if problem:
         raise ServerError(
             f"the device server at {server} gave what was not asked for: {problem}; "

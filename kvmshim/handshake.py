@@ -87,12 +87,16 @@ def attach(
     epoch_ns: int,
     leased: bool = True,
     key: str = "",
+    server_id: int = 0,
+    client_id: int = 0,
     timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> Attachment:
     """Shakes hands on a connected socket and asks for the VM's devices.
 
     ``leased``: whether to take leases, the answers of reads that a server hands over. ``key``: that
     of the devices that the VM has left behind, which are to be what is in ``devices``.
+    ``server_id`` is the server that is wanted if it is to be reached through this one,
+    ``client_id`` an identifier that this client has already.
     Raises :class:`ServerError` with the server's reason if it refuses, :class:`InputError` if it
     refuses because the machine can't be built.
     """
@@ -100,7 +104,12 @@ def attach(
     greeter = _Greeter(sock, connection, server, time.monotonic() + timeout_s)
     try:
         name = socket.gethostname()[: limits.MAX_NAME_BYTES]
-        hello = Hello(name=name, features=[LEASE_FEATURE] if leased else [])
+        hello = Hello(
+            name=name,
+            features=[LEASE_FEATURE] if leased else [],
+            server_id=server_id,
+            client_id=client_id,
+        )
         welcome = greeter.exchange(hello, Welcome)
         request = Attach(
             hypervisor=hypervisor,
@@ -112,7 +121,8 @@ def attach(
             key=key,
         )
         attached = greeter.exchange(request, Attached)
-        check_given(server, devices, attached.devices)
+        if not key:
+            check_given(server, devices, attached.devices, attached.elsewhere)
     except BaseException:
         sock.close()
         raise

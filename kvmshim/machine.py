@@ -14,8 +14,9 @@ from devserver.protocol.messages import AttachedDevice, Hypervisor, WantedDevice
 from kvmshim import placement
 from kvmshim.abi import ffi, lib
 from kvmshim.cores import Cores, choose
+from kvmshim.elsewhere import VmIdentity, attach_everywhere
 from kvmshim.errors import HostError, InputError
-from kvmshim.handshake import attach, connect
+from kvmshim.handshake import Attachment, connect
 from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
 from kvmshim.local import LocalDevices
@@ -118,34 +119,34 @@ class Machine:
                 self._local = LocalDevices(wirings, epoch_ns, self._control, self._set_line)
                 self._routes.add_local(self._local.devices())
             else:
-                link = self._attach(place, wirings, epoch_ns)
-                self._links.append(link)
-                self._routes.add_link(link)
+                for attachment in self._attach(place, wirings, epoch_ns):
+                    link = Link(self._control, attachment, self._wait)
+                    self._links.append(link)
+                    self._routes.add_link(link)
 
     def _set_line(self, line: int, level: bool) -> None:
         self._vm.set_line(line, level)
         lib.control_stir(self._control)
 
-    def _attach(self, place: str, wirings: Sequence[DeviceWiring], epoch_ns: int) -> Link:
-        wanted = [_wanted(wiring) for wiring in wirings]
+    def _attach(
+        self, place: str, wirings: Sequence[DeviceWiring], epoch_ns: int
+    ) -> list[Attachment]:
+        hosts = {d.wiring.name: placement.host_of(d.placement) for d in self.spec.devices}
+        wanted = [_wanted(wiring, hosts[wiring.name]) for wiring in wirings]
         embedded = self._process is not None and place == placement.SERVER
         if embedded and self._process is not None:
             sock, address = self._process.sock, "(embedded)"
         else:
             address = placement.address_of(place, self.spec, self._server)
             sock = connect(address)
-        attachment = attach(
-            sock,
-            address,
-            wanted,
-            vm_name=self._name,
-            vm_id=0,
+        identity = VmIdentity(
+            name=self._name,
             hypervisor=Hypervisor.KVM,
             memory_bytes=self.spec.memory_bytes,
             epoch_ns=epoch_ns,
             leased=not self.spec.strict,
         )
-        return Link(self._control, attachment, self._wait)
+        return attach_everywhere(sock, address, wanted, identity)
 
     def close(self) -> None:
         """Ends everything: links, local devices, vCPU, VM, memory, the embedded server."""
@@ -236,7 +237,7 @@ class Machine:
         lib.control_raise(self._control, lib.CONTROL_STOP)
 
 
-def _wanted(wiring: DeviceWiring) -> WantedDevice:
+def _wanted(wiring: DeviceWiring, host: str) -> WantedDevice:
     """A wiring in the protocol's words; raises :class:`InputError` if it is too long for them."""
     try:
         return WantedDevice(
@@ -246,6 +247,7 @@ def _wanted(wiring: DeviceWiring) -> WantedDevice:
             lines=dict(wiring.lines),
             options=dict(wiring.options),
             policies=dict(wiring.policies),
+            placement=host,
         )
     except PlainError as error:
         raise InputError(f"device '{wiring.name:.40}' can't be asked for: {error}") from None

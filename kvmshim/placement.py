@@ -17,6 +17,8 @@ LOCAL = PLACED_LOCALLY
 SERVER = PLACED_ON_SERVER
 
 _RTC = "mc146818"
+#: Between a server and the one of its I/O servers that is to have a device.
+_OF = "/"
 
 
 def group(spec: MachineSpec) -> dict[str, list[DeviceWiring]]:
@@ -30,8 +32,18 @@ def group(spec: MachineSpec) -> dict[str, list[DeviceWiring]]:
         if wiring.kind == _RTC and "memory_bytes" not in wiring.options:
             options = {**wiring.options, "memory_bytes": spec.memory_bytes}
             wiring = dataclasses.replace(wiring, options=options)
-        by_place.setdefault(device.placement, []).append(wiring)
+        by_place.setdefault(server_of(device.placement), []).append(wiring)
     return by_place
+
+
+def server_of(placement: str) -> str:
+    """The server that a device's placement names: what stands before a slash."""
+    return placement.partition(_OF)[0]
+
+
+def host_of(placement: str) -> str:
+    """Which of that server's I/O servers it names, or ``auto``; empty if none."""
+    return placement.partition(_OF)[2]
 
 
 def address_of(place: str, spec: MachineSpec, default: str | None) -> str:

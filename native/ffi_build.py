@@ -63,9 +63,17 @@ MODULES = (
     ),
     Module(
         "devserver._native",
-        topics=("serve",),
-        headers=("serve",),
-        sources=("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
+        topics=("serve", "relay"),
+        headers=("relay", "serve"),
+        sources=(
+            "codec",
+            "patience",
+            "relay",
+            "serve",
+            "serve_message",
+            "serve_out",
+            "serve_wait",
+        ),
     ),
 )
 

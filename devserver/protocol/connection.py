@@ -6,6 +6,8 @@ receives it make the same step. A step that the table does not have is a mistake
             HELLO >            < WELCOME           ATTACH >          < ATTACHED
     OPENING ------> GREETING ------------> READY ----------> ATTACHING ------> ATTACHED
                                                                                |    ^ | numbered
+    OPENING -- JOIN > --> JOINING -- < WELCOME --> JOINED
+
     ERROR (either way) and < BUSY lead from anywhere to CLOSED       DETACH >  |    '-' messages
                                                                                v
                                                                             DETACHED
@@ -31,12 +33,12 @@ from devserver.protocol.messages import (
     Ack,
     Attach,
     Attached,
-    Busy,
-    Error,
     Hello,
+    Join,
     Message,
     MessageType,
     Pong,
+    SessionMessage,
     Welcome,
 )
 
@@ -57,6 +59,8 @@ class State(Enum):
     ATTACHING = auto()
     ATTACHED = auto()
     DETACHED = auto()
+    JOINING = auto()
+    JOINED = auto()
     CLOSED = auto()
 
 
@@ -64,7 +68,7 @@ _NUMBERED = {
     Role.CLIENT: {kind for kind, fields in FIELDS.items() if "server_id" in fields},
     Role.SERVER: {kind for kind, fields in FIELDS.items() if "applied" in fields},
 }
-_ALIVE = (State.READY, State.ATTACHING, State.ATTACHED, State.DETACHED)
+_ALIVE = (State.READY, State.ATTACHING, State.ATTACHED, State.DETACHED, State.JOINED)
 
 
 def _steps(sender: Role) -> dict[tuple[State, MessageType], State]:
@@ -75,6 +79,7 @@ def _steps(sender: Role) -> dict[tuple[State, MessageType], State]:
     table |= {(State.ATTACHED, kind): State.ATTACHED for kind in _NUMBERED[sender]}
     if sender is Role.CLIENT:
         table[State.OPENING, MessageType.HELLO] = State.GREETING
+        table[State.OPENING, MessageType.JOIN] = State.JOINING
         table[State.READY, MessageType.ATTACH] = State.ATTACHING
         table[State.ATTACHED, MessageType.DETACH] = State.DETACHED
     else:
@@ -82,6 +87,7 @@ def _steps(sender: Role) -> dict[tuple[State, MessageType], State]:
         table |= {(State.DETACHED, kind): State.DETACHED for kind in _NUMBERED[sender]}
         table |= {(state, MessageType.BUSY): State.CLOSED for state in State}
         table[State.GREETING, MessageType.WELCOME] = State.READY
+        table[State.JOINING, MessageType.WELCOME] = State.JOINED
         table[State.ATTACHING, MessageType.ATTACHED] = State.ATTACHED
     return table
 
@@ -95,6 +101,7 @@ _SESSION_STEPS = frozenset(
         MessageType.ATTACHED,
         MessageType.ERROR,
         MessageType.BUSY,
+        MessageType.JOIN,
     }
 )
 
@@ -312,9 +319,9 @@ class Connection:
             return {**stamp, "server_id": self.server_id, "ack": self.received}
         return {**stamp, "applied": self.received}
 
-    def _learn(self, message: Hello | Welcome | Attach | Attached | Error | Busy) -> None:
+    def _learn(self, message: SessionMessage) -> None:
         """Takes the identities from the handshake."""
-        if isinstance(message, Hello) and message.version != limits.PROTOCOL_VERSION:
+        if isinstance(message, Hello | Join) and message.version != limits.PROTOCOL_VERSION:
             if self.role is Role.SERVER:
                 raise RemoteProtocolError(
                     ErrorCode.VERSION,

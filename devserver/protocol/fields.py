@@ -19,6 +19,7 @@ class MessageType(IntEnum):
     PING = 7
     PONG = 8
     ACK = 9
+    JOIN = 10
     # numbered, client to server
     REQUEST = 16
     BATCH = 17

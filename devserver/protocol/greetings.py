@@ -101,6 +101,20 @@ class Welcome(_Bounded):
 
 
 @dataclass(frozen=True)
+class Join(_Bounded):
+    """Another server offers itself as an I/O server, for as long as the connection lasts.
+
+    Clients reach it at ``address``. ``server_id`` is one that it had already, or 0.
+    """
+
+    version: int
+    name: str
+    address: str
+    server_id: int = 0
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class WantedDevice(_Bounded):
     """A device that a VM wants: model kind, and region and output names to addresses and lines.
 

@@ -43,6 +43,7 @@ from devserver.protocol.greetings import (
     Elsewhere,
     Error,
     Hello,
+    Join,
     PolicyRange,
     WantedDevice,
     Welcome,
@@ -84,6 +85,7 @@ __all__ = [
     "Hello",
     "Hypervisor",
     "Interrupt",
+    "Join",
     "Lease",
     "LeaseRule",
     "Message",
@@ -310,6 +312,7 @@ SESSION_CLASSES: dict[MessageType, type[Any]] = {
     MessageType.ATTACHED: Attached,
     MessageType.ERROR: Error,
     MessageType.BUSY: Busy,
+    MessageType.JOIN: Join,
 }
 
 TYPE_OF: dict[type[Any], MessageType] = {
@@ -319,5 +322,5 @@ TYPE_OF: dict[type[Any], MessageType] = {
 FromClient = Request | Batch | Feed | Clock | Detach | Save | Add
 FromServer = Feedback | Finish | Interrupt | Emit | Consumed | Event | Lease | State | Added
 Numbered = FromClient | FromServer
-SessionMessage = Hello | Welcome | Attach | Attached | Error | Busy
+SessionMessage = Hello | Welcome | Attach | Attached | Error | Busy | Join
 Message = Numbered | Ping | Pong | Ack | SessionMessage

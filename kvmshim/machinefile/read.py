@@ -172,6 +172,9 @@ class _Reader:
 
     def _check_placement(self, placement: str, servers: Iterable[str], path: KeyPath) -> None:
         known = [spec.PLACED_ON_SERVER, spec.PLACED_LOCALLY, *servers]
+        server, _, host = placement.partition("/")  # a server, and one of its I/O servers
+        if host and server != spec.PLACED_LOCALLY:
+            placement = server
         if placement not in known:
             raise self._error(
                 path, f"placement {placement!r} is no server{suggest(placement, known)}"

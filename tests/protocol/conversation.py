@@ -17,6 +17,7 @@ from devserver.protocol.messages import (
     Error,
     FieldKind,
     Hello,
+    Join,
     Message,
     MessageType,
     Welcome,
@@ -30,6 +31,10 @@ HANDSHAKE: list[tuple[Role, Message]] = [
     (Role.CLIENT, Attach(HYPERVISOR)),
     (Role.SERVER, Attached(VM_ID)),
     (Role.CLIENT, blank(Detach)),
+]
+JOINING: list[tuple[Role, Message]] = [
+    (Role.CLIENT, Join(limits.PROTOCOL_VERSION, "other", "unix:/other")),
+    (Role.SERVER, Welcome(limits.PROTOCOL_VERSION, SERVER_ID, 0, epoch=1)),
 ]
 #: The states that the handshake leads through, one message after the other.
 ROAD = [
@@ -54,7 +59,8 @@ def sample(kind: MessageType) -> Any:
     if kind in FIELDS:
         tails = {name: EMPTY[width] for name, width in FIELDS[kind].items() if width.is_tail}
         return blank(FIXED_CLASSES[kind], **tails)
-    greetings = [Error("state", "no"), Busy("full"), *(message for _, message in HANDSHAKE)]
+    greetings = [Error("state", "no"), Busy("full")]
+    greetings += [message for _, message in (*HANDSHAKE, JOINING[0])]
     return {TYPE_OF[type(message)]: message for message in greetings}[kind]
 
 
@@ -65,8 +71,13 @@ def other(role: Role) -> Role:
 def pair(state: State) -> dict[Role, Connection]:
     """Both ends of a conversation that stands at ``state``."""
     ends = {role: Connection(role) for role in Role}
-    steps = [(Role.CLIENT, Error("state", ""))] if state is State.CLOSED else HANDSHAKE
-    for sender, message in steps[: 1 if state is State.CLOSED else ROAD.index(state)]:
+    if state is State.CLOSED:
+        steps = [(Role.CLIENT, Error("state", ""))]
+    elif state in ROAD:
+        steps = HANDSHAKE[: ROAD.index(state)]
+    else:
+        steps = JOINING[: 1 if state is State.JOINING else 2]
+    for sender, message in steps:
         ends[other(sender)].receive(ends[sender].send(message))
     assert {end.state for end in ends.values()} == {state}
     return ends

@@ -58,11 +58,14 @@ KEEPING_ALIVE = {MessageType.PING, MessageType.PONG, MessageType.ACK}
 
 #: What each end may send in each state, beside ERROR (and BUSY, from the server).
 ALLOWED: dict[tuple[Role, State], set[MessageType]] = {
-    (Role.CLIENT, State.OPENING): {MessageType.HELLO},
+    (Role.CLIENT, State.OPENING): {MessageType.HELLO, MessageType.JOIN},
     (Role.CLIENT, State.READY): {MessageType.ATTACH, *KEEPING_ALIVE},
     (Role.CLIENT, State.ATTACHING): KEEPING_ALIVE,
     (Role.CLIENT, State.ATTACHED): FROM_CLIENT | KEEPING_ALIVE,
     (Role.CLIENT, State.DETACHED): KEEPING_ALIVE,
+    (Role.CLIENT, State.JOINED): KEEPING_ALIVE,
+    (Role.SERVER, State.JOINING): {MessageType.WELCOME},
+    (Role.SERVER, State.JOINED): KEEPING_ALIVE,
     (Role.SERVER, State.GREETING): {MessageType.WELCOME},
     (Role.SERVER, State.READY): KEEPING_ALIVE,
     (Role.SERVER, State.ATTACHING): {MessageType.ATTACHED, *KEEPING_ALIVE},

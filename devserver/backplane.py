@@ -50,7 +50,7 @@ class Backplane:
         try:
             self._build(wirings)
         except (BoardError, DeviceFault):
-            self.close()
+            self.party.leave()
             raise
         self._last_id = len(self.slots)
         self._deadlines: dict[int, int] = {}
@@ -70,10 +70,6 @@ class Backplane:
 
     def _slot(self, device_id: int, wiring: DeviceWiring) -> Slot:
         return Slot(device_id, wiring, self._sink, self.lines, self._epoch_ns, self.party)
-
-    def close(self) -> None:
-        """The devices are gone: they leave their boxes."""
-        self.party.leave()
 
     def mapped(self) -> Iterator[Mapped]:
         """Every region at its place."""

@@ -72,7 +72,7 @@ class Residents:
         self._names.pop(vm_id, None)
         left = self._left.pop(vm_id, None)
         if left is not None:
-            left.backplane.close()
+            left.backplane.party.leave()
 
     def leave_behind(self, vm_id: int, key: str, backplane: Backplane, now_ns: int) -> None:
         """A VM's client goes, and its devices wait for the next one."""

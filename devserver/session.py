@@ -111,6 +111,7 @@ class Session:
         """Lets devices hear what others have posted to them. While VM time stands it waits."""
         if not self.clock.is_running() or self._fault:
             return
+        self.outbox.on_cause()
         try:
             self.backplane.take_mail(self.clock.now_ns(self.outbox.hub.monotonic_ns()))
         except DeviceFault as fault:

@@ -63,7 +63,7 @@ class Tenancy:
         """The connection is gone, and with it the devices that were not left behind."""
         if self.key:
             self._residents.move_out(self._vm_id)
-            self.backplane.close()
+            self.backplane.party.leave()
         self.key = ""
 
     def save(self, save: Save) -> tuple[Status, bytes]:

@@ -139,7 +139,7 @@ class Party:
 
     def load(self, device_id: int, saved: Sequence[Sequence[Any]]) -> None:
         """Has for a device waiting what :meth:`save` gave, and nothing else; raises ValueError."""
-        if not all(isinstance(s, int) and isinstance(data, bytes) for s, data in saved):
+        if not all(s in range(MAX_MEMBERS) and isinstance(data, bytes) for s, data in saved):
             raise ValueError("a device's mail is no list of senders and messages")
         member = next((m for m in self._members if m.device_id == device_id), None)
         if member is None:

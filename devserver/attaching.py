@@ -8,6 +8,7 @@ import msgpack
 
 from devserver.backplane import Backplane, BoardError, DeviceFault, Sink
 from devserver.board import DeviceWiring
+from devserver.hub import Hub, Party
 from devserver.inventory import describe_slot
 from devserver.models.device import StateError
 from devserver.moving import load_device, save_device
@@ -18,18 +19,20 @@ from devserver.protocol.messages import Add, Attach, Save, Status, WantedDevice
 from devserver.wording import in_one_line
 
 
-def build(attach: Attach, sink: Sink) -> Backplane:
+def build(attach: Attach, sink: Sink, hub: Hub) -> Backplane:
     """The devices of a VM; raises :class:`RemoteProtocolError` if they can't be made."""
+    party = Party(hub, attach.vm_name)
     if len(attach.devices) > limits.MAX_DEVICES:
         raise RemoteProtocolError(
             ErrorCode.MACHINE, f"at most {limits.MAX_DEVICES} devices can be attached"
         )
     try:
-        backplane = Backplane(list(map(wiring_of, attach.devices)), sink, attach.epoch_ns)
+        backplane = Backplane(list(map(wiring_of, attach.devices)), sink, attach.epoch_ns, party)
         for device_id, wanted in enumerate(attach.devices, start=1):
             if wanted.state:
                 load_device(backplane, device_id, wanted.state)
     except (BoardError, DeviceFault, StateError) as error:
+        party.leave()
         raise RemoteProtocolError(ErrorCode.MACHINE, str(error)) from error
     return backplane
 

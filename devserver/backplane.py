@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from devserver.board import DeviceWiring
+from devserver.hub import Hub, Party
 from devserver.models.device import Space, StateError
 from devserver.slot import (
     FEED_LIMIT_BYTES,
@@ -30,27 +31,45 @@ NEVER_NS = 1 << 64
 class Backplane:
     """The devices of one virtual machine, or those of them that are placed together."""
 
-    def __init__(self, wirings: Sequence[DeviceWiring], sink: Sink, epoch_ns: int = 0) -> None:
+    def __init__(
+        self,
+        wirings: Sequence[DeviceWiring],
+        sink: Sink,
+        epoch_ns: int = 0,
+        party: Party | None = None,
+    ) -> None:
+        """``party`` is the VM's at the hub where its devices meet others; it has its own if not."""
         self._sink = sink
         self._epoch_ns = epoch_ns
+        self.party = party or Party(Hub())
         self.lines = Lines(sink)
         self.slots: dict[int, Slot] = {}
         self.now_ns = 0
+        self._maps: dict[Space, list[Mapped]] = {Space.PORT: [], Space.MEMORY: []}
+        self._ports: dict[int, Mapped] = {}
+        try:
+            self._build(wirings)
+        except (BoardError, DeviceFault):
+            self.party.leave()
+            raise
+        self._last_id = len(self.slots)
+        self._deadlines: dict[int, int] = {}
+        self.next_ns = NEVER_NS
+        for slot in self.slots.values():
+            self.reschedule(slot)
+
+    def _build(self, wirings: Sequence[DeviceWiring]) -> None:
         names: set[str] = set()
         for device_id, wiring in enumerate(wirings, start=1):
             if wiring.name in names:
                 raise BoardError(f"two devices are named '{wiring.name}'")
             names.add(wiring.name)
-            self.slots[device_id] = Slot(device_id, wiring, sink, self.lines, epoch_ns)
-        self._last_id = len(self.slots)
-        self._maps: dict[Space, list[Mapped]] = {Space.PORT: [], Space.MEMORY: []}
-        self._ports: dict[int, Mapped] = {}
+            self.slots[device_id] = self._slot(device_id, wiring)
         for slot in self.slots.values():
             self._place_regions(slot)
-        self._deadlines: dict[int, int] = {}
-        self.next_ns = NEVER_NS
-        for slot in self.slots.values():
-            self.reschedule(slot)
+
+    def _slot(self, device_id: int, wiring: DeviceWiring) -> Slot:
+        return Slot(device_id, wiring, self._sink, self.lines, self._epoch_ns, self.party)
 
     def mapped(self) -> Iterator[Mapped]:
         """Every region at its place."""
@@ -183,6 +202,20 @@ class Backplane:
         except Exception as error:
             raise self._fault(slot, error) from error
 
+    def take_mail(self, now_ns: int) -> None:
+        """Has the devices hear what was posted to them; raises :class:`DeviceFault`."""
+        self.advance(now_ns)
+        party = self.party
+        while party.mail:
+            slot = self.slots[party.mail[0].member.device_id]
+            try:
+                party.hear(self.now_ns)
+                self._after(slot)
+                if slot.watch is not None:
+                    slot.watch.moved()
+            except Exception as error:
+                raise self._fault(slot, error) from error
+
     def advance(self, now_ns: int) -> None:
         """Moves VM time on, never back, running every deadline on the way in order of time."""
         while self.next_ns <= now_ns:
@@ -265,11 +298,12 @@ class Backplane:
         """
         if wiring.name in [slot.wiring.name for slot in self.slots.values()]:
             raise BoardError(f"two devices are named '{wiring.name}'")
-        slot = Slot(self._last_id + 1, wiring, self._sink, self.lines, self._epoch_ns)
+        slot = self._slot(self._last_id + 1, wiring)
         try:
             self._place_regions(slot)
         except BoardError:
             self._unplace_regions(slot)
+            slot.close()
             raise
         self._last_id += 1
         self.slots[slot.device_id] = slot
@@ -279,6 +313,7 @@ class Backplane:
     def remove(self, device_id: int) -> None:
         """Takes a device out; it drives no line any more. Raises KeyError."""
         slot = self.slots.pop(device_id)
+        slot.close()
         self._unplace_regions(slot)
         for line, output in self.lines.driven_by(device_id):
             self.lines.drive(line, (device_id, output), False)

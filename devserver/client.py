@@ -14,6 +14,9 @@ MAX_OUT_BYTES = 8 << 20
 #: Above this, nothing more is read from a client until it has taken what waits for it.
 HIGH_OUT_BYTES = 1 << 20
 
+#: Why it is.
+NOT_READ = f"more than {MAX_OUT_BYTES} bytes wait for it to read"
+
 WAITS = ("adaptive", "spin", "block")
 #: For how long to look for the next message before sleeping, unless it is for ever.
 SPIN_NS = 100_000
@@ -56,7 +59,11 @@ OnDeadline = Callable[[Client], int]
 
 
 class Loop(Protocol):
-    """Moves bytes between sockets and sessions, and waits."""
+    """Moves bytes between sockets and sessions, and waits.
+
+    What a client does can be heard by the devices of others (:mod:`devserver.hub`). A loop sends
+    on what they say to it, and notes their deadlines, before it serves anybody else.
+    """
 
     def watch(self, fd: int, on: bool) -> None:
         """Has READY returned while a descriptor is readable, or not any more."""
@@ -68,7 +75,8 @@ class Loop(Protocol):
         """Serves it no more; its socket is still open."""
 
     def send(self, client: Client, data: bytes) -> bool:
-        """Sends frames outside of a turn; False if too much waits for the client already."""
+        """Sends frames outside of a turn, and what others say to them; False if too much waits for
+        the client already."""
 
     def heard_ns(self, client: Client) -> int:
         """When the client was last heard, by CLOCK_MONOTONIC."""

@@ -183,7 +183,7 @@ class DeviceHost:
         self._rested_ns = _NEVER_NS
 
     def _send(self, client: Client, data: bytes) -> None:
-        if data and not self._loop.send(client, data):
+        if not self._loop.send(client, data):
             self._drop(client, "it does not read what is sent")
 
     def _hand_on(self, client: Client) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from devserver import quick
 from devserver._native import ffi, lib
-from devserver.client import MAX_OUT_BYTES, SPIN_NS, Client, Found, OnDeadline, What
+from devserver.client import NOT_READ, SPIN_NS, Client, Found, OnDeadline, What
 from devserver.protocol.messages import Status
 from devserver.slot import DeviceFault
 
@@ -74,11 +74,13 @@ class HotLoop:
         self._free: list[int] = []
         #: Clients of whom something is to be told, or whose deadline has changed.
         self._stirred: list[Client] = []
+        #: Clients that do not read what they are told.
+        self._full: list[Client] = []
         self._others: dict[int, Callable[[], Found | None]] = {
             lib.SERVE_UNKNOWN: self._unknown,
             lib.SERVE_BYTES: self._bytes,
             lib.SERVE_CLOSED: self._closed,
-            lib.SERVE_FULL: self._full,
+            lib.SERVE_FULL: self._overflow,
             lib.SERVE_TIMER: lambda: Found(What.TIME),
             lib.SERVE_SIGNAL: lambda: Found(What.SIGNAL),
             lib.SERVE_OTHER: lambda: Found(What.READY, fd=self._loop.other_fd),
@@ -105,6 +107,7 @@ class HotLoop:
 
     def remove(self, client: Client) -> None:
         stream = self._streams.pop(client.fd)
+        self._full = [other for other in self._full if other is not client]
         connection, clock = client.session.connection, client.session.clock
         connection.counters, clock.values = list(connection.counters), list(clock.values)
         self._forget_handles(stream)
@@ -118,9 +121,10 @@ class HotLoop:
         stream.handles = []
 
     def send(self, client: Client, data: bytes) -> bool:
-        self._stirred.clear()  # it is in the data
         stream = self._streams[client.fd].native
-        return bool(lib.serve_send(self._loop, stream, data, len(data)) == 0)
+        room = not data or lib.serve_send(self._loop, stream, data, len(data)) == 0
+        self._tell_others(client)  # what is to be said to this one is in the data
+        return room
 
     def heard_ns(self, client: Client) -> int:
         return int(self._streams[client.fd].native.heard_ns)
@@ -131,7 +135,7 @@ class HotLoop:
         batch = lib.SERVE_BATCH
         exchange[_DUE] = due_ns
         found = batch
-        while True:
+        while not self._full:
             try:
                 while True:
                     found = serve_next(loop)
@@ -143,12 +147,15 @@ class HotLoop:
                         return event
                     if stirred:
                         self._attend()
+                        if self._full:
+                            break
             except DeviceFault as fault:
                 self._fail(fault, is_request=found >= 0)
             except Exception:
                 client = self._current().client
                 log.exception("%s: internal error", client.session.peer)
                 return Found(What.BROKEN, client=client)
+        return Found(What.GONE, client=self._full.pop(), why=NOT_READ)
 
     # -- accesses -----------------------------------------------------------------------------
 
@@ -173,7 +180,11 @@ class HotLoop:
 
     def _attend(self) -> None:
         """Puts what an access caused before its answer, and notes deadlines."""
-        client = self._stirred[0]  # it is the one whose turn it is, and no other
+        client = self._stirred[0]  # it is the one whose turn it is
+        hub = client.session.outbox.hub
+        if hub.rung:
+            hub.deliver()
+            self._tell_others(client)
         self._stirred.clear()
         line = client.session.outbox.take_line()
         if line is None:
@@ -184,6 +195,22 @@ class HotLoop:
         if next_ns != stream.next_ns:
             stream.next_ns = next_ns
             self._exchange[_DUE] = self._on_deadline(client)
+
+    def _tell_others(self, client: Client) -> None:
+        """Sends what other clients are to hear of what one did, and notes their deadlines."""
+        while self._stirred:
+            other = self._stirred.pop(0)
+            stream = self._streams.get(other.fd)
+            if other is client or stream is None or stream.client is not other:
+                continue
+            session = other.session
+            session.outbox.settle()
+            data = session.outbox.take()
+            if data and lib.serve_send(self._loop, stream.native, data, len(data)) != 0:
+                self._full.append(other)
+            stream.native.direct = session.is_direct()
+            stream.next_ns = session.backplane.next_ns
+            self._exchange[_DUE] = self._on_deadline(other)
 
     def _speak(self, client: Client) -> None:
         outbox = client.session.outbox
@@ -236,7 +263,7 @@ class HotLoop:
         client, session = stream.client, stream.client.session
         data = bytes(ffi.buffer(self._loop.bytes, self._loop.bytes_used))
         session.hear(data, time.monotonic_ns())
-        self._stirred.clear()
+        self._tell_others(client)
         self._speak(client)
         self._exchange[_DUE] = self._on_deadline(client)
         if session.tenancy.rebuilt != stream.rebuilt:  # what an access reaches has changed
@@ -262,9 +289,8 @@ class HotLoop:
         why = os.strerror(number) if number else ""
         return Found(What.GONE, client=self._current().client, why=why)
 
-    def _full(self) -> Found:
-        why = f"more than {MAX_OUT_BYTES} bytes wait for it to read"
-        return Found(What.GONE, client=self._current().client, why=why)
+    def _overflow(self) -> Found:
+        return Found(What.GONE, client=self._current().client, why=NOT_READ)
 
 
 def _numbers(native: Any, member: str, letter: str) -> Any:

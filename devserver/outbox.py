@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from devserver.hub import Hub
 from devserver.models.device import Signal
 from devserver.protocol import codec, limits
 from devserver.protocol.connection import Connection, State
@@ -26,6 +27,8 @@ class Outbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        #: Where the devices meet those of other VMs.
+        self.hub = Hub()
         #: Encoded messages that wait to be sent; whoever sends them clears it.
         self.outgoing: list[bytes] = []
         #: Called when something is caused while nothing else was.
@@ -68,7 +71,9 @@ class Outbox:
         self._caused.append((kind, own, tail))
 
     def settle(self) -> None:
-        """The devices' call is over: says what it caused."""
+        """The devices' call is over: says what it caused, once what they posted was heard."""
+        if self.hub.rung:
+            self.hub.deliver()
         self.before_effects()
         if not self._caused:
             return

@@ -6,10 +6,12 @@ import logging
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 
 from devserver.client import (
     HIGH_OUT_BYTES,
     MAX_OUT_BYTES,
+    NOT_READ,
     SPIN_NS,
     Client,
     Found,
@@ -43,6 +45,9 @@ class PlainLoop:
         self._lines: dict[int, _Line] = {}
         self._ready: list[tuple[int, int]] = []
         self._due_ns = 0
+        #: Clients of whom something is to be told, and those who do not read what they are told.
+        self._stirred: list[Client] = []
+        self._full: list[Client] = []
 
     def close(self) -> None:
         self._epoll.close()
@@ -57,11 +62,13 @@ class PlainLoop:
         self._epoll.register(client.fd, select.EPOLLIN)
         self._clients[client.fd] = client
         self._lines[client.fd] = _Line()
+        client.session.outbox.on_cause = partial(self._stirred.append, client)
 
     def remove(self, client: Client) -> None:
         self._epoll.unregister(client.fd)
         del self._clients[client.fd], self._lines[client.fd]
         self._ready = [(fd, event) for fd, event in self._ready if fd != client.fd]
+        self._full = [other for other in self._full if other is not client]
 
     def heard_ns(self, client: Client) -> int:
         return client.heard_ns
@@ -69,7 +76,9 @@ class PlainLoop:
     def turn(self, due_ns: int) -> Found:
         self._due_ns = due_ns
         while True:
-            while self._ready:
+            while self._ready or self._full:
+                if self._full:
+                    return Found(What.GONE, client=self._full.pop(), why=NOT_READ)
                 fd, event = self._ready.pop(0)
                 if fd not in self._clients:
                     return Found(What.READY, fd=fd)
@@ -79,8 +88,26 @@ class PlainLoop:
                 return found
 
     def send(self, client: Client, data: bytes) -> bool:
+        room = self._put(client, data)
+        self._tell_others(client)
+        return room
+
+    def _tell_others(self, client: Client) -> None:
+        """Sends what other clients are to hear of what one did."""
+        while self._stirred:
+            other = self._stirred.pop(0)
+            if other is client or other.fd not in self._clients:
+                continue
+            other.session.outbox.settle()
+            if not self._put(other, other.session.outbox.take()):
+                self._full.append(other)
+            self._due_ns = self._on_deadline(other)
+
+    def _put(self, client: Client, data: bytes) -> bool:
         line = self._lines[client.fd]
         sent = 0
+        if not data:
+            return True
         try:
             if not line.out:
                 sent = client.sock.send(data)
@@ -116,9 +143,8 @@ class PlainLoop:
             return Found(What.GONE, client=client)
         client.heard_ns = time.monotonic_ns()
         answer = client.session.receive(data, client.heard_ns)
-        if answer and not self.send(client, answer):
-            why = f"more than {MAX_OUT_BYTES} bytes wait for it to read"
-            return Found(What.GONE, client=client, why=why)
+        if not self.send(client, answer):
+            return Found(What.GONE, client=client, why=NOT_READ)
         self._due_ns = self._on_deadline(client)
         return Found(What.GONE, client=client) if client.session.finished else None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from devserver.backplane import Backplane
+from devserver.hub import Hub
 from devserver.protocol.errors import ErrorCode, RemoteProtocolError
 
 #: Devices that were left behind and not adopted go after so long.
@@ -40,8 +41,11 @@ class Residents:
         allot_id: Callable[[], int],
         keep_ns: int = DEFAULT_KEEP_NS,
         make_key: Callable[[], str] = random_key,
+        hub: Hub | None = None,
     ) -> None:
         self.make_key = make_key
+        #: Where their devices meet.
+        self.hub = hub or Hub()
         self._allot_id = allot_id
         self._keep_ns = keep_ns
         self._names: dict[int, str] = {}
@@ -66,7 +70,9 @@ class Residents:
     def move_out(self, vm_id: int) -> None:
         """A VM has ended, or its client is lost."""
         self._names.pop(vm_id, None)
-        self._left.pop(vm_id, None)
+        left = self._left.pop(vm_id, None)
+        if left is not None:
+            left.backplane.party.leave()
 
     def leave_behind(self, vm_id: int, key: str, backplane: Backplane, now_ns: int) -> None:
         """A VM's client goes, and its devices wait for the next one."""

@@ -73,7 +73,7 @@ class Session:
         #: Posted writes are acknowledged at least every so many.
         self.ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
         self._fault: DeviceFault | None = None
-        self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id))
+        self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id), self.take_mail)
         directory = directory or Directory(identity)
         self.reception = Reception(identity, allot_id, directory, self.outbox, peer)
 
@@ -105,6 +105,16 @@ class Session:
         self._advance(self.clock.now_ns(monotonic_ns))
         self.outbox.settle()
         return self.outbox.take()
+
+    def take_mail(self) -> None:
+        """Lets devices hear what others have posted to them. While VM time stands it waits."""
+        if not self.clock.is_running() or self._fault:
+            return
+        self.outbox.on_cause()
+        try:
+            self.backplane.take_mail(self.clock.now_ns(self.outbox.hub.monotonic_ns()))
+        except DeviceFault as fault:
+            self.fail(fault)
 
     def next_deadline_ns(self) -> int | None:
         """The monotonic time at which :meth:`advance` is to be called, if any."""

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from devserver.board import DeviceWiring
+from devserver.hub import Party
 from devserver.models import catalog
+from devserver.models.boxes import Listener, Seat
 from devserver.models.device import Context, Device, OptionError, Signal, Space, StateError
 from devserver.models.registers import Region
 from devserver.policies import Policies, PolicyError
@@ -157,9 +159,16 @@ class Slot:
     """One device in the backplane: its identity, its wiring and its bus."""
 
     def __init__(
-        self, device_id: int, wiring: DeviceWiring, sink: Sink, lines: Lines, epoch_ns: int
+        self,
+        device_id: int,
+        wiring: DeviceWiring,
+        sink: Sink,
+        lines: Lines,
+        epoch_ns: int,
+        party: Party,
     ) -> None:
         self.device_id = device_id
+        self._party = party
         self.wiring = wiring
         self._sink = sink
         self._lines = lines
@@ -172,15 +181,20 @@ class Slot:
         try:
             model = catalog.find(wiring.kind)
             self.wiring = _with_names(wiring, model)
-            self.device: Device = model(Context(self, epoch_ns, wiring.options))
+            self.device: Device = model(Context(self, epoch_ns, wiring.options, self))
             self.policies = Policies(self.device, wiring.policies)
+            self._check_wiring()
         except (catalog.UnknownModel, OptionError, PolicyError, _WiringError) as error:
+            self.close()
             raise BoardError(f"device '{wiring.name}': {error}") from None
+        except BoardError:
+            self.close()
+            raise
         except Exception as error:
+            self.close()
             raise DeviceFault(wiring.name, wiring.kind, error) from error
         #: Whether the device may have a deadline at all.
         self.timed = type(self.device).deadline_ns is not Device.deadline_ns
-        self._check_wiring()
 
     # the bus that the device sees
 
@@ -195,7 +209,16 @@ class Slot:
     def signal(self, signal: Signal, value: int) -> None:
         self._sink.signal(self.device_id, signal, value)
 
+    # the boxes that it can join
+
+    def join(self, box: str, number: int, listener: Listener) -> Seat:
+        return self._party.join(self.device_id, box, number, listener)
+
     # what the backplane uses
+
+    def close(self) -> None:
+        """The device is gone: it leaves its boxes."""
+        self._party.leave(self.device_id)
 
     def rewire(self, sink: Sink) -> None:
         """Has another sink told from now on; whoever feeds it begins to count anew."""
@@ -251,6 +274,7 @@ class Slot:
             "backlog": {channel: bytes(held) for channel, held in self.backlog.items()},
             "taken": dict(self._taken),
             "ended": sorted(self._ended),
+            "mail": self._party.save(self.device_id),
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -260,6 +284,7 @@ class Slot:
         self.backlog = {channel: bytearray(held) for channel, held in saved["backlog"].items()}
         self._taken = dict(saved["taken"])
         self._ended = set(saved["ended"])
+        self._party.load(self.device_id, saved["mail"])
 
     def _check_wiring(self) -> None:
         wiring, device = self.wiring, self.device

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from devserver import attaching
 from devserver.backplane import Backplane, DeviceFault
 from devserver.leases import LeaseBook, lease_message
@@ -14,8 +16,11 @@ from devserver.slot import Slot
 class Tenancy:
     """The devices of the VM that one connection speaks for."""
 
-    def __init__(self, outbox: Outbox, residents: Residents) -> None:
+    def __init__(self, outbox: Outbox, residents: Residents, on_mail: Callable[[], None]) -> None:
+        """``on_mail`` is called when there may be mail for the devices."""
+        outbox.hub = residents.hub
         self.backplane = Backplane((), outbox)
+        self._on_mail = on_mail
         #: What an adopter of the devices has to show; empty while there are none.
         self.key = ""
         #: Counts the times that devices came or went.
@@ -41,11 +46,14 @@ class Tenancy:
         else:
             self._vm_id = self._residents.move_in(attach.vm_id, attach.vm_name)
             self.key = self._residents.make_key()
-            self.backplane = attaching.build(attach, self._outbox)
+            self.backplane = attaching.build(attach, self._outbox, self._residents.hub)
+        party = self.backplane.party
+        party.on_mail, party.on_post = self._on_mail, lambda: self._outbox.on_cause()
         return self._vm_id
 
     def leave_behind(self, now_ns: int) -> None:
         """The client goes, and the devices stay for the next one."""
+        self.backplane.party.on_mail = _nothing
         self._residents.leave_behind(self._vm_id, self.key, self.backplane, now_ns)
         self.key = ""
 
@@ -53,6 +61,7 @@ class Tenancy:
         """The connection is gone, and with it the devices that were not left behind."""
         if self.key:
             self._residents.move_out(self._vm_id)
+            self.backplane.party.leave()
         self.key = ""
 
     def save(self, save: Save) -> tuple[Status, bytes]:
@@ -85,6 +94,7 @@ class Tenancy:
             if self._book is not None and slot.device_id in self.backplane.slots:
                 self._book.add(slot)
         self._new.clear()
+        self._residents.hub.ring(self.backplane.party)
 
     def owes_ack(self) -> bool:
         """Whether a batch has suspended leases of the client since this was asked last."""
@@ -104,3 +114,7 @@ class Tenancy:
         for change in changes:
             self._outbox.say(lease_message(change))
         return None
+
+
+def _nothing() -> None:
+    pass

@@ -57,6 +57,8 @@ class LocalDevices:
         except (BoardError, DeviceFault, StateError) as error:
             os.close(self.inbox_fd)
             raise InputError(str(error)) from error
+        self._hub = self._backplane.party.hub
+        self._backplane.party.on_mail = self._take_mail
 
     # -- what the machine calls ---------------------------------------------------------------
 
@@ -111,6 +113,8 @@ class LocalDevices:
                     data[:] = b"".join([value.to_bytes(size, "little") for value in values])
             except DeviceFault as fault:
                 self._stop_for(fault)
+            if self._hub.rung:
+                self._hub.deliver()
             if self._backplane.next_deadline_ns() != due_ns:
                 self._lock.notify()
 
@@ -220,6 +224,15 @@ class LocalDevices:
             self._backplane.feed(device_id, channel, data, time_ns, end=end)
         except DeviceFault as fault:
             self._stop_for(fault)
+        if self._hub.rung:
+            self._hub.deliver()
+
+    def _take_mail(self) -> None:
+        """Has the devices hear what they have posted to each other; the lock is held."""
+        try:
+            self._backplane.take_mail(lib.control_time_ns(self._control))
+        except DeviceFault as fault:
+            self._stop_for(fault)
 
     def _keep_time(self) -> None:
         with self._lock:
@@ -230,6 +243,8 @@ class LocalDevices:
                 except DeviceFault as fault:
                     self._stop_for(fault)
                     return
+                if self._hub.rung:
+                    self._hub.deliver()
                 due_ns = self._backplane.next_deadline_ns()
                 self._lock.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
 

@@ -30,6 +30,7 @@ BUNDLED: dict[str, str] = {
     "debugcon": "devserver.models.debugcon:DebugConsole",
     "debugexit": "devserver.models.debugexit:DebugExit",
     "testdev": "devserver.models.testdev:TestDevice",
+    "mailbox": "devserver.models.mailbox:Mailbox",
 }
 
 _registered: dict[str, type[Device]] = {}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+from devserver.models.boxes import Boxes, NoBoxes
+
 
 class Signal(IntEnum):
     """What a device can ask of the machine as a whole."""
@@ -50,9 +52,11 @@ class Context:
     """What a model is built with.
 
     ``epoch_ns`` is the wall-clock time (UTC, nanoseconds since 1970) at VM time 0; ``options`` are
-    the keys of the device's table in the machine file that the model itself understands.
+    the keys of the device's table in the machine file that the model itself understands. Through
+    ``boxes`` it talks with devices of other VMs.
     """
 
     bus: Bus = field(default_factory=NullBus)
     epoch_ns: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
+    boxes: Boxes = field(default_factory=NoBoxes)

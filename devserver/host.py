@@ -28,6 +28,7 @@ from devserver.plainloop import PlainLoop
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Busy, Panel
+from devserver.refusals import Refusals
 from devserver.residents import DEFAULT_KEEP_NS, Residents
 from devserver.session import Session
 from devserver.transport import stop_listening, tune
@@ -76,6 +77,7 @@ class DeviceHost:
         self._residents = Residents(self._ids.__next__, keep_ns)
         self._order = itertools.count()
         self.directory = Directory(identity, route)
+        self.refusals = Refusals()
         self._passage = Passage(wait)
         self._panel = panel
         self._listeners: dict[int, socket.socket] = {}
@@ -97,7 +99,9 @@ class DeviceHost:
     def add_client(self, sock: socket.socket, peer: str) -> None:
         """Serves a socket that is already connected; the host owns it from now on."""
         tune(sock)
-        session = Session(self._identity, self._ids.__next__, peer, self._residents, self.directory)
+        session = Session(
+            self._identity, self._ids.__next__, peer, self._residents, self.directory, self.refusals
+        )
         client = Client(sock, session, time.monotonic_ns())
         self._loop.add(client)
         self._clients[client.fd] = client
@@ -217,7 +221,7 @@ class DeviceHost:
     def _ask_panel(self, fd: int) -> None:
         if self._panel is not None and fd == self._panel.fileno():
             self._loop.watch(fd, False)
-            if self._panel.answer(self.directory):
+            if self._panel.answer(self.directory, self.refusals):
                 self._loop.watch(fd, True)
 
     def _drop(self, client: Client, why: str) -> None:

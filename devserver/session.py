@@ -41,6 +41,7 @@ from devserver.protocol.messages import (
     Write,
 )
 from devserver.reception import Reception
+from devserver.refusals import Refusals
 from devserver.residents import Residents
 from devserver.tenancy import Tenancy
 from devserver.vm_clock import VmClock
@@ -62,9 +63,10 @@ class Session:
         peer: str,
         residents: Residents | None = None,
         directory: Directory | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         """``peer`` is where the client comes from; ``residents`` are the VMs of the host that this
-        is a session of, and ``directory`` the servers that it knows."""
+        is a session of, ``directory`` the servers that it knows and ``refusals`` its count."""
         self.connection = Connection(Role.SERVER)
         self.outbox = Outbox(self.connection)
         self.clock = VmClock()
@@ -74,6 +76,7 @@ class Session:
         self.ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
         self._fault: DeviceFault | None = None
         self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id), self.take_mail)
+        self._refusals = refusals or Refusals()
         directory = directory or Directory(identity)
         self.reception = Reception(identity, allot_id, directory, self.outbox, peer)
 
@@ -98,6 +101,7 @@ class Session:
                 if self.finished:
                     break
         except RemoteProtocolError as error:
+            self._refusals.add(error.code)
             self.refuse(error.code, str(error))
 
     def advance(self, monotonic_ns: int) -> bytes:

@@ -167,9 +167,12 @@ async def _list_clients(peer: Peer, options: argparse.Namespace) -> int:
 
 
 async def _list_servers(peer: Peer, options: argparse.Namespace) -> int:
-    servers = await peer.call("servers")
-    rows = [(s["server_id"], s["name"], s["kind"], s["address"]) for s in servers]
+    answer = await peer.call("servers")
+    rows = [(s["server_id"], s["name"], s["kind"], s["address"]) for s in answer["servers"]]
     _table(("id", "name", "kind", "address"), rows)
+    if answer["refused"]:
+        counts = ", ".join(f"{code} {count}" for code, count in answer["refused"].items())
+        print(f"messages refused by the owner: {counts}")
     return 0
 
 

@@ -15,8 +15,8 @@ from devserver.rpc import Handler, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
 
-#: Asks the device host for the servers that it knows.
-AskServers = Callable[[], Awaitable[list[dict[str, Any]]]]
+#: Asks the device host for the servers that it knows and what it has refused.
+AskHost = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class Visitor(Protocol):
@@ -34,12 +34,12 @@ class Visitor(Protocol):
 class Desk:
     """The fleet, and who is connected."""
 
-    def __init__(self, ask_servers: AskServers, shelf: Shelf) -> None:
+    def __init__(self, ask_host: AskHost, shelf: Shelf) -> None:
         self.fleet = Fleet()
         self.shelf = shelf
         for kept in shelf.all():
             self.fleet.kept(**vars(kept))
-        self.ask_servers = ask_servers
+        self.ask_host = ask_host
         self.agents: dict[str, Agent] = {}
         #: Who looks at a VM's console, by VM.
         self.viewers: dict[int, list[Operator]] = {}
@@ -132,7 +132,7 @@ class Operator:
 
     def handlers(self) -> dict[str, Handler]:
         return {
-            "servers": self._desk.ask_servers,
+            "servers": self._desk.ask_host,
             "clients": self._clients,
             "vms": self._vms,
             "show": self._show,
@@ -277,7 +277,7 @@ class Operator:
         """Has a device run on another server, or (``local``) in the client."""
         found = self._desk.fleet.find(vm)
         agent = self._desk.agent_of(found)
-        to = destination(target, await self._desk.ask_servers())
+        to = destination(target, (await self._desk.ask_host())["servers"])
         await agent.call("move_device", vm_id=found.vm_id, device=device, to=to)
         return found.shown()
 

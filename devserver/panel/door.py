@@ -18,6 +18,7 @@ import msgpack
 
 from devserver.directory import Directory
 from devserver.protocol.messages import Panel
+from devserver.refusals import Refusals
 
 log = logging.getLogger("devserver.host")
 
@@ -64,14 +65,19 @@ class PanelDoor:
         with sock:
             socket.send_fds(self._sock, [msgpack.packb(about)], [sock.fileno()])
 
-    def answer(self, directory: Directory) -> bool:
+    def answer(self, directory: Directory, refusals: Refusals) -> bool:
         """Answers a question of the panel; False if it is gone."""
         assert self._sock is not None
         try:
             data = self._sock.recv(_MESSAGE_BYTES)
             if data:
                 question = msgpack.unpackb(data)
-                self._sock.send(msgpack.packb({"answer": question["ask"], **_servers(directory)}))
+                answer = {
+                    "answer": question["ask"],
+                    "servers": _servers(directory),
+                    "refused": refusals.counts(),
+                }
+                self._sock.send(msgpack.packb(answer))
                 return True
         except BlockingIOError:
             return True
@@ -94,11 +100,11 @@ class PanelDoor:
             self._process = None
 
 
-def _servers(directory: Directory) -> dict[str, Any]:
+def _servers(directory: Directory) -> list[dict[str, Any]]:
     own = directory.identity
     servers = [{"server_id": own.server_id, "name": own.name, "address": "", "kind": "owner"}]
     servers += [
         {"server_id": s.server_id, "name": s.name, "address": s.address, "kind": "io"}
         for s in directory.servers()
     ]
-    return {"servers": servers}
+    return servers

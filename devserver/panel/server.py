@@ -26,7 +26,7 @@ class PanelServer:
     def __init__(self, host: socket.socket, shelf: Shelf) -> None:
         """``host`` is the panel's end of the connection to its device host."""
         self._host = host
-        self._desk = Desk(self._ask_servers, shelf)
+        self._desk = Desk(self._ask_host, shelf)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,16 +61,16 @@ class PanelServer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif (asked := self._asked.pop(message["answer"], None)) is not None:
-            asked.set_result(message["servers"])
+            asked.set_result(message)
 
-    async def _ask_servers(self) -> list[dict[str, Any]]:
-        """The servers that the device host knows."""
+    async def _ask_host(self) -> dict[str, Any]:
+        """The servers that the device host knows, and what it has refused."""
         number = next(self._numbers)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         self._host.send(msgpack.packb({"ask": number}))
-        servers: list[dict[str, Any]] = await future
-        return servers
+        answer: dict[str, Any] = await future
+        return answer
 
     async def _serve(self, sock: socket.socket, about: dict[str, Any]) -> None:
         sock.setblocking(False)

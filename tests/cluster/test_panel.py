@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,6 +116,17 @@ def test_a_device_goes_to_places_that_there_are(site: Cluster) -> None:
     assert "no device 'com7'" in site.refuses("device", "move", "fixed", "com7", "local")
     assert "is on devserver already" in site.refuses("device", "move", "fixed", "com1", "devserver")
     site.does("vm", "shutdown", "fixed")
+
+
+def test_what_was_refused_is_counted(own: Cluster) -> None:
+    assert "refused" not in own.does("server", "list")
+    for _ in range(3):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(own.address.removeprefix("unix:"))
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while stranger.recv(4096):
+                pass
+    assert "messages refused by the owner: malformed 3" in own.does("server", "list")
 
 
 def test_many_look_and_one_types(site: Cluster) -> None:

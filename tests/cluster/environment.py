@@ -43,6 +43,17 @@ class Cluster:
             cwd=ROOT,
         )
 
+    def begins(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """The same, under way."""
+        return subprocess.Popen(
+            command(*arguments, "--server", self.address, program="devserver"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
     def does(self, *arguments: str | Path) -> str:
         """The output of a command that must succeed."""
         done = self.run(*arguments)

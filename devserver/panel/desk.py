@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
-from devserver.panel.fleet import Fleet, Vm, VmState
+from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
 from devserver.panel.migration import Migration
 from devserver.panel.shelf import Kept, Shelf
 from devserver.rpc import Handler, Peer, RpcError
@@ -324,6 +324,10 @@ class Operator:
         desk.migrations[found.vm_id] = migration
         try:
             took = await migration.run()
+        except RpcError:
+            if found.state in ENDED:
+                await desk.close_console(found.vm_id, found.why)
+            raise
         finally:
             del desk.migrations[found.vm_id]
         await desk.watch_again(found)

@@ -116,10 +116,10 @@ class Fleet:
         return known
 
     def client_went(self, name: str) -> None:
-        """An agent's connection is lost."""
+        """An agent's connection is lost. VMs that migrate are the business of their migration."""
         self.clients[name].online = False
         for vm in self.vms.values():
-            if vm.client == name and vm.state in PLACED:
+            if vm.client == name and vm.state in PLACED and vm.state is not S.MIGRATING:
                 self._put(vm, S.LOST, f"client '{name}' is gone")
 
     def choose_client(self, name: str | None, *, but: str = "") -> Client:

@@ -56,7 +56,7 @@ class Migration:
             raise RpcError(f"VM '{vm.name}' can't be migrated: {error}") from None
         downtime_s = time.monotonic() - stopped_s
         vm.devices = answer["devices"]
-        if vm.state in (VmState.MIGRATING, VmState.LOST):  # lost: its old client has just gone
+        if vm.state is VmState.MIGRATING:  # it may have ended by now
             fleet.step(vm, VmState.RUNNING if last["was_running"] else VmState.PAUSED)
         with contextlib.suppress(RpcError):
             await self._source.call("departed", vm_id=vm.vm_id)
@@ -103,5 +103,5 @@ class Migration:
                 fleet.step(vm, state, f"migrating failed: {error}; going back: {why}")
             return
         vm.client = source_name
-        if vm.state in (VmState.MIGRATING, VmState.LOST):
+        if vm.state is VmState.MIGRATING:
             fleet.step(vm, before, f"migrating failed: {error}")

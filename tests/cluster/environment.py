@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,14 @@ class Cluster:
         assert process.stdout is not None
         read_until(process.stdout, b"serves")
         return process
+
+    def fake_agent(self, name: str, operation: str, how: str) -> None:
+        """An agent that does something wrong in a migration (fakeagent.py)."""
+        script = Path(__file__).with_name("fakeagent.py")
+        process = start([sys.executable, str(script), self.address, name, operation, how])
+        self._stack.callback(_end, process)
+        assert process.stdout is not None
+        read_until(process.stdout, b"serves")
 
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """``devserver …``, to its end."""

@@ -139,3 +139,34 @@ def test_a_source_that_dies_loses_the_vm_and_the_target_keeps_nothing(site: Clus
     assert "can't be migrated" in migrating.communicate()[1]
     assert site.state("unlucky") == "lost"
     launch(site, ECHO, "unlucky", "beta")
+
+
+@pytest.mark.parametrize("how", ["refuse", "die"])
+@pytest.mark.parametrize("operation", ["receive", "memory", "land", "go"])
+def test_wherever_it_fails_the_vm_runs_on_where_it_was(
+    site: Cluster, operation: str, how: str
+) -> None:
+    site.fake_agent("false", operation, how)
+    launch(site, ECHO, "steady")
+    with site.console("steady") as console:
+        console.reads(b"ready")
+        assert "can't be migrated" in site.refuses("vm", "migrate", "steady", "--client", "false")
+        site.await_state("steady", "running")
+        assert client_of(site, "steady") == "alpha"
+        console.types(b"still here")
+        console.reads(b"still here")
+        site.does("vm", "migrate", "steady", "--client", "beta")
+        console.types(b"and there" + END)
+        console.reads(b"and there")
+        assert "status 0" in console.complaint()
+
+
+def test_a_device_on_an_io_server_comes_back_too(site: Cluster) -> None:
+    site.fake_agent("false", "land", "refuse")
+    launch(site, ECHO, "steady")
+    with io_server(site.address, "io"), site.console("steady") as console:
+        console.reads(b"ready")
+        site.does("device", "move", "steady", "com1", "io")
+        site.refuses("vm", "migrate", "steady", "--client", "false")
+        console.types(b"still here")
+        console.reads(b"still here")

@@ -11,6 +11,7 @@ from devserver.board import DeviceWiring
 from devserver.protocol.address import AddressError, parse_address
 from kvmshim.bundled import find_guest, guests
 from kvmshim.errors import InputError
+from kvmshim.hypervisor.choose import choose
 from kvmshim.link import WaitPolicy
 from kvmshim.loader import load_image
 from kvmshim.machine import Machine
@@ -56,6 +57,8 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         devices = tuple(
             dataclasses.replace(device, placement=options.placement) for device in devices
         )
+    if options.hypervisor is not None:
+        spec = dataclasses.replace(spec, hypervisor=choose(options.hypervisor).name)
     strict = options.policy == "strict"
     spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict)
     if options.model and options.server is not None:

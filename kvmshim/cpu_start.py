@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvmshim.hypervisor.interface import Vcpu
 from kvmshim.loader.plan import CpuStart, ProtectedStart, RealStart
-from kvmshim.vcpu import CR0_PE, FLAGS_RESERVED, Vcpu
+from kvmshim.vcpu import CR0_PE, FLAGS_RESERVED
 
 _DATA_SEGMENTS = ("ds", "es", "fs", "gs", "ss")
 # Segment types (Intel SDM vol. 3, 3.4.5.1): code, execute/read, accessed; data, read/write.

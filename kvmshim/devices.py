@@ -9,12 +9,13 @@ from typing import Any
 
 from devserver.board import DeviceWiring
 from devserver.plain import PlainError
-from devserver.protocol.messages import AttachedDevice, Hypervisor, WantedDevice
+from devserver.protocol.messages import AttachedDevice, WantedDevice
 from kvmshim import placement
 from kvmshim.abi import ffi, lib
 from kvmshim.elsewhere import VmIdentity, attach_at, attach_everywhere, take_seat
 from kvmshim.errors import HostError, InputError
 from kvmshim.handshake import Attachment, connect
+from kvmshim.hypervisor.choose import choose
 from kvmshim.link import Link, WaitPolicy
 from kvmshim.local import LocalDevices
 from kvmshim.machinefile import MachineSpec
@@ -200,7 +201,7 @@ class Devices:
         around = self._around
         return VmIdentity(
             name=around.name,
-            hypervisor=Hypervisor.KVM,
+            hypervisor=choose(self.spec.hypervisor).identifier,
             memory_bytes=self.spec.memory_bytes,
             epoch_ns=around.epoch_ns,
             leased=not self.spec.strict,

@@ -21,6 +21,7 @@ class Ending:
 
     code: int  # of vcpu_run
     detail: int
+    explain: Callable[[int], str]  # the vCPU's, of a detail of VCPU_INTERNAL
     links: Sequence[Link]
     local: LocalDevices | None
     messages: dict[int, list[Message]]  # what each link said that is not output, by its position
@@ -102,7 +103,7 @@ class Ending:
         causes: dict[int, str] = {
             lib.VCPU_SHUTDOWN: "triple fault",
             lib.VCPU_ENTRY_FAILED: f"the processor refused its state (reason {self.detail:#x})",
-            lib.VCPU_INTERNAL: f"KVM can't go on (KVM_EXIT_INTERNAL_ERROR, suberror {self.detail})",
+            lib.VCPU_INTERNAL: self.explain(self.detail),
             lib.VCPU_UNKNOWN_EXIT: f"an exit that is not supported (reason {self.detail})",
         }
         cause = causes.get(self.code, f"unexpected end (code {self.code})")

@@ -13,7 +13,9 @@ from kvmshim import placement
 from kvmshim.abi import ffi, lib
 from kvmshim.cores import Cores, choose
 from kvmshim.devices import Devices, Surroundings
-from kvmshim.errors import HostError
+from kvmshim.errors import HostError, InputError
+from kvmshim.hypervisor.choose import choose as choose_hypervisor
+from kvmshim.hypervisor.interface import Host
 from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
 from kvmshim.local import LocalDevices
@@ -24,7 +26,7 @@ from kvmshim.relocation import Destination
 from kvmshim.run import OutputHandler, Parts, Progress, Run
 from kvmshim.server_process import ServerProcess
 from kvmshim.system import System
-from kvmshim.vm import RingPlace, Vm
+from kvmshim.vm import RingPlace
 from kvmshim.vmstate import capture
 from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
@@ -68,7 +70,10 @@ class Machine:
         self._state = state
         self._vm_id = vm_id
         self._epoch_ns = time.time_ns() if state is None else state.header.epoch_ns
-        self._system: System | None = None
+        self._kind = choose_hypervisor(spec.hypervisor)
+        #: What someone who runs it should be told of its hypervisor; empty if there is nothing.
+        self.notice = self._kind.notice
+        self._system: Host | None = None
         self._physical: PhysicalMemory | None = None
         self._vm: Any = None
         self._vcpu: Any = None
@@ -132,11 +137,11 @@ class Machine:
             # Before any VM is open: a child must not inherit one.
             self._process = ServerProcess(self._models, self._wait.mode)
         placement.load_models(self._models, by_place)
-        self._system = System()
+        self._system = self._kind.open()
         self._system.require()
         if self._state is not None:
-            capture.check_host(self._state.header, self._system)
-        self._vm = Vm.create(self._system)
+            capture.check_host(self._state.header, self._kvm())
+        self._vm = self._system.create_vm()
         self._vm.prepare_real_mode()
         self._vm.create_irqchip()
         self._physical = PhysicalMemory(self._vm, self._system, self.spec.memory_bytes, self.plan)
@@ -146,7 +151,7 @@ class Machine:
         if self._state is not None:
             capture.load_memory(self._physical, self._state.memory)
             # Of a machine that was on its way here there is only now more than a prospect.
-            capture.check_host(self._state.header, self._system)
+            capture.check_host(self._state.header, self._kvm())
             lib.control_clock_set(self._control, self._state.header.time_ns)
         self._devices = self._make_devices()
         states = {} if self._state is None else self._state.header.devices
@@ -330,14 +335,23 @@ class Machine:
 
     def dirty_log(self) -> DirtyLog:
         """A log of the pages that the guest writes to, for one who copies memory while it runs."""
+        self._kvm()
         return DirtyLog(self._vm)
 
+    def _kvm(self) -> System:
+        """KVM, for what only it can do."""
+        if not isinstance(self._system, System):
+            raise InputError(
+                f"a machine on the hypervisor '{self._kind.name}' can't be saved or migrated; "
+                "only one on 'kvm' can"
+            )
+        return self._system
+
     def _opened(self) -> capture.Opened:
-        assert self._system is not None
         assert self._physical is not None
         assert self._devices is not None
         return capture.Opened(
-            self._system,
+            self._kvm(),
             self._vm,
             self._vcpu,
             self._physical,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmshim.abi import CAPABILITIES
 from kvmshim.bundled import bios_image
-from kvmshim.errors import HostError
+from kvmshim.hypervisor.interface import Host, Vm
 from kvmshim.loader import BootPlan, Rom
 from kvmshim.loader.plan import FOUR_GIB
 from kvmshim.memory import GuestMemory
-from kvmshim.system import System
-from kvmshim.vm import Vm
 
 _ONE_MIB = 1 << 20
 
@@ -31,7 +28,7 @@ class Part(NamedTuple):
 class PhysicalMemory:
     """RAM from 0 with the plan's segments in it, and the plan's ROM or the BIOS."""
 
-    def __init__(self, vm: Vm, system: System, memory_bytes: int, plan: BootPlan) -> None:
+    def __init__(self, vm: Vm, host: Host, memory_bytes: int, plan: BootPlan) -> None:
         self.ram = GuestMemory(memory_bytes)
         self.rom: GuestMemory | None = None
         rom = Rom(bios_image()) if plan.bios else plan.rom
@@ -40,7 +37,7 @@ class PhysicalMemory:
                 vm.map_memory(0, self.ram)
             else:
                 self._map_around(vm, rom)
-                self._map_rom(vm, system, rom)
+                self._map_rom(vm, host, rom)
         except BaseException:
             self.close()
             raise
@@ -52,13 +49,8 @@ class PhysicalMemory:
         if self.ram.size > _ONE_MIB:
             vm.map_memory(_ONE_MIB, self.ram, _ONE_MIB)
 
-    def _map_rom(self, vm: Vm, system: System, rom: Rom) -> None:
-        capability = next(c for c in CAPABILITIES if c.name == "KVM_CAP_READONLY_MEM")
-        if not system.check(capability):
-            raise HostError(
-                "KVM on this host lacks KVM_CAP_READONLY_MEM, which ROM images need; "
-                "boot a flat image or a boot sector without the BIOS instead"
-            )
+    def _map_rom(self, vm: Vm, host: Host, rom: Rom) -> None:
+        host.require_rom()
         self.rom = GuestMemory(len(rom.data))
         self.rom.write(0, rom.data)
         low_offset = len(rom.data) - len(rom.low_data)

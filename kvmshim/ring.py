@@ -8,7 +8,7 @@ from typing import Any
 from devserver.protocol.messages import AddressSpace
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
-from kvmshim.vcpu import Vcpu
+from kvmshim.hypervisor.interface import Vcpu
 from kvmshim.vm import RingPlace
 
 

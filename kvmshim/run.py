@@ -20,13 +20,14 @@ from kvmshim.abi import ffi, lib
 from kvmshim.cores import Cores
 from kvmshim.cpu_start import apply_start
 from kvmshim.ending import Ending
+from kvmshim.hypervisor.interface import Vcpu
 from kvmshim.link import Link
 from kvmshim.loader import CpuStart
 from kvmshim.local import LocalDevices
 from kvmshim.outcome import RunResult
 from kvmshim.ring import Ring
 from kvmshim.routes import Routes
-from kvmshim.vcpu import Registers, Vcpu
+from kvmshim.vcpu import Registers
 from kvmshim.vm import RingPlace
 
 #: Called with a device's name, its channel's name and the bytes that it sent to the world.
@@ -192,23 +193,19 @@ class Run:
             if not self._parts.progress.started:
                 apply_start(self._parts.vcpu, self._parts.start)
                 self._parts.progress.started = True
-            self._code = self._serving_local(lib.vcpu_run)
+            vcpu = self._parts.vcpu
+            self._code = vcpu.run(self._vcpu, self._serve_local)
             if self._code == lib.VCPU_PAUSED:
-                self._code = self._serving_local(lib.vcpu_settle)
+                self._code = vcpu.settle(self._vcpu, self._serve_local)
             self._settle()
         except BaseException as error:
             self._error = error
         finally:
             os.eventfd_write(self._done_fd, 1)
 
-    def _serving_local(self, run: Callable[[Any], int]) -> int:
-        """Calls ``run`` for as long as it comes back with an access to a local device."""
-        local = self._parts.local
-        while True:
-            code = run(self._vcpu)
-            if code != lib.VCPU_LOCAL or local is None:
-                return code
-            local.serve(self._vcpu.access)
+    def _serve_local(self, access: Any) -> None:
+        assert self._parts.local is not None
+        self._parts.local.serve(access)
 
     def _settle(self) -> None:
         """Brings what the guest did last to its devices, and reads its registers."""
@@ -219,7 +216,7 @@ class Run:
             for link in self._parts.links:
                 lib.link_fence(link.handle)
         if self._code != lib.VCPU_PAUSED:
-            lib.vcpu_complete(self._vcpu)
+            self._parts.vcpu.complete(self._vcpu)
         self._registers = self._parts.vcpu.registers()
 
     # -- the caller's thread ------------------------------------------------------------------
@@ -308,6 +305,7 @@ class Run:
         return Ending(
             code=self._code,
             detail=int(self._vcpu.detail),
+            explain=self._parts.vcpu.explain,
             links=self._parts.links,
             local=self._parts.local,
             messages=self._messages,

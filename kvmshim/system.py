@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
+
+if TYPE_CHECKING:
+    from kvmshim.vm import Vm
 
 DEVICE = "/dev/kvm"
 #: The one version there is (api.rst, KVM_GET_API_VERSION).
@@ -84,6 +87,20 @@ class System:
         if missing:
             what = ", ".join(f"{c.name} ({c.use})" for c in missing)
             raise HostError(f"KVM on this host lacks {what}; a newer kernel is needed")
+
+    def require_rom(self) -> None:
+        """Raises :class:`HostError` if KVM can't have memory that a guest can't write to."""
+        if not self.check(abi.capability("KVM_CAP_READONLY_MEM")):
+            raise HostError(
+                "KVM on this host lacks KVM_CAP_READONLY_MEM, which ROM images need; "
+                "boot a flat image or a boot sector without the BIOS instead"
+            )
+
+    def create_vm(self) -> Vm:
+        """KVM_CREATE_VM. Raises :class:`KvmError` or :class:`HostError`."""
+        from kvmshim.vm import Vm
+
+        return Vm.create(self)
 
     def vcpu_map_bytes(self) -> int:
         """KVM_GET_VCPU_MMAP_SIZE: bytes of a vCPU's kvm_run mapping."""

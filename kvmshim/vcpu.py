@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,19 @@ class Registers:
         return rows
 
 
+def readable(regs: Any, sregs: Any) -> Registers:
+    """What a ``struct kvm_regs`` and a ``struct kvm_sregs`` have for a person to see."""
+    return Registers(
+        general={name: int(getattr(regs, name)) for name in _REGISTERS},
+        selectors={name: int(getattr(sregs, name).selector) for name in _SEGMENTS},
+        bases={name: int(getattr(sregs, name).base) for name in _SEGMENTS},
+        cr0=int(sregs.cr0),
+        cr2=int(sregs.cr2),
+        cr3=int(sregs.cr3),
+        cr4=int(sregs.cr4),
+    )
+
+
 class Vcpu:
     """One vCPU and its ``kvm_run`` mapping."""
 
@@ -69,6 +83,33 @@ class Vcpu:
                 setattr(entry, name, value)
         self.cpuid = rows
         abi.call(self.fd, "KVM_SET_CPUID2", table, self._what)
+
+    def run(self, handle: Any, serve_local: Callable[[Any], None]) -> int:
+        """KVM_RUN, over and over, until the guest is to be left; one of ``enum vcpu_exit``.
+
+        ``handle`` is the ``struct vcpu`` of this run; ``serve_local`` serves its ``access``, one
+        to a device in this process.
+        """
+        return self._serving(lib.vcpu_run, handle, serve_local)
+
+    def settle(self, handle: Any, serve_local: Callable[[Any], None]) -> int:
+        """After VCPU_PAUSED: to an instruction boundary; VCPU_PAUSED, or what else came."""
+        return self._serving(lib.vcpu_settle, handle, serve_local)
+
+    def complete(self, handle: Any) -> None:
+        """Has KVM finish the access that was served last, so that registers are right."""
+        lib.vcpu_complete(handle)
+
+    def explain(self, detail: int) -> str:
+        """What VCPU_INTERNAL means."""
+        return f"KVM can't go on (KVM_EXIT_INTERNAL_ERROR, suberror {detail})"
+
+    def _serving(
+        self, act: Callable[[Any], int], handle: Any, serve_local: Callable[[Any], None]
+    ) -> int:
+        while (code := act(handle)) == lib.VCPU_LOCAL:
+            serve_local(handle.access)
+        return code
 
     def get_regs(self) -> Any:
         """KVM_GET_REGS: a ``struct kvm_regs *``."""
@@ -103,16 +144,7 @@ class Vcpu:
 
     def registers(self) -> Registers:
         """A readable copy of the registers. The vCPU must not be running."""
-        regs, sregs = self.get_regs(), self.get_sregs()
-        return Registers(
-            general={name: int(getattr(regs, name)) for name in _REGISTERS},
-            selectors={name: int(getattr(sregs, name).selector) for name in _SEGMENTS},
-            bases={name: int(getattr(sregs, name).base) for name in _SEGMENTS},
-            cr0=int(sregs.cr0),
-            cr2=int(sregs.cr2),
-            cr3=int(sregs.cr3),
-            cr4=int(sregs.cr4),
-        )
+        return readable(self.get_regs(), self.get_sregs())
 
     def close(self) -> None:
         """Unmaps ``kvm_run`` and closes the vCPU."""

@@ -47,6 +47,7 @@ class Hypervisor(IntEnum):
     """Kind of hypervisor that runs a VM."""
 
     KVM = 1
+    UNICORN = 2
 
 
 class Direction(IntEnum):

@@ -44,6 +44,11 @@ def add_parser(commands: Any) -> None:
         help="device server, tcp://HOST:PORT or unix:PATH "
         "(default: KVMSHIM_SERVER if that is set, else one of this VM's own)",
     )
+    parser.add_argument(
+        "--hypervisor",
+        metavar="KIND",
+        help="what runs the guest's processor: kvm (default), or unicorn, which emulates it",
+    )
     parser.add_argument("--memory", metavar="SIZE", help="such as 16M")
     parser.add_argument(
         "--kind",
@@ -111,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
 
 def run_to_the_end(machine: Machine, options: argparse.Namespace) -> int:
     """Runs a machine at the terminal until it ends or is suspended; the exit status."""
+    if machine.notice:
+        print(f"kvmshim: {machine.notice}", file=sys.stderr)
     with suspending.pausing(machine, options):
         result = _run(machine, options.timeout)
     if options.suspend_to is not None:

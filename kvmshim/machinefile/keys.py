@@ -25,6 +25,7 @@ MACHINE_KEYS = (
     Key("board", "text", f'"{spec.DEFAULT_BOARD}"', convert.choice(*BOARDS)),
     Key("irqchip", "text", f'"{spec.DEFAULT_IRQCHIP}"', convert.choice(spec.DEFAULT_IRQCHIP)),
     Key("placement", "text", f'"{spec.PLACED_ON_SERVER}"', convert.text),
+    Key("hypervisor", "text", f'"{spec.HYPERVISORS[0]}"', convert.choice(*spec.HYPERVISORS)),
 )
 
 IMAGE_KEYS = (

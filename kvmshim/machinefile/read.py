@@ -90,6 +90,7 @@ class _Reader:
             image=self._image(document),
             servers=servers,
             irqchip=machine.get("irqchip", spec.DEFAULT_IRQCHIP),
+            hypervisor=machine.get("hypervisor", spec.HYPERVISORS[0]),
             path=self._path,
         )
 

@@ -15,6 +15,8 @@ PLACED_ON_SERVER = "server"
 PLACED_LOCALLY = "local"
 
 DEFAULT_BOARD = "pc"
+#: Kinds of hypervisors, the default first.
+HYPERVISORS = ("kvm", "unicorn")
 DEFAULT_IRQCHIP = "kernel"
 DEFAULT_MEMORY_BYTES = 16 << 20
 MIN_MEMORY_BYTES = 1 << 20
@@ -60,6 +62,7 @@ class MachineSpec:
     image: ImageSpec | None = None
     servers: Mapping[str, str] = field(default_factory=dict)
     irqchip: str = DEFAULT_IRQCHIP
+    hypervisor: str = HYPERVISORS[0]
     strict: bool = False
     path: Path | None = None
 

@@ -8,6 +8,7 @@ from devserver.board import DeviceWiring
 from devserver.plain import to_plain
 from devserver.protocol.messages import Hypervisor
 from kvmshim.errors import InputError
+from kvmshim.hypervisor.choose import choose
 from kvmshim.loader import BootPlan, ImageKind
 from kvmshim.loader.plan import RESET_START, Rom
 from kvmshim.machinefile import DeviceSpec, MachineSpec
@@ -21,7 +22,7 @@ def describe(spec: MachineSpec, name: str, rom_bytes: int) -> MachineDescription
     """What there is to say of a machine that runs already: its image is in its memory."""
     return MachineDescription(
         name=name,
-        hypervisor=int(Hypervisor.KVM),
+        hypervisor=int(choose(spec.hypervisor).identifier),
         memory_bytes=spec.memory_bytes,
         rom_bytes=rom_bytes,
         irqchip=spec.irqchip,

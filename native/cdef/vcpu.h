@@ -41,6 +41,7 @@ int vcpu_run(struct vcpu *vcpu);
 int vcpu_drain(struct vcpu *vcpu);
 int vcpu_settle(struct vcpu *vcpu);
 int vcpu_complete(struct vcpu *vcpu);
+int vcpu_wanted(struct vcpu *vcpu);
 
 /* One access of its guest (native/src/access.h). */
 #define CARRY_ON ...

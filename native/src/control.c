@@ -1,6 +1,8 @@
+#define _GNU_SOURCE /* ppoll */
 #include "control.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +150,30 @@ void control_leave(struct control *control)
     pthread_mutex_lock(&control->lock);
     control->run = NULL;
     pthread_mutex_unlock(&control->lock);
+}
+
+uint32_t control_stirs(struct control *control)
+{
+    return atomic_load(&control->stirs);
+}
+
+void control_sleep(struct control *control, uint32_t stirs)
+{
+    struct pollfd descriptors[] = {
+        { .fd = control->stop_fd, .events = POLLIN },
+        { .fd = control->doze_fd, .events = POLLIN },
+    };
+    sigset_t kick, before;
+    sigemptyset(&kick);
+    sigaddset(&kick, kick_signal());
+    pthread_sigmask(SIG_BLOCK, &kick, &before); /* one that comes now ends ppoll at once */
+    atomic_store(&control->dozing, true);
+    if (!control_pending(control) && atomic_load(&control->stirs) == stirs)
+        ppoll(descriptors, 2, NULL, &before);
+    atomic_store(&control->dozing, false);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    eventfd_t drained;
+    eventfd_read(control->doze_fd, &drained);
 }
 
 int control_line(struct control *control, unsigned source, uint32_t line, bool level)

@@ -62,6 +62,14 @@ uint32_t control_pending(struct control *control);
 /* Something may have started the vCPU: an interrupt line changed, or it is about to run. */
 void control_stir(struct control *control);
 
+/* How often something was stirred. */
+uint32_t control_stirs(struct control *control);
+/*
+ * The vCPU of the calling thread, which has no ring (coalesced.h), sleeps until it is wanted or
+ * something is stirred; not at all if that was after control_stirs() gave stirs.
+ */
+void control_sleep(struct control *control, uint32_t stirs);
+
 /* A source (a link's, or 0: the client's own devices) drives a line; 0, or -1 and errno. */
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);
 /* Holds the lines while a device moves, or lets them go (lines.h). */

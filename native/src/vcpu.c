@@ -88,12 +88,10 @@ static bool probe(struct vcpu *vcpu)
     return halted && !vcpu->run->if_flag;
 }
 
-/* KVM_RUN came back without an exit of the guest, or is not to be called: why? */
-static int interrupted(struct vcpu *vcpu)
+int vcpu_wanted(struct vcpu *vcpu)
 {
-    struct control *control = vcpu->control;
     __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-    uint32_t pending = control_pending(control);
+    uint32_t pending = control_pending(vcpu->control);
     if (pending & CONTROL_EVENT)
         return VCPU_EVENT;
     if (pending & CONTROL_STOP)
@@ -102,19 +100,23 @@ static int interrupted(struct vcpu *vcpu)
         return VCPU_LINK_LOST;
     if (pending & CONTROL_PAUSE)
         return VCPU_PAUSED;
-    if (pending & CONTROL_PROBE) {
-        control_clear(control, CONTROL_PROBE);
-        if (probe(vcpu))
-            return VCPU_HALTED;
-    }
     return CARRY_ON;
 }
 
-static void mark(struct vcpu *vcpu)
+/* KVM_RUN came back without an exit of the guest, or is not to be called: why? */
+static int interrupted(struct vcpu *vcpu)
 {
-    if (vcpu->mark_count < vcpu->mark_room)
-        vcpu->marks[vcpu->mark_count++] =
-            (struct vcpu_mark){ (uint64_t)monotonic_ns(), vcpu->run->io.port };
+    int result = vcpu_wanted(vcpu);
+    if (result != CARRY_ON || !(control_pending(vcpu->control) & CONTROL_PROBE))
+        return result;
+    control_clear(vcpu->control, CONTROL_PROBE);
+    return probe(vcpu) ? VCPU_HALTED : CARRY_ON;
+}
+
+void vcpu_mark(struct vcpu *vcpu, uint16_t port)
+{
+    if (vcpu->marks && vcpu->mark_count < vcpu->mark_room)
+        vcpu->marks[vcpu->mark_count++] = (struct vcpu_mark){ (uint64_t)monotonic_ns(), port };
 }
 
 static int on_exit_reason(struct vcpu *vcpu)
@@ -124,8 +126,7 @@ static int on_exit_reason(struct vcpu *vcpu)
     switch (run->exit_reason) {
     case KVM_EXIT_IO:
         vcpu->port_exits++;
-        if (vcpu->marks)
-            mark(vcpu);
+        vcpu_mark(vcpu, run->io.port);
         access = port_access(run);
         return access_serve(vcpu, &access);
     case KVM_EXIT_MMIO:
@@ -150,8 +151,7 @@ static int on_exit_reason(struct vcpu *vcpu)
     }
 }
 
-/* The guest outruns Python, which takes the output: let it catch up. */
-static void wait_for_inboxes(struct vcpu *vcpu)
+void vcpu_wait_for_inboxes(struct vcpu *vcpu)
 {
     for (int i = 0; i < ROUTE_LINKS && vcpu->routes->links[i]; i++) {
         struct link *link = vcpu->routes->links[i];
@@ -198,7 +198,7 @@ static int after_guest(struct vcpu *vcpu, bool exited)
         return interrupted(vcpu);
     vcpu->exits++;
     result = on_exit_reason(vcpu);
-    wait_for_inboxes(vcpu);
+    vcpu_wait_for_inboxes(vcpu);
     return result;
 }
 

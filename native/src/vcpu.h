@@ -71,4 +71,13 @@ int vcpu_settle(struct vcpu *vcpu);
  * registers. 0, or -1 with errno set. */
 int vcpu_complete(struct vcpu *vcpu);
 
+/* Steps of the loop that are the same without KVM (emulated.h). */
+
+/* Why the vCPU is wanted out of the guest; CARRY_ON (access.h) if it is not. */
+int vcpu_wanted(struct vcpu *vcpu);
+/* Notes when an access to a port was, if that was asked for. */
+void vcpu_mark(struct vcpu *vcpu, uint16_t port);
+/* The guest may outrun Python, which takes the output: lets it catch up. */
+void vcpu_wait_for_inboxes(struct vcpu *vcpu);
+
 #endif

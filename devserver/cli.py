@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from devserver import logs, vm_commands
@@ -20,6 +19,7 @@ from devserver.host import DeviceHost
 from devserver.identity import Identity
 from devserver.joining import JoinError, Membership
 from devserver.models import catalog
+from devserver.panel.default_registry import default_registry
 from devserver.panel.door import PanelDoor
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_listen(where)
     where.add_argument("--fd", type=int, help="serve one socket that is already connected")
     _add_serving(serve, name="devserver")
-    serve.add_argument("--server-id", type=_positive, default=1, metavar="N")
+    serve.add_argument("--server-id", type=_positive, metavar="N", help="its number (default: 1)")
     serve.add_argument(
         "--route",
         choices=ROUTES,
@@ -75,7 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--hosts", type=_positive, default=1, metavar="N", help="run so many device hosts"
     )
-    serve.add_argument("--state", metavar="FOLDER", help="keep suspended VMs there")
+    serve.add_argument(
+        "--registry",
+        metavar="URL",
+        help="the control panel's database: sqlite:////FOLDER/FILE or postgresql://…",
+    )
+    serve.add_argument(
+        "--only-registered", action="store_true", help="refuse clients that are not registered"
+    )
     serve.set_defaults(run=_serve)
 
     host = commands.add_parser("host", help="serve device models as an I/O server of another")
@@ -88,7 +95,10 @@ def _parser() -> argparse.ArgumentParser:
 
     panel = commands.add_parser("panel")  # what a server starts for itself
     panel.add_argument("--fd", type=int, required=True)
-    panel.add_argument("--state")
+    panel.add_argument("--registry", required=True)
+    panel.add_argument("--name", required=True)
+    panel.add_argument("--address", required=True)
+    panel.add_argument("--only-registered", action="store_true")
     panel.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info")
     panel.set_defaults(run=_panel)
 
@@ -159,14 +169,8 @@ def _serve(options: argparse.Namespace) -> int:
             refusal = Error(ErrorCode.MACHINE, cut(str(error)))
             inherited.sendall(Connection(Role.SERVER).send(refusal))
         return EXIT_FAILED
-    host = _make_host(
-        options,
-        options.server_id,
-        options.route,
-        inherited is not None,
-        None if inherited is not None else _panel_door(options),
-    )
     if inherited is not None:
+        host = _make_host(options, options.server_id or 1, options.route, until_idle=True)
         # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         host.add_client(inherited, "embedded")
@@ -174,6 +178,17 @@ def _serve(options: argparse.Namespace) -> int:
         host.run()
         return EXIT_OK
     sockets = listen_on(options.listen)
+    try:
+        address = str(bound_address(sockets[0]))
+        door = _panel_door(options, address)
+        server_id = 1 if options.registry is None else _check_in(options, address)
+        host = _make_host(options, options.server_id or server_id, options.route, panel=door)
+        if options.registry is not None:
+            door.start()  # the others are to see that this one is up
+    except BaseException:
+        for sock in sockets:
+            stop_listening(sock)
+        raise
     for sock in sockets:
         host.add_listener(sock)
         print(f"devserver: listening on {bound_address(sock)}", flush=True)
@@ -182,22 +197,35 @@ def _serve(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _panel_door(options: argparse.Namespace) -> PanelDoor:
-    state = [] if options.state is None else ["--state", os.path.abspath(options.state)]
-    return PanelDoor(["--log", options.log, *state])
+def _panel_door(options: argparse.Namespace, address: str) -> PanelDoor:
+    arguments = ["--log", options.log, "--name", options.name, "--address", address]
+    if options.only_registered:
+        arguments.append("--only-registered")
+    return PanelDoor([*arguments, "--registry", options.registry or default_registry(address)])
+
+
+def _check_in(options: argparse.Namespace, address: str) -> int:
+    """The server's number by the registry that it was given. Raises :class:`CommandError`."""
+    from devserver.panel.registry.errors import RegistryError
+    from devserver.panel.registry.registry import Registry
+
+    try:
+        with contextlib.closing(Registry(options.registry, options.name)) as registry:
+            return registry.server_up(address)
+    except RegistryError as error:
+        raise vm_commands.CommandError(str(error)) from None
 
 
 def _panel(options: argparse.Namespace) -> int:
     import asyncio
 
     from devserver.panel.server import PanelServer
-    from devserver.panel.shelf import Shelf
 
     logs.set_up(options.log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    shelf = Shelf(None if options.state is None else Path(options.state))
-    with _inherited(options.fd) as host, contextlib.closing(shelf):
-        asyncio.run(PanelServer(host, shelf).run())
+    with _inherited(options.fd) as host:
+        where = (options.registry, options.name, options.address)
+        asyncio.run(PanelServer(host, *where, options.only_registered).run())
     return EXIT_OK
 
 

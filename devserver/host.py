@@ -41,6 +41,8 @@ _NEVER_NS = (1 << 63) - 1
 _REST_NS = 200_000_000
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LOOPS: dict[str, type[HotLoop] | type[PlainLoop]] = {"native": HotLoop, "python": PlainLoop}
+#: Identifiers that a host gives; a registry's are smaller.
+FIRST_OWN_ID = 1 << 20
 
 
 class _Timer(NamedTuple):
@@ -73,7 +75,7 @@ class DeviceHost:
         self._identity = identity
         self._max_clients = max_clients
         self._until_idle = until_idle
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(FIRST_OWN_ID)
         self._residents = Residents(self._ids.__next__, keep_ns)
         self._order = itertools.count()
         self.directory = Directory(identity, route)
@@ -118,6 +120,8 @@ class DeviceHost:
         """Serves until :meth:`stop`."""
         with contextlib.closing(self._loop), self._woken_by_signals() as woken:
             try:
+                if self._panel is not None and (fd := self._panel.fileno()) is not None:
+                    self._loop.watch(fd, True)
                 while not self._stopping and not (self._until_idle and not self._clients):
                     self._keep_time()
                     self._act(self._loop.turn(self._due_ns()), woken)

@@ -69,6 +69,9 @@ async def connect_panel(
     if not isinstance(answer, dict):  # an ERROR or BUSY of the device host
         writer.close()
         raise RpcError(f"the server at {address} refuses: {answer[1]['message']}")
+    if answer["op"] == "sorry":
+        writer.close()
+        raise RpcError(answer["arguments"]["why"])
     return reader, writer
 
 

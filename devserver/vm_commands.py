@@ -20,6 +20,8 @@ _ORDERS = {
     "pause": "have it stand still",
     "suspend": "take its state from its client, to be resumed",
     "resume": "have a suspended or paused VM go on",
+    "start": "run a registered VM",
+    "remove": "forget a VM that does not run",
 }
 
 
@@ -35,14 +37,17 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     launch.add_argument("what", metavar="IMAGE|MACHINE.toml")
     launch.add_argument("--name", help="what the VM is called (default: the image's name)")
     launch.add_argument("--client", help="where to run it (default: where the fewest run)")
+    register = _order(orders, "register", "keep a VM with its image, to be started", _register)
+    register.add_argument("what", metavar="IMAGE|MACHINE.toml")
+    register.add_argument("--name", help="what the VM is called (default: the image's name)")
     _order(orders, "list", "list all VMs", _list)
     _order(orders, "show", "show a VM with its devices", _show).add_argument("vm")
     for order, text in _ORDERS.items():
         parser = _order(orders, order, text, _give_order)
         parser.add_argument("vm")
         parser.set_defaults(order=order)
-        if order == "resume":
-            parser.add_argument("--client", help="where it goes on (default: where the fewest run)")
+        if order in ("resume", "start"):
+            parser.add_argument("--client", help="where it runs (default: where the fewest run)")
     migrate = _order(orders, "migrate", "have a running VM go on at another client", _migrate)
     migrate.add_argument("vm")
     migrate.add_argument("--client", help="where it goes (default: where the fewest run)")
@@ -63,6 +68,16 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         orders = parser.add_subparsers(required=True, metavar="ORDER")
         run = _list_clients if noun == "client" else _list_servers
         _order(orders, "list", f"list the {text} that the server knows", run)
+        if noun == "client":
+            _order(orders, "show", "show a client platform", _show_client).add_argument("client")
+            register = _order(orders, "register", "make one known in advance", _register_client)
+            register.add_argument("client")
+
+    registry = commands.add_parser("registry", help="look after a control panel's database")
+    orders = registry.add_subparsers(required=True, metavar="ORDER")
+    upgrade = orders.add_parser("upgrade", help="bring it to the schema of this program")
+    upgrade.add_argument("--registry", required=True, metavar="URL")
+    upgrade.set_defaults(run=_upgrade)
 
 
 Work = Callable[["Peer", argparse.Namespace], Awaitable[int]]
@@ -75,6 +90,17 @@ def _order(orders: Any, name: str, text: str, work: Work) -> argparse.ArgumentPa
     )
     parser.set_defaults(run=_run, work=work)
     return parser
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from devserver.panel.registry.registry import upgrade
+    from devserver.rpc import RpcError
+
+    try:
+        print(f"the registry has schema {upgrade(options.registry)}")
+    except RpcError as error:
+        raise CommandError(str(error)) from None
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -118,10 +144,13 @@ async def _visit(options: argparse.Namespace) -> int:
 
 async def _list(peer: Peer, options: argparse.Namespace) -> int:
     vms = await peer.call("vms")
-    _table(
-        ("id", "name", "state", "client", "memory", "why"),
-        [(vm["vm_id"], vm["name"], vm["state"], vm["client"], _size(vm), vm["why"]) for vm in vms],
-    )
+    rows = [
+        (vm["vm_id"], vm["name"], vm["state"], vm["client"] or "-", vm["server"], _size(vm))
+        for vm in vms
+    ]
+    why = [vm["why"] for vm in vms]
+    heads = ("id", "name", "state", "client", "server", "memory", "why")
+    _table(heads, [(*row, reason) for row, reason in zip(rows, why, strict=True)])
     return 0
 
 
@@ -153,14 +182,15 @@ def _device_table(vm: dict[str, Any]) -> None:
 async def _list_clients(peer: Peer, options: argparse.Namespace) -> int:
     clients = await peer.call("clients")
     _table(
-        ("id", "name", "host", "state", "hypervisors", "VMs"),
+        ("id", "name", "host", "state", "hypervisors", "server", "VMs"),
         [
             (
                 client["client_id"],
                 client["name"],
                 client["hostname"],
                 "online" if client["online"] else "offline",
-                ",".join(client["hypervisors"]),
+                ",".join(one["kind"] for one in client["hypervisors"]),
+                client["server"],
                 len(client["vms"]),
             )
             for client in clients
@@ -169,10 +199,37 @@ async def _list_clients(peer: Peer, options: argparse.Namespace) -> int:
     return 0
 
 
+async def _show_client(peer: Peer, options: argparse.Namespace) -> int:
+    clients = {str(c[key]): c for c in await peer.call("clients") for key in ("client_id", "name")}
+    if options.client not in clients:
+        raise CommandError(f"no client '{options.client}' is known; see 'devserver client list'")
+    client = clients[options.client]
+    for key in ("client_id", "name", "hostname", "server"):
+        print(f"{key:12} {client[key]}")
+    print(f"{'registered':12} {'yes' if client['registered'] else 'no'}")
+    print(f"{'VMs':12} {', '.join(client['vms'])}")
+    for hypervisor in client["hypervisors"]:
+        print(f"{'hypervisor':12} {hypervisor['kind']} {hypervisor['version']}")
+        for name, value in sorted(hypervisor["capabilities"].items()):
+            print(f"{'':12} {name} {value}")
+    return 0
+
+
+async def _register_client(peer: Peer, options: argparse.Namespace) -> int:
+    number = await peer.call("register_client", name=options.client)
+    print(f"client {number} '{options.client}' is registered")
+    return 0
+
+
 async def _list_servers(peer: Peer, options: argparse.Namespace) -> int:
     answer = await peer.call("servers")
-    rows = [(s["server_id"], s["name"], s["kind"], s["address"]) for s in answer["servers"]]
-    _table(("id", "name", "kind", "address"), rows)
+    rows = [
+        (s["server_id"], s["name"], s["kind"], "up" if s["up"] else "down", s["owner"] or "-")
+        for s in answer["servers"]
+    ]
+    addresses = [s["address"] for s in answer["servers"]]
+    heads = ("id", "name", "kind", "state", "owner", "address")
+    _table(heads, [(*row, where) for row, where in zip(rows, addresses, strict=True)])
     if answer["refused"]:
         counts = ", ".join(f"{code} {count}" for code, count in answer["refused"].items())
         print(f"messages refused by the owner: {counts}")
@@ -195,22 +252,32 @@ def _size(vm: dict[str, Any]) -> str:
 
 
 async def _launch(peer: Peer, options: argparse.Namespace) -> int:
+    vm = await peer.call("launch", client=options.client, **await _brought(peer, options))
+    print(f"VM {vm['vm_id']} '{vm['name']}' runs on client '{vm['client']}'")
+    return 0
+
+
+async def _register(peer: Peer, options: argparse.Namespace) -> int:
+    vm = await peer.call("register", **await _brought(peer, options))
+    name = vm["name"]
+    print(f"VM {vm['vm_id']} '{name}' is registered; 'devserver vm start {name}' runs it")
+    return 0
+
+
+async def _brought(peer: Peer, options: argparse.Namespace) -> dict[str, Any]:
+    """A machine and its image, which is sent."""
     what = Path(options.what)
     machine, image = "", what
     if what.suffix == ".toml":
         machine = _read(what).decode(errors="replace")
         image = _image_of(what, machine)
     _read(image)
-    vm = await peer.call(
-        "launch",
-        name=options.name or what.stem,
-        machine=machine,
-        image=await peer.send_parcel(image),
-        image_name=image.name,
-        client=options.client,
-    )
-    print(f"VM {vm['vm_id']} '{vm['name']}' runs on client '{vm['client']}'")
-    return 0
+    return {
+        "name": options.name or what.stem,
+        "machine": machine,
+        "image": await peer.send_parcel(image),
+        "image_name": image.name,
+    }
 
 
 def _image_of(path: Path, machine: str) -> Path:
@@ -234,9 +301,12 @@ async def _give_order(peer: Peer, options: argparse.Namespace) -> int:
     order, more = options.order, {}
     if order in ("shutdown", "kill"):
         order, more = "shutdown", {"kill": order == "kill"}
-    elif order == "resume":
+    elif order in ("resume", "start"):
         more = {"client": options.client}
     vm = await peer.call(order, vm=options.vm, **more)
+    if order == "remove":
+        print(f"VM {vm['vm_id']} '{vm['name']}' is forgotten")
+        return 0
     shown = await peer.call("show", vm=str(vm["vm_id"]))
     print(f"VM {shown['vm_id']} '{shown['name']}' is {shown['state']}")
     return 0

@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,13 @@ def requires_qemu() -> str | None:
 
 
 @cache
+def requires_postgresql() -> str | None:
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return "PostgreSQL (Debian's postgresql) is not installed"
+    return None if os.geteuid() == 0 else "starting PostgreSQL as its own user needs root"
+
+
+@cache
 def requires_sanitize() -> str | None:
     return None if shutil.which("gcc") else "gcc is not installed"
 
@@ -63,6 +71,7 @@ REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "kvm": requires_kvm,
     "netns": requires_netns,
     "qemu": requires_qemu,
+    "postgresql": requires_postgresql,
     "sanitize": requires_sanitize,
 }
 
@@ -127,5 +136,10 @@ class KvmTally:
             terminalreporter.write_line(f"FAILED: {self.failure}", red=True)
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="kvmshim-tests-")  # not the user's own
     config.pluginmanager.register(KvmTally(), "kvm-tally")

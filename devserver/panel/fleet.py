@@ -7,14 +7,14 @@ A VM's state::
         v            v            v                           running <-- resuming <'
      failed       stopped, failed, lost          running, paused <--> migrating
 
-``lost``: its client is gone, or came back without it.
+``lost``: its client is gone, or came back without it. ``defined``: registered, with its image, and
+not run yet; such a VM may be launched again when it has ended.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
@@ -25,6 +25,7 @@ from devserver.rpc import RpcError
 class VmState(StrEnum):
     """Where a VM stands."""
 
+    DEFINED = "defined"
     LAUNCHING = "launching"
     RUNNING = "running"
     PAUSED = "paused"
@@ -39,17 +40,19 @@ class VmState(StrEnum):
 
 S = VmState
 _STEPS: dict[VmState, tuple[VmState, ...]] = {
+    S.DEFINED: (S.LAUNCHING,),
     S.LAUNCHING: (S.RUNNING, S.FAILED, S.LOST, S.STOPPED),
     S.RUNNING: (S.PAUSED, S.SUSPENDING, S.MIGRATING, S.STOPPED, S.FAILED, S.LOST),
     S.PAUSED: (S.RUNNING, S.SUSPENDING, S.MIGRATING, S.STOPPED, S.FAILED, S.LOST),
-    S.SUSPENDING: (S.SUSPENDED, S.RUNNING, S.FAILED, S.LOST, S.STOPPED),
+    S.SUSPENDING: (S.SUSPENDED, S.RUNNING, S.PAUSED, S.FAILED, S.LOST, S.STOPPED),
     S.SUSPENDED: (S.RESUMING,),
     S.RESUMING: (S.RUNNING, S.SUSPENDED, S.FAILED, S.LOST, S.STOPPED),
     S.MIGRATING: (S.RUNNING, S.PAUSED, S.FAILED, S.LOST, S.STOPPED),
-    S.STOPPED: (),
-    S.FAILED: (),
-    S.LOST: (S.RUNNING, S.PAUSED, S.STOPPED, S.FAILED),
+    S.STOPPED: (S.LAUNCHING,),
+    S.FAILED: (S.LAUNCHING,),
+    S.LOST: (S.RUNNING, S.PAUSED, S.STOPPED, S.FAILED, S.LAUNCHING),
 }
+_WITHOUT = "came back without it"
 #: States in which a client has the VM.
 PLACED = (S.LAUNCHING, S.RUNNING, S.PAUSED, S.SUSPENDING, S.RESUMING, S.MIGRATING)
 #: States that a VM of the same name may be launched in the place of.
@@ -58,7 +61,11 @@ ENDED = (S.STOPPED, S.FAILED, S.LOST)
 
 @dataclass
 class Vm:
-    """A VM. ``why`` says in a line how it came to where it stands, if that needs saying."""
+    """A VM. ``why`` says in a line how it came to where it stands, if that needs saying.
+
+    ``registered``: it is kept with its image, and can be started again. ``has_state``: a whole
+    suspended state of it is kept.
+    """
 
     vm_id: int
     name: str
@@ -68,52 +75,90 @@ class Vm:
     why: str = ""
     memory_bytes: int = 0
     devices: list[dict[str, Any]] = field(default_factory=list)
+    registered: bool = False
+    has_state: bool = False
+    machine: str = ""
+    image_name: str = ""
 
     def shown(self) -> dict[str, Any]:
         """As plain data."""
-        return {**asdict(self), "state": str(self.state)}
+        plain = {**asdict(self), "state": str(self.state)}
+        del plain["machine"], plain["image_name"]
+        return plain
 
 
 @dataclass
 class Client:
-    """A client platform whose agent is connected, or was."""
+    """A client platform whose agent is connected, or was, or is to come."""
 
     client_id: int
     name: str
     hostname: str = ""
-    online: bool = True
-    hypervisors: list[str] = field(default_factory=list)
+    online: bool = False
+    #: Each with ``kind``, ``version`` and ``capabilities``.
+    hypervisors: list[dict[str, Any]] = field(default_factory=list)
+
+    def kinds(self) -> list[str]:
+        """The kinds of its hypervisors."""
+        return [str(hypervisor["kind"]) for hypervisor in self.hypervisors]
 
 
 class Fleet:
-    """All clients and VMs."""
+    """All clients and VMs of one server."""
 
     def __init__(self) -> None:
-        self._numbers = itertools.count(1)
         self.clients: dict[str, Client] = {}
         self.vms: dict[int, Vm] = {}
 
+    def load(self, clients: Iterable[dict[str, Any]], vms: Iterable[dict[str, Any]]) -> None:
+        """What was known when the server ran last; what VMs do now their clients will say."""
+        for row in clients:
+            known = (row["client_id"], row["name"], row["hostname"], False, row["hypervisors"])
+            self.clients[row["name"]] = Client(*known)
+        for row in vms:
+            vm = self.add(row)
+            if vm.state in PLACED:
+                self._put(vm, S.LOST, f"client '{vm.client}' has not come back yet")
+
+    def add(self, row: dict[str, Any]) -> Vm:
+        """A VM of the registry's is this server's."""
+        names = {one.name for one in fields(Vm)}
+        vm = Vm(**{name: value for name, value in row.items() if name in names})
+        vm.state = VmState(vm.state)
+        self.vms[vm.vm_id] = vm
+        return vm
+
     # -- clients ------------------------------------------------------------------------------
 
-    def client_came(
-        self, name: str, hostname: str, hypervisors: list[str], vms: Iterable[dict[str, Any]]
-    ) -> Client:
-        """An agent is there, with these VMs: what it says is true. Raises :class:`RpcError`."""
+    def check_name(self, name: str) -> None:
+        """Raises :class:`RpcError` if a client of that name is connected."""
         known = self.clients.get(name)
         if known is not None and known.online:
             raise RpcError(
                 f"a client named '{name}' is connected already; give one of them another --name"
             )
-        if known is None:
-            known = self.clients[name] = Client(next(self._numbers), name)
-        known.hostname, known.hypervisors, known.online = hostname, hypervisors, True
+
+    def client_came(
+        self,
+        client_id: int,
+        name: str,
+        hostname: str,
+        hypervisors: list[dict[str, Any]],
+        vms: Iterable[dict[str, Any]],
+    ) -> list[int]:
+        """An agent is there, with these VMs, all of which are known: what it says is true.
+
+        Gives the VMs that it must let go, because they are somebody else's by now.
+        """
+        self.clients[name] = Client(client_id, name, hostname, True, hypervisors)
         here = {vm["vm_id"]: vm for vm in vms}
         for vm in self.vms.values():
             if vm.client == name and vm.vm_id not in here and vm.state in (*PLACED, S.LOST):
-                self._put(vm, S.LOST, f"client '{name}' came back without it")
-        for vm_id, report in here.items():
-            self._reported(name, vm_id, report)
-        return known
+                if vm.has_state:  # it was to be resumed there, and was not
+                    self._put(vm, S.SUSPENDED)
+                elif vm.state is not S.LOST or not vm.why.endswith(_WITHOUT):
+                    self._put(vm, S.LOST, f"client '{name}' {_WITHOUT}")
+        return [vm_id for vm_id, report in here.items() if not self._reported(name, vm_id, report)]
 
     def client_went(self, name: str) -> None:
         """An agent's connection is lost. VMs that migrate are the business of their migration."""
@@ -122,54 +167,60 @@ class Fleet:
             if vm.client == name and vm.state in PLACED and vm.state is not S.MIGRATING:
                 self._put(vm, S.LOST, f"client '{name}' is gone")
 
-    def choose_client(self, name: str | None, *, but: str = "") -> Client:
-        """The client to launch on: the named one, or the one with the fewest VMs, not ``but``."""
+    def choose_client(self, name: str | None, *, but: str = "", kind: str = "") -> Client:
+        """The client to launch on: the named one, or the one with the fewest VMs, not ``but``.
+
+        ``kind``: of the hypervisor that it must have.
+        """
         online = [client for client in self.clients.values() if client.online]
-        if name is None:
-            online = [client for client in online if client.name != but]
         if name is not None:
-            for client in online:
-                if client.name == name:
-                    return client
-            near = get_close_matches(name, [client.name for client in online], 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise RpcError(f"no client named '{name}' is connected{hint}")
-        if not online:
+            return self._checked(self._named(name, online), kind)
+        online = [client for client in online if client.name != but]
+        able = [client for client in online if not kind or kind in client.kinds()]
+        if online and not able:
+            raise RpcError(f"no client that is connected has a hypervisor '{kind}'")
+        if not able:
             other = "other " if but else ""
             raise RpcError(
                 f"no {other}client is connected; start 'kvmshim agent --server …' on one"
             )
-        return min(online, key=lambda client: len(self._placed_on(client.name)))
+        return min(able, key=lambda client: len(self._placed_on(client.name)))
+
+    @staticmethod
+    def _named(name: str, online: list[Client]) -> Client:
+        for client in online:
+            if client.name == name:
+                return client
+        near = get_close_matches(name, [client.name for client in online], 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise RpcError(f"no client named '{name}' is connected{hint}")
+
+    @staticmethod
+    def _checked(client: Client, kind: str) -> Client:
+        if kind and kind not in client.kinds():
+            raise RpcError(f"client '{client.name}' has no hypervisor '{kind}'")
+        return client
 
     def _placed_on(self, name: str) -> list[Vm]:
         return [vm for vm in self.vms.values() if vm.client == name and vm.state in PLACED]
 
-    def kept(self, vm_id: int, name: str, client: str, memory_bytes: int) -> None:
-        """A VM was suspended before this panel began."""
-        self.vms[vm_id] = Vm(
-            vm_id, name, client, state=VmState.SUSPENDED, memory_bytes=memory_bytes
-        )
-        self._skip(vm_id)
-
-    def _skip(self, number: int) -> None:
-        """That number is taken."""
-        while next(self._numbers) <= number:
-            pass
-
     # -- VMs ----------------------------------------------------------------------------------
 
-    def new_vm(self, name: str, client: str) -> Vm:
-        """A VM that is to be launched; its name stands for one VM at a time."""
-        for vm in list(self.vms.values()):
-            if vm.name == name and vm.state not in ENDED:
+    def check_free(self, name: str) -> None:
+        """Raises :class:`RpcError` if the name is that of a VM that has not ended."""
+        for vm in self.vms.values():
+            if vm.name == name and (vm.registered or vm.state not in ENDED):
+                start = f"; 'devserver vm start {name}' runs it" if vm.registered else ""
                 raise RpcError(
                     f"VM '{name}' is there already: it is {vm.state} on client '{vm.client}'; "
-                    f"shut it down first, or choose another name"
+                    f"shut it down first, or choose another name{start}"
                 )
-            if vm.name == name:
-                del self.vms[vm.vm_id]
-        vm = Vm(next(self._numbers), name, client)
-        self.vms[vm.vm_id] = vm
+
+    def new_vm(self, vm_id: int, name: str, client: str) -> Vm:
+        """A VM that is to be launched, under a name that is free."""
+        self.check_free(name)
+        self.vms = {number: vm for number, vm in self.vms.items() if vm.name != name}
+        vm = self.vms[vm_id] = Vm(vm_id, name, client)
         return vm
 
     def find(self, what: str) -> Vm:
@@ -191,12 +242,15 @@ class Fleet:
     def _put(vm: Vm, state: VmState, why: str = "") -> None:
         vm.state, vm.why = state, why
 
-    def _reported(self, client: str, vm_id: int, report: dict[str, Any]) -> None:
-        vm = self.vms.get(vm_id)
-        if vm is None:  # from the time before this panel
-            vm = self.vms[vm_id] = Vm(vm_id, str(report["name"]), client)
-            self._skip(vm_id)
+    def _reported(self, client: str, vm_id: int, report: dict[str, Any]) -> bool:
+        """A client says that it has a VM; whether it may."""
+        vm = self.vms[vm_id]
+        elsewhere = vm.client != client and vm.state in PLACED
+        if elsewhere or vm.state in (S.SUSPENDED, S.DEFINED):
+            return False
         vm.client = client
+        vm.hypervisor = str(report.get("hypervisor", vm.hypervisor))
         vm.devices = list(report.get("devices", []))
         vm.memory_bytes = int(report.get("memory_bytes", 0))
         self._put(vm, VmState(report["state"]), "")
+        return True

@@ -33,6 +33,7 @@ class Migration:
         self._source = source
         self._target = target
         self._target_name = target_name
+        self._before = vm.state
         self._rounds: list[int] = []
 
     async def memory(self, data: bytes) -> None:
@@ -40,10 +41,12 @@ class Migration:
         await self._target.call("memory", vm_id=self._vm.vm_id, data=data)
 
     async def run(self) -> dict[str, Any]:
-        """Does it all; what it took. Raises :class:`RpcError`, with the VM where it was."""
-        vm, fleet, before = self._vm, self._fleet, self._vm.state
+        """Does it all, for a VM that has just been put into its state MIGRATING; what it took.
+
+        Raises :class:`RpcError`, with the VM where it was.
+        """
+        vm, fleet = self._vm, self._fleet
         source_name = vm.client
-        fleet.step(vm, VmState.MIGRATING, f"to client '{self._target_name}'")
         went = False
         try:
             await self._copy_while_it_runs()
@@ -52,7 +55,7 @@ class Migration:
             vm.client, went = self._target_name, True
             answer = await self._target.call("go", vm_id=vm.vm_id, run=last["was_running"])
         except RpcError as error:
-            await self._back(error, source_name, before, went=went)
+            await self._back(error, source_name, went=went)
             raise RpcError(f"VM '{vm.name}' can't be migrated: {error}") from None
         downtime_s = time.monotonic() - stopped_s
         vm.devices = answer["devices"]
@@ -86,9 +89,7 @@ class Migration:
         with self._source.parcels.open(parcel) as file:
             return await self._target.send_parcel(Path(file.name))
 
-    async def _back(
-        self, error: RpcError, source_name: str, before: VmState, *, went: bool
-    ) -> None:
+    async def _back(self, error: RpcError, source_name: str, *, went: bool) -> None:
         """It did not work: the VM stays with the client that it was with."""
         vm, fleet = self._vm, self._fleet
         with contextlib.suppress(RpcError):
@@ -104,4 +105,4 @@ class Migration:
             return
         vm.client = source_name
         if vm.state is VmState.MIGRATING:
-            fleet.step(vm, before, f"migrating failed: {error}")
+            fleet.step(vm, self._before, f"migrating failed: {error}")

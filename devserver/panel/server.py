@@ -11,8 +11,9 @@ from typing import Any
 
 import msgpack
 
-from devserver.panel.desk import Desk
-from devserver.panel.shelf import Shelf
+from devserver.panel.agents import Agent
+from devserver.panel.desk import Desk, Visitor
+from devserver.panel.operators import Operator
 from devserver.rpc import Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
@@ -23,10 +24,13 @@ _MESSAGE_BYTES = 64 * 1024
 class PanelServer:
     """Serves until the device host is gone."""
 
-    def __init__(self, host: socket.socket, shelf: Shelf) -> None:
-        """``host`` is the panel's end of the connection to its device host."""
+    def __init__(
+        self, host: socket.socket, registry: str, name: str, address: str, only_registered: bool
+    ) -> None:
+        """``host`` is the panel's end of the connection to its device host; ``name`` and
+        ``address`` are those of the server, ``registry`` the URL of its database."""
         self._host = host
-        self._desk = Desk(self._ask_host, shelf)
+        self._desk = Desk(self._ask_host, registry, name, address, only_registered)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -38,11 +42,16 @@ class PanelServer:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._host, self._read)
         try:
+            await self._desk.records.open()
+        except RpcError as error:  # who comes is told, and it is tried again for each
+            log.error("%s", error)
+        try:
             await self._ended.wait()
         finally:
             loop.remove_reader(self._host)
             for task in self._tasks:
                 task.cancel()
+            await self._desk.records.close()
 
     def _read(self) -> None:
         try:
@@ -53,6 +62,8 @@ class PanelServer:
             data = b""
         if not data:
             self._ended.set()
+            for future in self._asked.values():
+                future.cancel()
             return
         message = msgpack.unpackb(data)
         if descriptors:
@@ -65,6 +76,8 @@ class PanelServer:
 
     async def _ask_host(self) -> dict[str, Any]:
         """The servers that the device host knows, and what it has refused."""
+        if self._ended.is_set():
+            raise RpcError("the server is going down")
         number = next(self._numbers)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
@@ -77,9 +90,11 @@ class PanelServer:
         reader, writer = await asyncio.open_connection(sock=sock)
         role, peer_name = about["role"], about["peer"]
         try:
-            visitor = self._desk.visitor(role, about["name"])
+            await self._desk.records.open()
+            visitor = self._visitor(role, about["name"])
         except RpcError as error:
             log.warning("%s: %s", peer_name, error)
+            await Peer(reader, writer, {}).note("sorry", why=str(error))
             writer.close()
             return
         peer = Peer(reader, writer, visitor.handlers())
@@ -92,3 +107,11 @@ class PanelServer:
             with contextlib.suppress(RpcError):
                 await visitor.gone()
             log.info("%s: %s '%s' is gone", peer_name, role, about["name"])
+
+    def _visitor(self, role: str, name: str) -> Visitor:
+        """Somebody new; raises :class:`RpcError` for a role that is none."""
+        if role == "agent":
+            return Agent(self._desk, name)
+        if role == "operator":
+            return Operator(self._desk)
+        raise RpcError(f"there is no role '{role}'")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from devserver.rpc import Handler, Peer, RpcError, connect_panel
+from kvmshim.agent.abilities import hypervisors
 from kvmshim.agent.migrating import Migrating
 from kvmshim.agent.running import Listeners, RunningVm, State
 from kvmshim.assemble import machine_for
@@ -78,12 +79,13 @@ class Agent:
         serving = asyncio.get_running_loop().create_task(peer.serve())
         try:
             alive = [vm for vm in self._vms.values() if vm.state not in _ENDED and vm.is_told]
-            await peer.call(
+            answer = await peer.call(
                 "register",
                 hostname=socket.gethostname(),
-                hypervisors=["kvm"],
+                hypervisors=hypervisors(),
                 vms=[_report(vm) for vm in alive],
             )
+            await self._let_go(answer["drop"])
             print(f"kvmshim: agent '{self._name}' serves {self._server}", flush=True)
             self._peer = peer
             self._migrating.met(peer)
@@ -95,6 +97,16 @@ class Agent:
             serving.cancel()
             peer.close()
             await self._migrating.lost()
+
+    async def _let_go(self, vm_ids: list[int]) -> None:
+        """These VMs are somebody else's by now."""
+        for vm_id in vm_ids:
+            vm = self._vms.get(vm_id)
+            if vm is not None:
+                log.warning("VM '%s' is not this client's any more; it is ended here", vm.name)
+                vm.silence()
+                await asyncio.to_thread(vm.stop)
+                self.forget(vm_id)
 
     async def _tell(self, peer: Peer) -> None:
         """Passes on what VMs' threads have to say, in order."""
@@ -271,4 +283,5 @@ def _report(vm: RunningVm) -> dict[str, Any]:
         "state": str(vm.state),
         "devices": vm.devices,
         "memory_bytes": vm.memory_bytes,
+        "hypervisor": vm.hypervisor,
     }

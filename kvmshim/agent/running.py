@@ -71,6 +71,7 @@ class RunningVm:
         self.backlog = bytearray()
         self.devices: list[dict[str, Any]] = []
         self.memory_bytes = 0
+        self.hypervisor = "kvm"
         self._make = make
         self._listeners = listeners
         self._on_failure = on_failure

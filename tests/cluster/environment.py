@@ -66,7 +66,7 @@ class Cluster:
     def does(self, *arguments: str | Path) -> str:
         """The output of a command that must succeed."""
         done = self.run(*arguments)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
     def refuses(self, *arguments: str | Path) -> str:

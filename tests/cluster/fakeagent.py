@@ -12,6 +12,7 @@ from typing import Any
 
 from devserver.rpc import Handler, Peer, RpcError, connect_panel
 
+KVM = {"kind": "kvm", "version": "", "capabilities": {}}
 _OPERATIONS = ("receive", "memory", "land", "go", "abort")
 
 
@@ -31,7 +32,7 @@ async def visit(address: str, name: str, at: str, how: str) -> None:
     reader, writer = await connect_panel(address, "agent", name)
     peer = Peer(reader, writer, {operation: handler(operation) for operation in _OPERATIONS})
     serving = asyncio.create_task(peer.serve())
-    await peer.call("register", hostname="nowhere", hypervisors=["kvm"], vms=[])
+    await peer.call("register", hostname="nowhere", hypervisors=[KVM], vms=[])
     print("serves", flush=True)
     await serving
 

@@ -12,15 +12,28 @@ from devserver.rpc import RpcError
 S = VmState
 
 
+KVM = {"kind": "kvm", "version": "1", "capabilities": {}}
+
+
+def came(made: Fleet, name: str, *reports: dict[str, object], kind: str = "kvm") -> list[int]:
+    """A client connects; the VMs that it must let go."""
+    number = sum(map(ord, name))
+    return made.client_came(number, name, "host", [{**KVM, "kind": kind}], list(reports))
+
+
 def fleet(*clients: str) -> Fleet:
     made = Fleet()
     for name in clients:
-        made.client_came(name, "host", ["kvm"], [])
+        came(made, name)
     return made
 
 
+def new_vm(made: Fleet, name: str, client: str = "a") -> Vm:
+    return made.new_vm(max(made.vms, default=0) + 1, name, client)
+
+
 def running(made: Fleet, name: str, client: str) -> Vm:
-    vm = made.new_vm(name, client)
+    vm = new_vm(made, name, client)
     made.step(vm, S.RUNNING)
     return vm
 
@@ -48,30 +61,30 @@ def test_without_clients_nothing_can_be_launched() -> None:
 def test_a_client_s_name_stands_for_one_agent_at_a_time() -> None:
     made = fleet("a")
     with pytest.raises(RpcError, match="connected already"):
-        made.client_came("a", "host", [], [])
+        made.check_name("a")
     made.client_went("a")
-    assert made.client_came("a", "host", [], []).client_id == 1
+    made.check_name("a")
 
 
 @pytest.mark.parametrize("state", [s for s in S if s not in ENDED])
 def test_a_vm_is_launched_once(state: VmState) -> None:
     made = fleet("a")
-    made.new_vm("one", "a").state = state
+    new_vm(made, "one").state = state
     with pytest.raises(RpcError, match="VM 'one' is there already"):
-        made.new_vm("one", "a")
+        new_vm(made, "one")
 
 
 @pytest.mark.parametrize("state", ENDED)
 def test_the_name_of_a_vm_that_has_ended_is_free(state: VmState) -> None:
     made = fleet("a")
-    made.new_vm("one", "a").state = state
-    assert made.new_vm("one", "a").vm_id == 3
+    new_vm(made, "one").state = state
+    new_vm(made, "one")
     assert [vm.name for vm in made.vms.values()] == ["one"]
 
 
 def test_a_vm_is_found_by_name_and_by_number() -> None:
     made = fleet("a")
-    vm = made.new_vm("one", "a")
+    vm = new_vm(made, "one")
     assert made.find("one") is vm
     assert made.find(str(vm.vm_id)) is vm
     with pytest.raises(RpcError, match="did you mean 'one'"):
@@ -90,16 +103,47 @@ def test_what_a_client_says_when_it_comes_back_is_true() -> None:
     made = fleet("a")
     there, not_there = running(made, "one", "a"), running(made, "two", "a")
     made.client_went("a")
-    made.client_came("a", "host", ["kvm"], [report(there, S.PAUSED)])
+    assert came(made, "a", report(there, S.PAUSED)) == []
     assert (there.state, not_there.state) == (S.PAUSED, S.LOST)
     assert "came back without it" in not_there.why
 
 
-def test_vms_from_before_this_panel_are_taken_over() -> None:
-    made = Fleet()
-    made.client_came("a", "h", ["kvm"], [{"vm_id": 40, "name": "old", "state": "running"}])
-    assert made.find("old").vm_id == 40
-    assert made.new_vm("new", "a").vm_id > 40
+def test_a_vm_that_is_suspended_or_somebody_else_s_must_be_let_go() -> None:
+    made = fleet("a", "b")
+    suspended, moved = running(made, "one", "a"), running(made, "two", "b")
+    made.step(suspended, S.SUSPENDING)
+    made.step(suspended, S.SUSPENDED)
+    made.client_went("a")
+    assert came(made, "a", report(suspended), report(moved)) == [1, 2]
+    assert (suspended.state, moved.client) == (S.SUSPENDED, "b")
+
+
+def test_a_vm_that_was_being_resumed_and_was_not_is_suspended_still() -> None:
+    made = fleet("a")
+    vm = new_vm(made, "one")
+    vm.state, vm.has_state = S.RESUMING, True
+    made.client_went("a")
+    came(made, "a")
+    assert vm.state is S.SUSPENDED
+
+
+def test_what_was_known_is_lost_until_its_client_speaks() -> None:
+    before = fleet("a")
+    vm = running(before, "one", "a")
+    after = Fleet()
+    client = {"client_id": 1, "name": "a", "hostname": "h", "hypervisors": []}
+    after.load([client], [{**vm.shown(), "machine": "", "image_name": ""}])
+    assert "has not come back yet" in after.vms[1].why
+    came(after, "a", report(vm))
+    assert after.vms[1].state is S.RUNNING
+
+
+def test_a_vm_goes_to_a_client_with_its_hypervisor() -> None:
+    made = fleet("a")
+    came(made, "b", kind="unicorn")
+    assert made.choose_client(None, kind="unicorn").name == "b"
+    with pytest.raises(RpcError, match="client 'a' has no hypervisor 'unicorn'"):
+        made.choose_client("a", kind="unicorn")
 
 
 def test_a_suspended_vm_is_no_client_s() -> None:
@@ -114,7 +158,7 @@ def test_a_suspended_vm_is_no_client_s() -> None:
 @given(st.lists(st.sampled_from(list(S)), max_size=12))
 def test_a_vm_never_leaves_an_end_and_never_skips_a_step(wanted: list[VmState]) -> None:
     made = fleet("a")
-    vm = made.new_vm("one", "a")
+    vm = new_vm(made, "one")
     for state in wanted:
         before = vm.state
         try:
@@ -123,7 +167,7 @@ def test_a_vm_never_leaves_an_end_and_never_skips_a_step(wanted: list[VmState]) 
             assert vm.state is before
         else:
             assert vm.state is state
-            assert before not in (S.STOPPED, S.FAILED)
+            assert before not in (S.STOPPED, S.FAILED, S.DEFINED) or state is S.LAUNCHING
             assert state is not S.SUSPENDED or before in (S.SUSPENDING, S.RESUMING)
-            assert state is not S.PAUSED or before in (S.RUNNING, S.LOST)
+            assert state is not S.PAUSED or before in (S.RUNNING, S.LOST, S.MIGRATING, S.SUSPENDING)
     assert (vm.state in PLACED) != (vm.state in (*ENDED, S.SUSPENDED))

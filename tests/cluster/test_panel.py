@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -232,9 +233,9 @@ def test_a_panel_that_dies_comes_back_and_learns_from_the_agents(own: Cluster) -
 # -- what is kept ---------------------------------------------------------------------------------
 
 
-def suspended(where: str, folder: Path) -> None:
+def suspended(where: str, url: str) -> None:
     """A server that suspends a VM called 'kept', and is killed."""
-    with cluster(where, "old", arguments=("--state", folder)) as site:
+    with cluster(where, "old", arguments=("--registry", url)) as site:
         launch(site, "kept", "old")
         with site.console("kept") as console:
             console.reads(b"ready")
@@ -242,16 +243,15 @@ def suspended(where: str, folder: Path) -> None:
 
 
 def test_a_suspended_vm_outlives_its_server(tmp_path: Path) -> None:
-    where, folder = f"unix:{tmp_path}/socket", tmp_path / "state"
-    suspended(where, folder)
-    with cluster(where, "new", arguments=("--state", folder)) as site:
+    where, url = f"unix:{tmp_path}/socket", f"sqlite:///{tmp_path}/registry.db"
+    suspended(where, url)
+    with cluster(where, "new", arguments=("--registry", url)) as site:
         assert site.state("kept") == "suspended"
         assert "is running" in site.does("vm", "resume", "kept")
         with site.console("kept") as console:
             console.types(b"again" + END)
             console.reads(b"again")
             assert "status 0" in console.complaint()
-        assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,11 @@ def test_a_suspended_vm_outlives_its_server(tmp_path: Path) -> None:
 def test_a_state_that_is_no_good_is_refused_and_kept(
     tmp_path: Path, harm: Callable[[bytes], bytes], why: str
 ) -> None:
-    where, folder = f"unix:{tmp_path}/socket", tmp_path / "state"
-    suspended(where, folder)
-    (path,) = folder.glob("*.state")
-    path.write_bytes(harm(path.read_bytes()))
-    with cluster(where, "new", arguments=("--state", folder)) as site:
+    where, url = f"unix:{tmp_path}/socket", f"sqlite:///{tmp_path}/registry.db"
+    suspended(where, url)
+    with sqlite3.connect(tmp_path / "registry.db") as database:
+        ((whole,),) = database.execute("SELECT data FROM blobs WHERE what = 'state'")
+        database.execute("UPDATE blobs SET data = ? WHERE what = 'state'", (harm(whole),))
+    with cluster(where, "new", arguments=("--registry", url)) as site:
         assert why in site.refuses("vm", "resume", "kept")
         assert site.state("kept") == "suspended"
-        assert path.exists()

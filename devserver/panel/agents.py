@@ -1,0 +1,126 @@
+"""What the panel does for agents: they report what they have, and what becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from devserver.panel.desk import Desk
+from devserver.panel.fleet import PLACED, VmState
+from devserver.panel.registry.errors import Taken
+from devserver.panel.registry.registry import STATE, Registry
+from devserver.rpc import Handler, Peer, RpcError
+
+log = logging.getLogger("devserver.panel")
+
+
+class Agent:
+    """A client platform."""
+
+    def __init__(self, desk: Desk, name: str) -> None:
+        self.peer: Peer | None = None
+        self._desk = desk
+        self._name = name
+        self._registered = False
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "register": self._desk.whole(self._register),
+            "changed": self._desk.whole(self._changed),
+            "output": self._output,
+            "memory": self._memory,
+        }
+
+    async def gone(self) -> None:
+        if not self._registered:
+            return
+        desk = self._desk
+        del desk.agents[self._name]
+        desk.fleet.client_went(self._name)
+        desk.records.touch()
+        for vm in self._desk.fleet.vms.values():
+            if vm.client == self._name and vm.state is VmState.LOST:
+                await self._desk.close_console(vm.vm_id, vm.why)
+        with contextlib.suppress(RpcError):
+            await desk.records.do(Registry.client_went, self._name)
+
+    async def _register(
+        self, hostname: str, hypervisors: list[dict[str, Any]], vms: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """An agent says what it is and has; what it must let go."""
+        desk = self._desk
+        desk.fleet.check_name(self._name)
+        client_id: int = await desk.records.do(
+            Registry.client_came,
+            self._name,
+            hostname,
+            hypervisors,
+            only_registered=desk.only_registered,
+        )
+        desk.fleet.check_name(self._name)
+        known = [vm for vm in vms if await self._make_known(vm)]
+        drop = desk.fleet.client_came(client_id, self._name, hostname, hypervisors, known)
+        drop += [vm["vm_id"] for vm in vms if vm not in known]
+        desk.agents[self._name] = self
+        self._registered = True
+        await self._drop_states(vm["vm_id"] for vm in known)
+        if drop:
+            log.warning("client '%s' has VMs that are not its any more: %s", self._name, drop)
+        return {"client_id": client_id, "drop": drop}
+
+    async def _make_known(self, report: dict[str, Any]) -> bool:
+        """A VM that a client has is in the fleet; False if it may not be."""
+        desk, vm_id, name = self._desk, int(report["vm_id"]), str(report["name"])
+        if vm_id in desk.fleet.vms:
+            return True
+        try:
+            await desk.records.do(Registry.adopt_vm, vm_id, name, self._name)
+        except Taken as error:
+            log.warning("client '%s' has a VM that it can't have: %s", self._name, error)
+            return False
+        desk.fleet.add({"vm_id": vm_id, "name": name, "client": self._name, "state": "lost"})
+        return True
+
+    async def _drop_states(self, vm_ids: Iterable[int]) -> None:
+        """VMs that run need the states no longer that they were resumed from."""
+        for vm_id in vm_ids:
+            vm = self._desk.fleet.vms.get(vm_id)
+            if vm is not None and vm.has_state and vm.state in PLACED:
+                await self._desk.records.do(Registry.drop_blob, vm_id, STATE)
+                vm.has_state = False
+
+    async def _changed(
+        self,
+        vm_id: int,
+        state: str,
+        why: str,
+        devices: list[dict[str, Any]],
+        memory_bytes: int,
+        hypervisor: str,
+    ) -> None:
+        """A VM of this client is in another state."""
+        vm = self._desk.fleet.vms.get(vm_id)
+        if vm is None or vm.client != self._name:
+            raise RpcError(f"VM {vm_id} is none of client '{self._name}'")
+        if devices:
+            vm.devices = devices
+        vm.memory_bytes = memory_bytes or vm.memory_bytes
+        vm.hypervisor = hypervisor
+        if vm.state != state:
+            self._desk.fleet.step(vm, VmState(state), why)
+        if state in (VmState.STOPPED, VmState.FAILED):
+            await self._desk.close_console(vm_id, why or state)
+
+    async def _memory(self, vm_id: int, data: bytes) -> None:
+        """A part of the memory of a VM that leaves this client."""
+        migration = self._desk.migrations.get(vm_id)
+        if migration is None:
+            raise RpcError(f"VM {vm_id} is not on its way anywhere")
+        await migration.memory(data)
+
+    async def _output(self, vm_id: int, data: bytes) -> None:
+        for viewer in list(self._desk.viewers.get(vm_id, [])):
+            if viewer.peer is not None:
+                await viewer.peer.note("output", vm_id=vm_id, data=data)

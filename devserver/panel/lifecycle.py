@@ -1,0 +1,226 @@
+"""VMs from their registration to their end, as operators order it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from devserver.panel.desk import Desk
+from devserver.panel.fleet import ENDED, Vm, VmState
+from devserver.panel.migration import Migration
+from devserver.panel.registry.registry import IMAGE, STATE, Registry
+from devserver.rpc import Gone, Peer, RpcError
+
+_KVM = "kvm"
+#: A VM in one of these is no client's.
+_FREE = (*ENDED, VmState.DEFINED, VmState.SUSPENDED)
+
+
+class Lifecycle:
+    """Orders that change VMs. All raise :class:`RpcError`, with the VM where it was."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    # -- beginning ----------------------------------------------------------------------------
+
+    async def launch(
+        self, name: str, machine: str, image: Path, image_name: str, client: str | None
+    ) -> dict[str, Any]:
+        """Runs a VM: a machine file's text and the image that it boots."""
+        desk, fleet = self._desk, self._desk.fleet
+        chosen = fleet.choose_client(client, kind=_kind_of(machine))
+        fleet.check_free(name)
+        number: int = await desk.records.do(
+            Registry.new_vm, name, chosen.name, hypervisor=_kind_of(machine)
+        )
+        vm = fleet.new_vm(number, name, chosen.name)
+        vm.hypervisor = _kind_of(machine)
+        await self._run(vm, machine, image, image_name)
+        return vm.shown()
+
+    async def register(
+        self, name: str, machine: str, image: Path, image_name: str
+    ) -> dict[str, Any]:
+        """Keeps a VM with its image, to be started later."""
+        desk = self._desk
+        desk.fleet.check_free(name)
+        kind = _kind_of(machine)
+        more = {"machine": machine, "image_name": image_name, "hypervisor": kind}
+        number: int = await desk.records.do(
+            Registry.new_vm, name, "", state="defined", registered=True, **more
+        )
+        try:
+            await desk.records.do(Registry.put_blob, number, IMAGE, image)
+        except RpcError:
+            await desk.records.do(Registry.remove_vm, number)
+            raise
+        vm = desk.fleet.new_vm(number, name, "")
+        vm.state, vm.registered = VmState.DEFINED, True
+        vm.machine, vm.image_name, vm.hypervisor = machine, image_name, kind
+        return vm.shown()
+
+    async def start(self, vm: str, client: str | None) -> dict[str, Any]:
+        """Runs a registered VM."""
+        desk = self._desk
+        found = await desk.claim(vm)
+        if not found.registered:
+            raise RpcError(
+                f"VM '{found.name}' is not registered; 'devserver vm launch' runs images"
+            )
+        kind = _kind_of(found.machine)
+        chosen = desk.fleet.choose_client(client, kind=kind)
+        desk.fleet.step(found, VmState.LAUNCHING)
+        found.client = chosen.name
+        with tempfile.NamedTemporaryFile(prefix="kvmshim-image-") as file:
+            try:
+                await desk.records.do(Registry.get_blob, found.vm_id, IMAGE, file)
+            except RpcError as error:
+                desk.fleet.step(found, VmState.FAILED, str(error))
+                raise
+            await self._run(found, found.machine, Path(file.name), found.image_name)
+        return found.shown()
+
+    async def _run(self, vm: Vm, machine: str, image: Path, image_name: str) -> None:
+        try:
+            agent = self._desk.agent_of(vm)
+            parcel = await agent.send_parcel(image)
+            more = {"machine": machine, "image": parcel, "image_name": image_name}
+            await agent.call("launch", vm_id=vm.vm_id, name=vm.name, **more)
+        except RpcError as error:
+            if vm.state is VmState.LAUNCHING:
+                self._desk.fleet.step(vm, VmState.FAILED, str(error))
+            raise RpcError(f"VM '{vm.name}' can't be launched: {error}") from None
+
+    # -- running ------------------------------------------------------------------------------
+
+    async def pause(self, vm: str) -> dict[str, Any]:
+        """Has a VM stand still."""
+        found = await self._desk.find(vm)
+        await self._desk.agent_of(found).call("pause", vm_id=found.vm_id)
+        return found.shown()
+
+    async def suspend(self, vm: str) -> dict[str, Any]:
+        """Takes a VM's whole state from its client, which then has it no longer."""
+        desk, fleet = self._desk, self._desk.fleet
+        found = await desk.find(vm)
+        agent = desk.agent_of(found)
+        before = found.state
+        fleet.step(found, VmState.SUSPENDING)
+        try:
+            answer = await agent.call("suspend", vm_id=found.vm_id)
+            with agent.parcels.open(answer["parcel"]) as file:
+                await desk.records.do(Registry.put_blob, found.vm_id, STATE, Path(file.name))
+        except RpcError as error:
+            await self._not_suspended(found, agent, before, error)
+            raise RpcError(f"VM '{found.name}' can't be suspended: {error}") from None
+        found.has_state = True
+        # All of it is here: a client that is gone by now has it no longer either, and one that
+        # comes back with it is told so.
+        found.state, found.why = VmState.SUSPENDED, ""
+        with contextlib.suppress(Gone):
+            await agent.call("suspended", vm_id=found.vm_id)
+        await desk.close_console(found.vm_id, "suspended")
+        return found.shown()
+
+    async def _not_suspended(self, vm: Vm, agent: Peer, before: VmState, error: RpcError) -> None:
+        if before is VmState.RUNNING:
+            with contextlib.suppress(RpcError):  # it may run already
+                await agent.call("unpause", vm_id=vm.vm_id)
+        if vm.state is VmState.SUSPENDING:  # else it has ended, or its client is gone
+            self._desk.fleet.step(vm, before, f"suspending failed: {error}")
+
+    async def resume(self, vm: str, client: str | None) -> dict[str, Any]:
+        """Has a suspended VM go on, on this client or another; or a paused one."""
+        desk, fleet = self._desk, self._desk.fleet
+        found = await desk.claim(vm)
+        if found.state is VmState.PAUSED:
+            await desk.agent_of(found).call("unpause", vm_id=found.vm_id)
+            return found.shown()
+        chosen = fleet.choose_client(client, kind=found.hypervisor)
+        fleet.step(found, VmState.RESUMING)
+        before, found.client = found.client, chosen.name
+        try:
+            agent = desk.agent_of(found)
+            with tempfile.NamedTemporaryFile(prefix="kvmshim-state-") as file:
+                await desk.records.do(Registry.get_blob, found.vm_id, STATE, file)
+                parcel = await agent.send_parcel(Path(file.name))
+            await agent.call("restore", vm_id=found.vm_id, name=found.name, parcel=parcel)
+        except RpcError as error:
+            if not isinstance(error, Gone) and found.state is VmState.RESUMING:
+                fleet.step(found, VmState.SUSPENDED, f"resuming failed: {error}")
+                found.client = before
+            raise RpcError(f"VM '{found.name}' can't be resumed: {error}") from None
+        found.has_state = False
+        await desk.records.do(Registry.drop_blob, found.vm_id, STATE)
+        return found.shown()
+
+    async def migrate(self, vm: str, client: str | None) -> dict[str, Any]:
+        """Has a VM run on at another client, with its devices where they are."""
+        desk, fleet = self._desk, self._desk.fleet
+        found = await desk.find(vm)
+        source = desk.agent_of(found)
+        chosen = fleet.choose_client(client, but=found.client, kind=found.hypervisor)
+        if chosen.name == found.client:
+            raise RpcError(f"VM '{found.name}' is on client '{chosen.name}' already")
+        target = desk.agents[chosen.name].peer
+        assert target is not None
+        migration = Migration(fleet, found, source, target, chosen.name)
+        fleet.step(found, VmState.MIGRATING, f"to client '{chosen.name}'")
+        desk.migrations[found.vm_id] = migration
+        try:
+            took = await migration.run()
+        except RpcError:
+            if found.state in ENDED:
+                await desk.close_console(found.vm_id, found.why)
+            raise
+        finally:
+            del desk.migrations[found.vm_id]
+        await desk.watch_again(found)
+        return {**found.shown(), **took}
+
+    async def move_device(self, vm: str, device: str, to: dict[str, Any]) -> dict[str, Any]:
+        """Has a device run somewhere else."""
+        found = await self._desk.find(vm)
+        if found.state not in (VmState.RUNNING, VmState.PAUSED):
+            raise RpcError(f"VM '{found.name}' is {found.state}; its devices stay where they are")
+        agent = self._desk.agent_of(found)
+        await agent.call("move_device", vm_id=found.vm_id, device=device, to=to)
+        return found.shown()
+
+    # -- ending -------------------------------------------------------------------------------
+
+    async def shutdown(self, vm: str, kill: bool) -> dict[str, Any]:
+        """Ends a VM's run; of a suspended one, drops its state."""
+        desk = self._desk
+        found = await desk.find(vm)
+        if found.state is VmState.SUSPENDED:
+            await desk.records.do(Registry.drop_blob, found.vm_id, STATE)
+            found.has_state = False
+            found.state, found.why = VmState.STOPPED, "its suspended state was dropped"
+        elif found.state in _FREE:
+            raise RpcError(f"VM '{found.name}' is {found.state}; it does not run")
+        else:
+            await desk.agent_of(found).call("stop", vm_id=found.vm_id, kill=kill)
+        return found.shown()
+
+    async def remove(self, vm: str) -> dict[str, Any]:
+        """Forgets a VM that does not run, with its image and state."""
+        desk = self._desk
+        found = await desk.claim(vm)
+        if found.state not in _FREE:
+            raise RpcError(f"VM '{found.name}' is {found.state}; shut it down first")
+        await desk.records.do(Registry.remove_vm, found.vm_id)
+        del desk.fleet.vms[found.vm_id]
+        return found.shown()
+
+
+def _kind_of(machine: str) -> str:
+    """The hypervisor that a machine file asks for; what is wrong in it, the client says."""
+    try:
+        return str(tomllib.loads(machine).get("machine", {}).get("hypervisor", _KVM))
+    except (tomllib.TOMLDecodeError, AttributeError):
+        return _KVM

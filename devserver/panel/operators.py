@@ -1,0 +1,155 @@
+"""What the panel does for operators: they look, order, and sit at consoles."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from devserver.panel.desk import Desk
+from devserver.panel.lifecycle import Lifecycle
+from devserver.panel.registry.registry import Registry
+from devserver.rpc import Handler, Peer, RpcError
+
+
+class Operator:
+    """Somebody who manages VMs."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.peer: Peer | None = None
+        self._desk = desk
+        self._lifecycle = Lifecycle(desk)
+
+    def handlers(self) -> dict[str, Handler]:
+        life, whole = self._lifecycle, self._desk.whole
+        return {
+            "servers": self._servers,
+            "clients": self._clients,
+            "vms": self._desk.vms,
+            "show": self._show,
+            "register_client": whole(self._register_client),
+            "register": whole(self._register),
+            "launch": whole(self._launch),
+            "start": whole(life.start),
+            "shutdown": whole(life.shutdown),
+            "remove": whole(life.remove),
+            "pause": whole(life.pause),
+            "suspend": whole(life.suspend),
+            "resume": whole(life.resume),
+            "migrate": whole(life.migrate),
+            "move_device": whole(self._move_device),
+            "console": self._console,
+            "input": self._input,
+        }
+
+    async def gone(self) -> None:
+        for vm_id, viewers in list(self._desk.viewers.items()):
+            if self in viewers:
+                viewers.remove(self)
+            if not viewers:
+                await self._close_console_of(vm_id)
+            if self._desk.writers.get(vm_id) is self:
+                del self._desk.writers[vm_id]
+
+    async def _close_console_of(self, vm_id: int) -> None:
+        self._desk.viewers.pop(vm_id, None)
+        vm = self._desk.fleet.vms.get(vm_id)
+        if vm is not None and vm.client in self._desk.agents:
+            await self._desk.agent_of(vm).note("unwatch", vm_id=vm_id)
+
+    # -- looking ------------------------------------------------------------------------------
+
+    async def _servers(self) -> dict[str, Any]:
+        """The servers that are here, and those that the registry knows besides."""
+        desk = self._desk
+        answer = await desk.ask_host()
+        here = [{**server, "up": True, "owner": ""} for server in answer["servers"]]
+        for server in here[1:]:
+            server["owner"] = desk.records.server
+        names = {server["name"] for server in here}
+        known = await desk.records.do(Registry.servers)
+        others = [row for row in known if row["name"] not in names]
+        for row in others:
+            del row["heard"]
+            row["kind"] = "io" if row["owner"] else "owner"
+        return {**answer, "servers": [*here, *others]}
+
+    async def _clients(self) -> list[dict[str, Any]]:
+        desk = self._desk
+        rows = await desk.records.do(Registry.clients)
+        vms = await desk.vms()
+        for row in rows:
+            row["online"] = bool(row["server"])
+            row["vms"] = [vm["name"] for vm in vms if vm["client"] == row["name"]]
+        return rows
+
+    async def _show(self, vm: str) -> dict[str, Any]:
+        for row in await self._desk.vms():
+            if vm in (row["name"], str(row["vm_id"])):
+                return row
+        return (await self._desk.find(vm)).shown()
+
+    # -- ordering -----------------------------------------------------------------------------
+
+    async def _register_client(self, name: str) -> int:
+        number: int = await self._desk.records.do(Registry.register_client, name)
+        return number
+
+    async def _launch(self, image: int, **more: Any) -> dict[str, Any]:
+        """``image``: the number of the parcel that it came as."""
+        assert self.peer is not None
+        with self.peer.parcels.open(image) as file:
+            return await self._lifecycle.launch(image=Path(file.name), **more)
+
+    async def _register(self, image: int, **more: Any) -> dict[str, Any]:
+        assert self.peer is not None
+        with self.peer.parcels.open(image) as file:
+            return await self._lifecycle.register(image=Path(file.name), **more)
+
+    async def _move_device(self, vm: str, device: str, target: str) -> dict[str, Any]:
+        """Has a device run on another server, or (``local``) in the client."""
+        to = destination(target, (await self._desk.ask_host())["servers"])
+        return await self._lifecycle.move_device(vm, device, to)
+
+    # -- consoles -----------------------------------------------------------------------------
+
+    async def _console(self, vm: str, write: bool) -> dict[str, Any]:
+        """Shows a VM's console from now on, beginning with what was printed last."""
+        found = await self._desk.find(vm)
+        writer = self._desk.writers.get(found.vm_id)
+        if write and writer is not None and writer is not self:
+            raise RpcError(f"somebody else types on the console of VM '{found.name}'; look with -r")
+        agent = self._desk.agent_of(found)
+        if write:
+            self._desk.writers[found.vm_id] = self
+        self._desk.viewers.setdefault(found.vm_id, []).append(self)
+        try:
+            backlog = await agent.call("watch", vm_id=found.vm_id)
+        except RpcError:
+            await self.gone()
+            raise
+        return {"vm_id": found.vm_id, "backlog": backlog}
+
+    async def _input(self, vm_id: int, data: bytes) -> None:
+        if self._desk.writers.get(vm_id) is not self:
+            raise RpcError("this console is looked at only")
+        await self._desk.agent_of(self._desk.fleet.vms[vm_id]).call("type", vm_id=vm_id, data=data)
+
+
+def destination(target: str, servers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Where a device is to go, in the agent's words. Raises :class:`RpcError`."""
+    if target == "local":
+        return {}
+    for server in servers:
+        if target == server["name"]:
+            owner = server["kind"] == "owner"
+            return {
+                "server_id": server["server_id"],
+                "name": server["name"],
+                "address": server["address"],
+                "place": "server" if owner else f"server/{server['name']}",
+            }
+    names = ["local", *(server["name"] for server in servers)]
+    near = get_close_matches(target, names, 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
+    raise RpcError(f"'{target}' is no place for a device; {hint}")

@@ -1,0 +1,121 @@
+"""The fleet and the registry kept alike: read at the beginning, written whenever something changed.
+
+What has to be decided once for all servers (a name, a claim) goes to the registry first. All else
+happens in the fleet and is written behind; while the database can't be had that is tried again and
+again, and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from devserver.panel.fleet import Fleet
+from devserver.panel.registry.registry import Registry, Row
+from devserver.rpc import RpcError
+
+log = logging.getLogger("devserver.panel")
+
+#: The registry hears from this server at least so often.
+_BEAT_S = 5.0
+_RETRY_S = 1.0
+_T = TypeVar("_T")
+
+#: Asks the device host for the servers that it knows and what it has refused.
+AskHost = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Records:
+    """One server's side of the registry at ``url``."""
+
+    def __init__(
+        self, url: str, server: str, address: str, fleet: Fleet, ask_host: AskHost
+    ) -> None:
+        self.server = server
+        self._url = url
+        self._address = address
+        self._fleet = fleet
+        self._ask_host = ask_host
+        self._registry: Registry | None = None
+        #: One at a time: a database in memory has one connection.
+        self._thread = ThreadPoolExecutor(1, "registry")
+        self._opening = asyncio.Lock()
+        self._touched = asyncio.Event()
+        self._written: dict[int, Row] = {}
+        self._keeping: asyncio.Task[None] | None = None
+        self._failing = False
+
+    async def open(self) -> None:
+        """Reads what was known when the server ran last, unless that is done.
+
+        Raises :class:`RegistryError`; it may be called again.
+        """
+        async with self._opening:
+            if self._registry is None:
+                self._registry = await self._in_thread(Registry, self._url, self.server)
+                try:
+                    await self.do(Registry.server_up, self._address)
+                    clients = await self.do(Registry.clients)
+                    vms = await self.do(Registry.vms)
+                except RpcError:
+                    self._registry = None
+                    raise
+                self._fleet.load(clients, [vm for vm in vms if vm["server"] == self.server])
+                self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        """Writes what is left, and says that the server is down."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with contextlib.suppress(RpcError):
+                await self._write()
+                await self.do(Registry.server_down)
+        if self._registry is not None:
+            self._registry.close()
+        self._thread.shutdown()
+
+    async def do(self, work: Callable[..., _T], *arguments: Any, **more: Any) -> _T:
+        """A method of :class:`Registry`, in its thread. Raises :class:`RegistryError`."""
+        assert self._registry is not None
+        return await self._in_thread(work, self._registry, *arguments, **more)
+
+    def touch(self) -> None:
+        """The fleet may have changed."""
+        self._touched.set()
+
+    async def _in_thread(self, work: Callable[..., _T], *arguments: Any, **more: Any) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: work(*arguments, **more))
+
+    # -- writing behind -----------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        wait_s = _BEAT_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._touched.wait()
+            self._touched.clear()
+            try:
+                await self._write()
+            except RpcError as error:
+                if not self._failing:
+                    log.error("%s; going on without, and trying again", error)
+                self._failing, wait_s = True, _RETRY_S
+            else:
+                if self._failing:
+                    log.info("the registry can be written again")
+                self._failing, wait_s = False, _BEAT_S
+
+    async def _write(self) -> None:
+        now = {vm.vm_id: vm.shown() for vm in self._fleet.vms.values()}
+        changed = [row for vm_id, row in now.items() if self._written.get(vm_id) != row]
+        if changed:
+            await self.do(Registry.save_vms, changed)
+        self._written = now
+        io_servers = [s for s in (await self._ask_host())["servers"] if s["kind"] == "io"]
+        await self.do(Registry.heard, io_servers)

@@ -1,0 +1,1 @@
+"""The control panel's database: servers, clients, hypervisors, VMs, devices, and what VMs were."""

@@ -1,0 +1,97 @@
+"""Engines, and what databases say put into one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from devserver.panel.registry.errors import Locked, RegistryError, Unreachable
+
+#: For so long a lock of somebody else's is waited for.
+BUSY_SECONDS = 5.0
+
+#: What PostgreSQL calls a lock that did not come in time, and a deadlock (its manual, appendix A).
+_LOCKED = ("55P03", "40P01")
+
+
+def make_engine(url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
+    """An engine for a SQLite or PostgreSQL URL; nothing is connected to yet.
+
+    Raises :class:`Unreachable` if it is none.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Unreachable(f"'{url}' is not a database URL; try sqlite:////FOLDER/FILE") from error
+    backend = parsed.drivername.partition("+")[0]
+    try:
+        if backend == "sqlite":
+            return _sqlite(parsed, busy_seconds)
+        if backend == "postgresql":
+            return _postgresql(parsed, busy_seconds)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise Unreachable(f"{error}; pip install 'kvmshim[postgresql]' brings it") from error
+    raise Unreachable(f"'{backend}' databases are not supported; use sqlite or postgresql")
+
+
+def _sqlite(url: URL, busy_seconds: float) -> Engine:
+    options: dict[str, Any] = {}
+    if url.database in (None, "", ":memory:"):
+        options["poolclass"] = StaticPool  # one connection is one database
+    arguments = {"timeout": busy_seconds, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, **options)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(raw: Any, _record: object) -> None:
+        raw.isolation_level = None  # BEGIN is said below
+        raw.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # One that reads first and then writes would fail at once if another had written in between.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: URL, busy_seconds: float) -> Engine:
+    milliseconds = max(1, int(busy_seconds * 1000))
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "options": f"-c lock_timeout={milliseconds}"},
+    )
+
+
+@contextmanager
+def one_line(url: URL) -> Iterator[None]:
+    """Turns a database's error into one of ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _said(url, error.orig) from error
+    except SQLAlchemyError as error:
+        raise _said(url, error) from error
+
+
+def _said(url: URL, error: BaseException | None) -> RegistryError:
+    shown = f"the registry {url.render_as_string(hide_password=True)}"
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    state = getattr(error, "sqlstate", None)
+    if "is locked" in reason or state in _LOCKED:
+        return Locked(f"{shown} is locked by another program: {reason}; try again")
+    if "readonly" in reason:
+        return Unreachable(f"{shown} can't be written: {reason}; look at its permissions")
+    if "unable to open" in reason:
+        return Unreachable(f"{shown} can't be opened: {reason}; does its folder exist?")
+    if "not a database" in reason:
+        return Unreachable(f"{shown} is not a SQLite database: choose another file")
+    if url.host and state is None:
+        return Unreachable(f"{shown} can't be reached: {reason}; is PostgreSQL up at {url.host}?")
+    return RegistryError(f"{shown}: {reason}")

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,18 @@ def requires_sanitize() -> str | None:
     return None if shutil.which("gcc") else "gcc is not installed"
 
 
+@cache
+def requires_unicorn() -> str | None:
+    return None if find_spec("unicorn") else "the package unicorn is not installed"
+
+
 REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "kvm": requires_kvm,
     "netns": requires_netns,
     "qemu": requires_qemu,
     "postgresql": requires_postgresql,
     "sanitize": requires_sanitize,
+    "unicorn": requires_unicorn,
 }
 
 

@@ -6,12 +6,17 @@ from typing import Any
 
 from kvmshim import abi
 from kvmshim.errors import HostError
+from kvmshim.hypervisor.unicorn.engine import find_library, library_version
 from kvmshim.system import System
 
 
 def hypervisors() -> list[dict[str, Any]]:
     """Each hypervisor of this host: ``kind``, ``version``, and ``capabilities`` with their values
     (KVM_CHECK_EXTENSION)."""
+    return [*_kvm(), *_unicorn()]
+
+
+def _kvm() -> list[dict[str, Any]]:
     try:
         with System() as system:
             capabilities = {c.name: system.check(c) for c in abi.CAPABILITIES}
@@ -19,3 +24,9 @@ def hypervisors() -> list[dict[str, Any]]:
     except HostError:
         return []
     return [{"kind": "kvm", "version": version, "capabilities": capabilities}]
+
+
+def _unicorn() -> list[dict[str, Any]]:
+    if find_library() is None:
+        return []
+    return [{"kind": "unicorn", "version": library_version(), "capabilities": {}}]

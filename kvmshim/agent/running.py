@@ -198,6 +198,7 @@ class RunningVm:
                 self._machine = machine
                 self._console = machine.console()
                 self.memory_bytes = machine.spec.memory_bytes
+                self.hypervisor = machine.spec.hypervisor
                 self.devices = _described(machine)
                 try:
                     why = self._run_until_stopped(machine)

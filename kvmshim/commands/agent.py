@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 
 from kvmshim.errors import InputError
@@ -23,15 +24,17 @@ def run(options: argparse.Namespace) -> int:
 
     from devserver.protocol.address import AddressError, parse_address
     from kvmshim.agent.agent import Agent
+    from kvmshim.hypervisor.unicorn.engine import find_library
     from kvmshim.link import WaitPolicy
-    from kvmshim.system import System
+    from kvmshim.system import DEVICE, System
 
     try:
         parse_address(options.server)
     except AddressError as error:
         raise InputError(f"--server: {error}") from None
-    with System() as system:  # better now than at the first launch
-        system.require()
+    if find_library() is None or os.path.exists(DEVICE):
+        with System() as system:  # better now than at the first launch
+            system.require()
     agent = Agent(options.server, options.name, WaitPolicy(options.wait))
     try:
         asyncio.run(agent.run())

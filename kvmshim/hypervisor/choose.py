@@ -17,13 +17,6 @@ def choose(name: str) -> Kind:
     return kinds[name]
 
 
-def available() -> list[str]:
-    """The names of the kinds that can be had on this host."""
-    from kvmshim.hypervisor.unicorn.engine import find_library
-
-    return [HYPERVISORS[0], *(["unicorn"] if find_library() is not None else [])]
-
-
 def _open_kvm() -> Host:
     from kvmshim.system import System
 

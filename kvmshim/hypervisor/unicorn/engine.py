@@ -10,6 +10,7 @@ import ctypes
 from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from enum import IntEnum, IntFlag
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -120,6 +121,14 @@ def find_library() -> Path | None:
         if path.exists():
             return path
     return None
+
+
+def library_version() -> str:
+    """Of the package that the library is in; empty if it is not installed."""
+    try:
+        return version("unicorn")
+    except PackageNotFoundError:
+        return ""
 
 
 @cache
@@ -283,5 +292,6 @@ __all__ = [
     "Instruction",
     "Register",
     "find_library",
+    "library_version",
     "load_library",
 ]

@@ -33,6 +33,7 @@ _CONTROL = {
 }
 #: After a reset: caches off, and the bit that is always set (Intel SDM volume 3, table 9-1).
 _RESET_CR0 = 0x6000_0010
+_RESET_LIMIT = 0xFFFF
 _HLT = b"\xf4"
 #: INT3, INT n, INTO, INT1: exceptions that a program asks for.
 _INT_OPCODES = (0xCC, 0xCD, 0xCE, 0xF1)
@@ -59,6 +60,8 @@ class UnicornVcpu:
         engine.write(Register.CR4, 0)
         for register in segments.SEGMENTS.values():
             engine.write(register, 0)
+        for register in (Register.GDTR, Register.IDTR):
+            engine.write_table(register, 0, _RESET_LIMIT)
 
     def close(self) -> None:
         """Frees it; it must not run any more."""

@@ -10,12 +10,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from ownpostgres import PostgreSql, postgresql
 
 # No test asserts a time: on a busy host an example takes as long as it takes.
 settings.register_profile("kvmshim", deadline=None)
@@ -65,6 +66,13 @@ def requires_postgresql() -> str | None:
 @cache
 def requires_sanitize() -> str | None:
     return None if shutil.which("gcc") else "gcc is not installed"
+
+
+@pytest.fixture(scope="session")
+def own_postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL for the tests that are marked so."""
+    with postgresql() as running:
+        yield running
 
 
 REQUIREMENTS: dict[str, Callable[[], str | None]] = {

@@ -52,7 +52,11 @@ class I8259(Device):
     ``intr`` is high while the processor is asked to take an interrupt. Region ``bus`` is what the
     processor and the devices do with the pair other than by its ports: a read of ``ACKNOWLEDGE`` is
     the interrupt acknowledge cycle and gives the vector, bit 0 of a write of ``IRQn`` is the level
-    of line n (line 2, the cascade, can't be driven). MCS-80/85 mode works as 8086 mode does.
+    of line n (line 2, the cascade, can't be driven).
+
+    As the data sheet has it, a line must stay high until the acknowledge, or its request is gone:
+    the acknowledge then gives the default IR7. (KVM's controllers keep a request by edge.)
+    MCS-80/85 mode works as 8086 mode does.
     """
 
     kind = "i8259"
@@ -180,21 +184,18 @@ class I8259(Device):
 
     # -- inner workings -------------------------------------------------------------------------
 
-    def _cascade(self) -> None:
-        """Brings the slave's INT to the master's IR2."""
+    def _cascade(self) -> bool:
+        """Brings the slave's INT to the master's IR2; returns the level of the master's INT."""
         master = self.state.master
-        asked_for_slave = master.request() == CASCADE and master.slave_inputs & 1 << CASCADE
+        for_slave = master.request() == CASCADE and bool(master.slave_inputs & 1 << CASCADE)
         master.drive(CASCADE, self.state.slave.request() is not None)
-        if asked_for_slave and master.request() is None:
-            self.state.withdrawn = True
+        asks = master.request() is not None
+        self.state.withdrawn = not asks and (for_slave or self.state.withdrawn)
+        return asks
 
     def _settle(self) -> None:
         """Brings both INT outputs to where they go, after any change."""
-        self._cascade()
-        asks = self.state.master.request() is not None
-        if asks:
-            self.state.withdrawn = False
-        self.set_line("intr", asks)
+        self.set_line("intr", self._cascade())
 
     def _damage(self) -> str:
         """What no pair can hold, in words; empty if nothing."""

@@ -175,6 +175,14 @@ def test_a_reset_takes_the_question_back_and_forgets_the_lines(pic: Bench) -> No
 # -- snapshots --------------------------------------------------------------------------------
 
 
+def test_a_line_that_fell_leaves_nothing_that_a_restored_pair_would_ask_for(pic: Bench) -> None:
+    pic.up(5)
+    pic.down(5)
+    twin = pic.twin()
+    twin.elcr(1 << 5)
+    assert not twin.intr
+
+
 @pytest.mark.parametrize(
     ("chip", "field", "value"),
     [

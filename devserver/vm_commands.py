@@ -43,6 +43,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         parser.set_defaults(order=order)
         if order == "resume":
             parser.add_argument("--client", help="where it goes on (default: where the fewest run)")
+    migrate = _order(orders, "migrate", "have a running VM go on at another client", _migrate)
+    migrate.add_argument("vm")
+    migrate.add_argument("--client", help="where it goes (default: where the fewest run)")
     console = _order(orders, "console", "show a VM's console, and type on it", _console)
     console.add_argument("vm")
     console.add_argument("-r", "--read-only", action="store_true", help="only look")
@@ -236,6 +239,16 @@ async def _give_order(peer: Peer, options: argparse.Namespace) -> int:
     vm = await peer.call(order, vm=options.vm, **more)
     shown = await peer.call("show", vm=str(vm["vm_id"]))
     print(f"VM {shown['vm_id']} '{shown['name']}' is {shown['state']}")
+    return 0
+
+
+async def _migrate(peer: Peer, options: argparse.Namespace) -> int:
+    vm = await peer.call("migrate", vm=options.vm, client=options.client)
+    rounds = vm["rounds"]
+    print(
+        f"VM {vm['vm_id']} '{vm['name']}' is on client '{vm['client']}': {sum(rounds)} bytes in "
+        f"{len(rounds)} rounds, downtime {vm['downtime_ns'] / 1e6:.1f} ms"
+    )
     return 0
 
 

@@ -12,7 +12,7 @@ from devserver.plain import PlainError
 from devserver.protocol.messages import AttachedDevice, Hypervisor, WantedDevice
 from kvmshim import placement
 from kvmshim.abi import ffi, lib
-from kvmshim.elsewhere import VmIdentity, attach_at, attach_everywhere
+from kvmshim.elsewhere import VmIdentity, attach_at, attach_everywhere, take_seat
 from kvmshim.errors import HostError, InputError
 from kvmshim.handshake import Attachment, connect
 from kvmshim.link import Link, WaitPolicy
@@ -21,6 +21,7 @@ from kvmshim.machinefile import MachineSpec
 from kvmshim.relocation import Destination, Owner, Taken, relocate
 from kvmshim.routes import Routes
 from kvmshim.server_process import ServerProcess
+from kvmshim.vmstate.state import PendingInput, Seat
 
 #: Saved states of devices: place, device name, what Slot.save gave as bytes.
 States = Mapping[str, Mapping[str, bytes]]
@@ -52,16 +53,62 @@ class Devices:
         self.routes = Routes(spec.memory_bytes, strict=spec.strict)
         self._around = around
 
-    def attach(self, by_place: Mapping[str, Sequence[DeviceWiring]], states: States) -> None:
-        """Makes the devices, on servers and here. Raises ServerError and InputError."""
+    def attach(
+        self,
+        by_place: Mapping[str, Sequence[DeviceWiring]],
+        states: States,
+        seats: Sequence[Seat] = (),
+    ) -> None:
+        """Makes the devices, on servers and here, or takes those that wait in ``seats``.
+
+        Raises ServerError and InputError.
+        """
         for place, wirings in by_place.items():
             theirs = states.get(place, {})
             if place == placement.LOCAL:
                 self.local = self._make_local(wirings, theirs)
-            else:
+            elif not seats:
                 for attachment in self._attach(place, wirings, theirs):
                     self._add_link(place, attachment)
+        self._take_seats(seats, states)
         self._fill(self.routes)
+
+    def leave(self) -> tuple[Seat, ...]:
+        """Leaves what is on servers behind, for the client that the VM goes to.
+
+        The machine is paused. Devices of this process stay where they are.
+        """
+        time_ns = int(lib.control_time_ns(self._around.control))
+        seats = []
+        for place, link in self.links:
+            attached, where = link.attached, link.where
+            names = tuple(device.name for device in attached.devices)
+            link.detach(time_ns, keep=bool(names))
+            if names:
+                name, address = ("", "") if where is None else (where.name, where.address)
+                ids = (attached.vm_id, attached.key)
+                seats.append(Seat(place, link.server_id, name, address, *ids, names))
+        for _, link in self.links:
+            link.wait_until_gone()
+            link.close()
+        self.links = []
+        lib.control_clear(self._around.control, lib.CONTROL_LINK)
+        return tuple(seats)
+
+    def come_back(
+        self, seats: Sequence[Seat], states: States, inputs: Sequence[PendingInput]
+    ) -> None:
+        """Takes what was left behind again; raises ServerError and InputError."""
+        time_ns = int(lib.control_time_ns(self._around.control))
+        self._hold_lines(True)
+        try:
+            lib.control_forget_links(self._around.control)
+            self._take_seats(seats, states)
+            for _, link in self.links:
+                link.put_back_inputs(inputs, time_ns)
+        finally:
+            self._hold_lines(False)
+            self._renew_routes()
 
     def owners(self) -> list[tuple[Owner, AttachedDevice]]:
         """Every device with its owner."""
@@ -92,10 +139,7 @@ class Devices:
             relocate(device, wanted_of(wiring), source, reach, time_ns)
         finally:
             self._hold_lines(False)
-            fresh = Routes(self.spec.memory_bytes, strict=self.spec.strict)
-            self._fill(fresh)
-            self.routes.close()
-            self.routes = fresh
+            self._renew_routes()
         moved = tuple(
             dataclasses.replace(d, placement=to.place) if d.wiring.name == name else d
             for d in self.spec.devices
@@ -115,6 +159,24 @@ class Devices:
         self.routes.close()
 
     # -- inner workings -----------------------------------------------------------------------
+
+    def _take_seats(self, seats: Sequence[Seat], states: States) -> None:
+        wirings = {device.wiring.name: device.wiring for device in placement.wired(self.spec)}
+        for seat in seats:
+            theirs = states.get(seat.place, {})
+            wanted = [
+                wanted_of(wirings[name], state=theirs.get(name, b""))
+                for name in seat.devices
+                if name in wirings
+            ]
+            owner = placement.address_of(seat.place, self.spec, self._around.server)
+            self._add_link(seat.place, take_seat(seat, owner, wanted, self._identity()))
+
+    def _renew_routes(self) -> None:
+        fresh = Routes(self.spec.memory_bytes, strict=self.spec.strict)
+        self._fill(fresh)
+        self.routes.close()
+        self.routes = fresh
 
     def _fill(self, routes: Routes) -> None:
         for _, link in self.links:

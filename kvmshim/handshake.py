@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from devserver.protocol import limits
 from devserver.protocol.address import TcpAddress, UnixAddress, parse_address
@@ -32,6 +32,17 @@ CONNECT_TIMEOUT_S = 10.0
 LEASE_FEATURE = "lease"
 
 
+class Whereabouts(Protocol):
+    """Another server; ``address`` is empty if it is to be reached through the owner."""
+
+    @property
+    def server_id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+
+
 @dataclass
 class Attachment:
     """A connected server that has made the VM's devices; :class:`Link` takes it over."""
@@ -43,6 +54,8 @@ class Attachment:
     server: str
     early: list[Message] = field(default_factory=list)
     leased: bool = False
+    #: How another one is reached, if it is not the server that a machine names itself.
+    where: Whereabouts | None = None
 
 
 def connect(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:

@@ -100,6 +100,7 @@ class Link:
         self.server_id = attachment.welcome.server_id
         self.client_id = attachment.welcome.client_id
         self.attached = attachment.attached
+        self.where = attachment.where
         self.leases = leases_of(attachment.attached.devices) if attachment.leased else ffi.NULL
         self._sock = attachment.sock
         self._thread: threading.Thread | None = None

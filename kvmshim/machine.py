@@ -26,9 +26,10 @@ from kvmshim.server_process import ServerProcess
 from kvmshim.system import System
 from kvmshim.vm import RingPlace, Vm
 from kvmshim.vmstate import capture
+from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
 from kvmshim.vmstate.memory import DirtyLog, PageRun, blocks
-from kvmshim.vmstate.state import Block, Header, MachineState
+from kvmshim.vmstate.state import Block, Header, MachineDescription, MachineState, Seat
 
 
 class Machine:
@@ -49,7 +50,7 @@ class Machine:
         wait: WaitPolicy | None = None,
         process: ServerProcess | None = None,
         name: str = "",
-        state: MachineState | None = None,
+        state: MachineState | Arrival | None = None,
         vm_id: int = 0,
     ) -> None:
         """``server`` is the address of the server that devices are placed on by default; None
@@ -81,7 +82,7 @@ class Machine:
     @classmethod
     def restored(
         cls,
-        state: MachineState,
+        state: MachineState | Arrival,
         *,
         server: str | None = None,
         models: Sequence[str] = (),
@@ -144,10 +145,12 @@ class Machine:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
         if self._state is not None:
             capture.load_memory(self._physical, self._state.memory)
+            # Of a machine that was on its way here there is only now more than a prospect.
+            capture.check_host(self._state.header, self._system)
             lib.control_clock_set(self._control, self._state.header.time_ns)
         self._devices = self._make_devices()
         states = {} if self._state is None else self._state.header.devices
-        self._devices.attach(by_place, states)
+        self._devices.attach(by_place, states, () if self._state is None else self._state.seats)
         self._ring = self._vm.coalesce(self._devices.routes.coalesced())
         self._vcpu = self._vm.create_vcpu(self._state and self._state.header.cpu.cpuid)
         if self._state is not None:
@@ -290,10 +293,33 @@ class Machine:
         """The same without memory, for one who takes that with :meth:`memory`."""
         if not self._progress.paused:
             raise RuntimeError("a machine is saved after its run was paused")
+        return capture.save_header(self._opened(), self._description(), self._epoch_ns)
+
+    def _description(self) -> MachineDescription:
         assert self._physical is not None
         rom = self._physical.rom
-        machine = describe(self.spec, self._name, 0 if rom is None else rom.size)
-        return capture.save_header(self._opened(), machine, self._epoch_ns)
+        return describe(self.spec, self._name, 0 if rom is None else rom.size)
+
+    def prospect(self) -> Header:
+        """What can be said of the machine's state while it runs: what the machine is and needs."""
+        return capture.prospect(self._opened(), self._description(), self._epoch_ns)
+
+    def leave_devices(self) -> tuple[Seat, ...]:
+        """Leaves the devices on servers where they are, for a machine that goes on elsewhere.
+
+        To be called after :meth:`save_header`. Nothing runs here afterwards but
+        :meth:`come_back`.
+        """
+        assert self._devices is not None
+        self._vm.uncoalesce(self._ring)
+        self._ring = None
+        return self._devices.leave()
+
+    def come_back(self, header: Header, seats: Sequence[Seat]) -> None:
+        """Undoes :meth:`leave_devices`; raises :class:`ServerError` if that can't be."""
+        assert self._devices is not None
+        self._devices.come_back(seats, header.devices, header.inputs)
+        self._ring = self._vm.coalesce(self._devices.routes.coalesced())
 
     def memory(self, runs: Iterable[PageRun] | None) -> Iterator[Block]:
         """What these pages hold, zeros too; all but zeros, if ``runs`` is None. At any time."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
-from devserver.panel.fleet import Fleet, Vm, VmState
+from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
+from devserver.panel.migration import Migration
 from devserver.panel.shelf import Kept, Shelf
 from devserver.rpc import Handler, Peer, RpcError
 
@@ -41,6 +43,9 @@ class Desk:
             self.fleet.kept(**vars(kept))
         self.ask_host = ask_host
         self.agents: dict[str, Agent] = {}
+        self._begun: set[asyncio.Future[Any]] = set()
+        #: VMs on their way to another client.
+        self.migrations: dict[int, Migration] = {}
         #: Who looks at a VM's console, by VM.
         self.viewers: dict[int, list[Operator]] = {}
         #: Who may type on it.
@@ -60,6 +65,23 @@ class Desk:
         if agent is None or agent.peer is None:
             raise RpcError(f"client '{vm.client}', which has VM '{vm.name}', is not connected")
         return agent.peer
+
+    def whole(self, handler: Handler) -> Handler:
+        """Has what was begun come to its end though whoever asked for it goes away."""
+
+        async def do(**arguments: Any) -> Any:
+            task = asyncio.ensure_future(handler(**arguments))
+            self._begun.add(task)
+            task.add_done_callback(self._begun.discard)
+            return await asyncio.shield(task)
+
+        return do
+
+    async def watch_again(self, vm: Vm) -> None:
+        """A VM that somebody looks at is with another client: that is to show it from now on."""
+        if self.viewers.get(vm.vm_id):
+            with contextlib.suppress(RpcError):
+                await self.agent_of(vm).call("watch", vm_id=vm.vm_id)
 
     async def close_console(self, vm_id: int, why: str) -> None:
         """Tells everybody who looks at a console that it has ended."""
@@ -83,6 +105,7 @@ class Agent:
             "register": self._register,
             "changed": self._changed,
             "output": self._output,
+            "memory": self._memory,
         }
 
     async def gone(self) -> None:
@@ -117,6 +140,13 @@ class Agent:
         if state in (VmState.STOPPED, VmState.FAILED):
             await self._desk.close_console(vm_id, why or state)
 
+    async def _memory(self, vm_id: int, data: bytes) -> None:
+        """A part of the memory of a VM that leaves this client."""
+        migration = self._desk.migrations.get(vm_id)
+        if migration is None:
+            raise RpcError(f"VM {vm_id} is not on its way anywhere")
+        await migration.memory(data)
+
     async def _output(self, vm_id: int, data: bytes) -> None:
         for viewer in list(self._desk.viewers.get(vm_id, [])):
             if viewer.peer is not None:
@@ -131,18 +161,20 @@ class Operator:
         self._desk = desk
 
     def handlers(self) -> dict[str, Handler]:
+        whole = self._desk.whole
         return {
             "servers": self._desk.ask_host,
             "clients": self._clients,
             "vms": self._vms,
             "show": self._show,
-            "launch": self._launch,
-            "shutdown": self._shutdown,
-            "pause": self._pause,
-            "unpause": self._unpause,
-            "suspend": self._suspend,
-            "resume": self._resume,
-            "move_device": self._move_device,
+            "launch": whole(self._launch),
+            "shutdown": whole(self._shutdown),
+            "pause": whole(self._pause),
+            "unpause": whole(self._unpause),
+            "suspend": whole(self._suspend),
+            "resume": whole(self._resume),
+            "migrate": whole(self._migrate),
+            "move_device": whole(self._move_device),
             "console": self._console,
             "input": self._input,
         }
@@ -273,9 +305,39 @@ class Operator:
         self._desk.shelf.drop(found.vm_id)
         return found.shown()
 
+    async def _migrate(self, vm: str, client: str | None) -> dict[str, Any]:
+        """Has a VM run on at another client, with its devices where they are."""
+        desk, fleet = self._desk, self._desk.fleet
+        found = fleet.find(vm)
+        source = desk.agent_of(found)
+        chosen = fleet.choose_client(client, but=found.client)
+        if chosen.name == found.client:
+            raise RpcError(f"VM '{found.name}' is on client '{chosen.name}' already")
+        if found.hypervisor not in chosen.hypervisors:
+            raise RpcError(
+                f"client '{chosen.name}' has no hypervisor '{found.hypervisor}', which VM "
+                f"'{found.name}' runs on"
+            )
+        target = desk.agents[chosen.name].peer
+        assert target is not None
+        migration = Migration(fleet, found, source, target, chosen.name)
+        desk.migrations[found.vm_id] = migration
+        try:
+            took = await migration.run()
+        except RpcError:
+            if found.state in ENDED:
+                await desk.close_console(found.vm_id, found.why)
+            raise
+        finally:
+            del desk.migrations[found.vm_id]
+        await desk.watch_again(found)
+        return {**found.shown(), **took}
+
     async def _move_device(self, vm: str, device: str, target: str) -> dict[str, Any]:
         """Has a device run on another server, or (``local``) in the client."""
         found = self._desk.fleet.find(vm)
+        if found.state not in (VmState.RUNNING, VmState.PAUSED):
+            raise RpcError(f"VM '{found.name}' is {found.state}; its devices stay where they are")
         agent = self._desk.agent_of(found)
         to = destination(target, (await self._desk.ask_host())["servers"])
         await agent.call("move_device", vm_id=found.vm_id, device=device, to=to)

@@ -5,7 +5,7 @@ A VM's state::
     launching --> running <--> paused        running, paused --> suspending --> suspended
         |            |            |                                                 |
         v            v            v                           running <-- resuming <'
-     failed       stopped, failed, lost
+     failed       stopped, failed, lost          running, paused <--> migrating
 
 ``lost``: its client is gone, or came back without it.
 """
@@ -31,6 +31,7 @@ class VmState(StrEnum):
     SUSPENDING = "suspending"
     SUSPENDED = "suspended"
     RESUMING = "resuming"
+    MIGRATING = "migrating"
     STOPPED = "stopped"
     FAILED = "failed"
     LOST = "lost"
@@ -39,17 +40,18 @@ class VmState(StrEnum):
 S = VmState
 _STEPS: dict[VmState, tuple[VmState, ...]] = {
     S.LAUNCHING: (S.RUNNING, S.FAILED, S.LOST, S.STOPPED),
-    S.RUNNING: (S.PAUSED, S.SUSPENDING, S.STOPPED, S.FAILED, S.LOST),
-    S.PAUSED: (S.RUNNING, S.SUSPENDING, S.STOPPED, S.FAILED, S.LOST),
+    S.RUNNING: (S.PAUSED, S.SUSPENDING, S.MIGRATING, S.STOPPED, S.FAILED, S.LOST),
+    S.PAUSED: (S.RUNNING, S.SUSPENDING, S.MIGRATING, S.STOPPED, S.FAILED, S.LOST),
     S.SUSPENDING: (S.SUSPENDED, S.RUNNING, S.FAILED, S.LOST, S.STOPPED),
     S.SUSPENDED: (S.RESUMING,),
     S.RESUMING: (S.RUNNING, S.SUSPENDED, S.FAILED, S.LOST, S.STOPPED),
+    S.MIGRATING: (S.RUNNING, S.PAUSED, S.FAILED, S.LOST, S.STOPPED),
     S.STOPPED: (),
     S.FAILED: (),
     S.LOST: (S.RUNNING, S.PAUSED, S.STOPPED, S.FAILED),
 }
 #: States in which a client has the VM.
-PLACED = (S.LAUNCHING, S.RUNNING, S.PAUSED, S.SUSPENDING, S.RESUMING)
+PLACED = (S.LAUNCHING, S.RUNNING, S.PAUSED, S.SUSPENDING, S.RESUMING, S.MIGRATING)
 #: States that a VM of the same name may be launched in the place of.
 ENDED = (S.STOPPED, S.FAILED, S.LOST)
 
@@ -114,15 +116,17 @@ class Fleet:
         return known
 
     def client_went(self, name: str) -> None:
-        """An agent's connection is lost."""
+        """An agent's connection is lost. VMs that migrate are the business of their migration."""
         self.clients[name].online = False
         for vm in self.vms.values():
-            if vm.client == name and vm.state in PLACED:
+            if vm.client == name and vm.state in PLACED and vm.state is not S.MIGRATING:
                 self._put(vm, S.LOST, f"client '{name}' is gone")
 
-    def choose_client(self, name: str | None) -> Client:
-        """The client to launch on: the named one, or the one with the fewest VMs."""
+    def choose_client(self, name: str | None, *, but: str = "") -> Client:
+        """The client to launch on: the named one, or the one with the fewest VMs, not ``but``."""
         online = [client for client in self.clients.values() if client.online]
+        if name is None:
+            online = [client for client in online if client.name != but]
         if name is not None:
             for client in online:
                 if client.name == name:
@@ -131,7 +135,10 @@ class Fleet:
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise RpcError(f"no client named '{name}' is connected{hint}")
         if not online:
-            raise RpcError("no client is connected; start 'kvmshim agent --server …' on one")
+            other = "other " if but else ""
+            raise RpcError(
+                f"no {other}client is connected; start 'kvmshim agent --server …' on one"
+            )
         return min(online, key=lambda client: len(self._placed_on(client.name)))
 
     def _placed_on(self, name: str) -> list[Vm]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from devserver.rpc import Handler, Peer, RpcError, connect_panel
+from kvmshim.agent.migrating import Migrating
 from kvmshim.agent.running import Listeners, RunningVm, State
 from kvmshim.assemble import machine_for
 from kvmshim.errors import KvmshimError, ServerError
@@ -19,6 +20,7 @@ from kvmshim.link import WaitPolicy
 from kvmshim.machine import Machine
 from kvmshim.machinefile import ImageSpec, load_machine
 from kvmshim.relocation import Destination
+from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.file import read_state
 
 log = logging.getLogger("kvmshim.agent")
@@ -38,6 +40,7 @@ class Agent:
         self._folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
         self._peer: Peer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._migrating = Migrating(self)
         self._notes: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -74,7 +77,7 @@ class Agent:
         peer = Peer(reader, writer, self._handlers())
         serving = asyncio.get_running_loop().create_task(peer.serve())
         try:
-            alive = [vm for vm in self._vms.values() if vm.state not in _ENDED]
+            alive = [vm for vm in self._vms.values() if vm.state not in _ENDED and vm.is_told]
             await peer.call(
                 "register",
                 hostname=socket.gethostname(),
@@ -83,6 +86,7 @@ class Agent:
             )
             print(f"kvmshim: agent '{self._name}' serves {self._server}", flush=True)
             self._peer = peer
+            self._migrating.met(peer)
             telling = asyncio.get_running_loop().create_task(self._tell(peer))
             await serving
             telling.cancel()
@@ -90,6 +94,7 @@ class Agent:
             self._peer = None
             serving.cancel()
             peer.close()
+            await self._migrating.lost()
 
     async def _tell(self, peer: Peer) -> None:
         """Passes on what VMs' threads have to say, in order."""
@@ -127,6 +132,7 @@ class Agent:
             "watch": self._watch,
             "unwatch": self._unwatch,
             "type": self._type,
+            **self._migrating.handlers(),
         }
 
     async def _launch(
@@ -158,32 +164,35 @@ class Agent:
             await self._start(vm_id, name, make)
 
     async def _start(self, vm_id: int, name: str, make: Any) -> None:
-        known = self._vms.get(vm_id)
-        if known is not None and known.state not in _ENDED:
-            raise RpcError(f"VM {vm_id} runs here already")
+        self._check_free(vm_id)
         vm = RunningVm(vm_id, name, make, Listeners(self._on_change, self._on_output))
         self._vms[vm_id] = vm
         vm.start()
         await asyncio.to_thread(vm.await_launch)
         if vm.state is State.FAILED:
-            self._forget(vm_id)
+            self.forget(vm_id)
             raise RpcError(vm.why)
 
+    def _check_free(self, vm_id: int) -> None:
+        known = self._vms.get(vm_id)
+        if known is not None and known.state not in _ENDED:
+            raise RpcError(f"VM {vm_id} runs here already")
+
     async def _stop(self, vm_id: int, kill: bool) -> None:
-        vm = self._find(vm_id)
+        vm = self.find(vm_id)
         await asyncio.to_thread(vm.stop)
-        self._forget(vm_id)
+        self.forget(vm_id)
 
     async def _pause(self, vm_id: int) -> None:
-        await self._order(self._find(vm_id).pause)
+        await self._order(self.find(vm_id).pause)
 
     async def _unpause(self, vm_id: int) -> None:
-        await self._order(self._find(vm_id).unpause)
+        await self._order(self.find(vm_id).unpause)
 
     async def _suspend(self, vm_id: int) -> dict[str, Any]:
         """Sends the panel the VM's state; the VM stays, paused, until ``suspended``."""
         assert self._peer is not None
-        vm = self._find(vm_id)
+        vm = self.find(vm_id)
         was_paused = vm.state is State.PAUSED
         if not was_paused:
             await self._order(vm.pause)
@@ -200,17 +209,17 @@ class Agent:
 
     async def _suspended(self, vm_id: int) -> None:
         """The panel has the state: the VM is here no longer."""
-        vm = self._find(vm_id)
+        vm = self.find(vm_id)
         vm.silence()
         await asyncio.to_thread(vm.stop)
-        self._forget(vm_id)
+        self.forget(vm_id)
 
     async def _move_device(self, vm_id: int, device: str, to: dict[str, Any]) -> None:
-        vm, destination = self._find(vm_id), Destination(**to)
+        vm, destination = self.find(vm_id), Destination(**to)
         await self._order(lambda: vm.move(device, destination))
 
     async def _watch(self, vm_id: int) -> bytes:
-        vm = self._find(vm_id)
+        vm = self.find(vm_id)
         vm.watched = True
         return bytes(vm.backlog)
 
@@ -219,7 +228,7 @@ class Agent:
             self._vms[vm_id].watched = False
 
     async def _type(self, vm_id: int, data: bytes) -> None:
-        await self._order(lambda: self._find(vm_id).type(data))
+        await self._order(lambda: self.find(vm_id).type(data))
 
     async def _order(self, work: Any) -> None:
         try:
@@ -227,12 +236,28 @@ class Agent:
         except KvmshimError as error:
             raise RpcError(str(error)) from None
 
-    def _find(self, vm_id: int) -> RunningVm:
+    # -- VMs that come and go -----------------------------------------------------------------
+
+    def take_in(self, vm_id: int, name: str, arrival: Arrival) -> RunningVm:
+        """A VM that is to come, not yet started."""
+        self._check_free(vm_id)
+
+        def make() -> Machine:
+            return Machine.restored(arrival, server=self._server, wait=self._wait, vm_id=vm_id)
+
+        listeners = Listeners(self._on_change, self._on_output)
+        vm = RunningVm(vm_id, name, make, listeners, held=True, on_failure=arrival.give_up)
+        self._vms[vm_id] = vm
+        return vm
+
+    def find(self, vm_id: int) -> RunningVm:
+        """A VM that is here; raises :class:`RpcError`."""
         if vm_id not in self._vms:
             raise RpcError(f"VM {vm_id} is not on client '{self._name}'")
         return self._vms[vm_id]
 
-    def _forget(self, vm_id: int) -> None:
+    def forget(self, vm_id: int) -> None:
+        """A VM is here no longer."""
         self._vms.pop(vm_id, None)
         folder = self._folders.pop(vm_id, None)
         if folder is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kvmshim.errors import InputError, KvmshimError
 from kvmshim.machine import Machine
@@ -35,6 +35,8 @@ OnChange = Callable[["RunningVm", str], None]
 #: A VM's console has printed.
 OnOutput = Callable[["RunningVm", bytes], None]
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Listeners:
@@ -48,9 +50,18 @@ class RunningVm:
     """A VM from its launch to its end."""
 
     def __init__(
-        self, vm_id: int, name: str, make: Callable[[], Machine], listeners: Listeners
+        self,
+        vm_id: int,
+        name: str,
+        make: Callable[[], Machine],
+        listeners: Listeners,
+        *,
+        held: bool = False,
+        on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``make`` gives the machine, not yet entered; it is called in the VM's thread."""
+        """``make`` gives the machine, not yet entered; it is called in the VM's thread. ``held``:
+        it is paused when it is ready to run, and nothing is told of it before :meth:`release`.
+        ``on_failure`` is told, in the VM's thread, why it has failed."""
         self.vm_id = vm_id
         self.name = name
         self.state = State.LAUNCHING
@@ -62,11 +73,12 @@ class RunningVm:
         self.memory_bytes = 0
         self._make = make
         self._listeners = listeners
+        self._on_failure = on_failure
         self._machine: Machine | None = None
         self._console: str | None = None
         self._changed = threading.Condition()
-        self._wanted = State.RUNNING
-        self._silent = self._quiet = False
+        self._wanted = State.PAUSED if held else State.RUNNING
+        self._silent, self._quiet = held, False
         self._thread = threading.Thread(target=self._run, name=f"VM {name}", daemon=True)
 
     def start(self) -> None:
@@ -104,10 +116,7 @@ class RunningVm:
 
     def move(self, device: str, to: Destination) -> None:
         """Has one of its devices run somewhere else. Raises :class:`KvmshimError`."""
-        was_paused = self.state is State.PAUSED
-        if not was_paused:
-            self._quiet = True  # it is paused for a moment only
-            self.pause()
+        was_running = self.hold()  # for a moment only
         try:
             with self._changed:
                 if self._machine is None:
@@ -115,10 +124,36 @@ class RunningVm:
                 self._machine.move_device(device, to)
                 self.devices = _described(self._machine)
         finally:
-            if not was_paused:
-                self.unpause()
-                self._quiet = False
+            if was_running:
+                self.release(run=True)
         self._listeners.changed(self, "")
+
+    def use(self, work: Callable[[Machine], Result]) -> Result:
+        """Does something with the machine, which stays open meanwhile; what that gives.
+
+        Raises :class:`InputError` if it has ended, and what ``work`` raises.
+        """
+        with self._changed:
+            if self._machine is None:
+                raise InputError(f"VM '{self.name}' is {self.state}")
+            return work(self._machine)
+
+    def hold(self) -> bool:
+        """Pauses it without telling anybody; whether it was running."""
+        if self.state is State.PAUSED:
+            return False
+        self._quiet = True
+        self.pause()
+        return True
+
+    def release(self, *, run: bool) -> None:
+        """It is here for good, or still: it is told of again, and (``run``) goes on."""
+        with self._changed:
+            self._silent = self._quiet = False
+            if run:
+                self._wanted = State.RUNNING
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self.state is not State.PAUSED, _PATIENCE_S)
 
     def save(self, path: Path) -> None:
         """Writes its whole state to a file; it is to be paused. Raises :class:`KvmshimError`."""
@@ -143,6 +178,11 @@ class RunningVm:
         """It is somebody else's by now: nothing more is told of it."""
         self._silent = True
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it is this client's to tell of."""
+        return not self._silent
+
     def _await(self, state: State) -> None:
         ended = (State.STOPPED, State.FAILED)
         reached = self._changed.wait_for(lambda: self.state in (state, *ended), _PATIENCE_S)
@@ -158,24 +198,30 @@ class RunningVm:
                 self._console = machine.console()
                 self.memory_bytes = machine.spec.memory_bytes
                 self.devices = _described(machine)
-                why = self._run_until_stopped(machine)
+                try:
+                    why = self._run_until_stopped(machine)
+                finally:
+                    with self._changed:
+                        self._machine = None  # nobody uses it any more
                 state = State.STOPPED
         except KvmshimError as error:
             state, why = State.FAILED, str(error)
         except Exception as error:
             state, why = State.FAILED, f"{type(error).__name__}: {error}"
         with self._changed:
-            self._machine = None
             if self.state is State.LAUNCHING:
                 self._silent = True  # whoever launches it is told
         self._become(state, why)
+        if state is State.FAILED:
+            self._on_failure(why)
 
     def _run_until_stopped(self, machine: Machine) -> str:
         while True:
-            self._become(State.RUNNING)
-            result = machine.run(output=self._output)
-            if result.outcome is not Outcome.PAUSED:
-                return _why(result)
+            if self._wanted is State.RUNNING:
+                self._become(State.RUNNING)
+                result = machine.run(output=self._output)
+                if result.outcome is not Outcome.PAUSED:
+                    return _why(result)
             self._become(State.PAUSED)
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted is not State.PAUSED)

@@ -21,6 +21,8 @@ from kvmshim.vmstate import chips, cpu
 from kvmshim.vmstate.memory import PageRun, blocks
 from kvmshim.vmstate.state import (
     Block,
+    ChipState,
+    CpuState,
     DamagedState,
     Header,
     MachineDescription,
@@ -58,6 +60,17 @@ def save_header(parts: Opened, machine: MachineDescription, epoch_ns: int) -> He
         devices=_save_devices(parts),
         inputs=tuple(_owners_inputs(parts)),
     )
+
+
+def prospect(parts: Opened, machine: MachineDescription, epoch_ns: int) -> Header:
+    """The same of a machine that runs, with what will be needed but without any state."""
+    needs = {*cpu.needs_of(parts.system, has_apic=parts.vm.has_irqchip)}
+    if parts.vm.has_irqchip:
+        needs.add("KVM_CAP_IRQCHIP")
+    if machine.rom_bytes:
+        needs.add("KVM_CAP_READONLY_MEM")
+    table = CpuState({}, {}, parts.vcpu.cpuid, 0, 0)
+    return Header(machine, tuple(sorted(needs)), 0, epoch_ns, table, ChipState(), {})
 
 
 def all_memory(physical: PhysicalMemory) -> Iterator[Block]:

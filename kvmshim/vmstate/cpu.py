@@ -6,6 +6,7 @@ Source: Documentation/virt/kvm/api.rst; the order of putting back follows what t
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from kvmshim import abi
@@ -52,12 +53,10 @@ def save_cpu(vcpu: Vcpu, system: System, *, has_apic: bool) -> CpuState:
     """
     mp_state = vcpu.get_mp_state()  # first: KVM acts on what the local APIC has for it
     structures = {}
-    for structure in _STRUCTURES.values():
-        wanted = structure.capability is None or system.check(abi.capability(structure.capability))
-        if wanted and (has_apic or structure.name != "lapic_state"):
-            held = ffi.new(f"struct kvm_{structure.name} *")
-            abi.call(vcpu.fd, f"KVM_GET_{structure.call}", held, _WHAT)
-            structures[structure.name] = bytes(ffi.buffer(held))
+    for structure in _wanted(system, has_apic=has_apic):
+        held = ffi.new(f"struct kvm_{structure.name} *")
+        abi.call(vcpu.fd, f"KVM_GET_{structure.call}", held, _WHAT)
+        structures[structure.name] = bytes(ffi.buffer(held))
     if "xsave" in structures:
         del structures["fpu"]  # it is a part of the other
     return CpuState(
@@ -87,8 +86,26 @@ def load_cpu(vcpu: Vcpu, system: System, state: CpuState) -> None:
 
 def needs_of_cpu(state: CpuState) -> list[str]:
     """The capabilities without which this state can't be put back."""
-    known = [_STRUCTURES[name].capability for name in state.structures if name in _STRUCTURES]
-    return [name for name in known if name is not None] + ["KVM_CAP_MP_STATE", "KVM_CAP_EXT_CPUID"]
+    return _needs(_STRUCTURES[name] for name in state.structures if name in _STRUCTURES)
+
+
+def needs_of(system: System, *, has_apic: bool) -> list[str]:
+    """The same for what a vCPU on this host will be saved as."""
+    return _needs(_wanted(system, has_apic=has_apic))
+
+
+def _needs(structures: Iterable[_Structure]) -> list[str]:
+    named = [structure.capability for structure in structures]
+    return [name for name in named if name is not None] + ["KVM_CAP_MP_STATE", "KVM_CAP_EXT_CPUID"]
+
+
+def _wanted(system: System, *, has_apic: bool) -> Iterator[_Structure]:
+    for structure in _STRUCTURES.values():
+        name = structure.capability
+        if (name is None or system.check(abi.capability(name))) and (
+            has_apic or structure.name != "lapic_state"
+        ):
+            yield structure
 
 
 def check_features(system: System, state: CpuState) -> None:

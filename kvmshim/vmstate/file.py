@@ -16,6 +16,7 @@ follows it: a file that was cut short anywhere is seen to be.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import struct
 import zlib
@@ -89,10 +90,31 @@ def encode_state(state: MachineState) -> Iterator[bytes]:
     yield MAGIC + _VERSION.pack(VERSION)
     yield _record(_Kind.HEADER, state.header.to_bytes())
     count = 0
-    for block in state.memory:
+    for record in encode_blocks(state.memory):
         count += 1
-        yield _record(_Kind.MEMORY, _BLOCK.pack(block.address, block.size) + block.data)
+        yield record
     yield _record(_Kind.END, _END.pack(count))
+
+
+def encode_blocks(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """Memory as records, one by one."""
+    for block in blocks:
+        yield _record(_Kind.MEMORY, _BLOCK.pack(block.address, block.size) + block.data)
+
+
+def decode_blocks(data: bytes) -> Iterator[Block]:
+    """The blocks of whole records; raises :class:`DamagedState`."""
+    file = io.BytesIO(data)
+    while file.tell() < len(data):
+        kind, payload = _read_record(file)
+        if kind is not _Kind.MEMORY or len(payload) < _BLOCK.size:
+            raise DamagedState("a part of the machine's memory is damaged")
+        yield _block(payload)
+
+
+def _block(payload: bytes) -> Block:
+    address, size = _BLOCK.unpack_from(payload)
+    return Block(address, size, payload[_BLOCK.size :])
 
 
 def _record(kind: _Kind, payload: bytes) -> bytes:
@@ -176,8 +198,7 @@ def _read_blocks(file: IO[bytes]) -> Iterator[Block]:
         if kind is not _Kind.MEMORY or len(payload) < _BLOCK.size:
             raise DamagedState(f"it is damaged: record {count + 2} is not what it should be")
         count += 1
-        address, size = _BLOCK.unpack_from(payload)
-        yield Block(address, size, payload[_BLOCK.size :])
+        yield _block(payload)
     if payload != _END.pack(count):
         raise DamagedState(f"it is damaged: it has {count} memory blocks, and should have others")
     if file.read(1):

@@ -152,8 +152,29 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Seat:
+    """Devices that a VM has left behind on a server, for the client that it goes to.
+
+    ``place`` is what the machine calls the server, or the owner through which it is reached;
+    ``name`` is empty if it is that server itself. ``key`` is what an adopter has to show.
+    """
+
+    place: str
+    server_id: int
+    name: str
+    address: str
+    vm_id: int
+    key: str
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class MachineState:
-    """A paused machine. ``memory`` may be gone through once or more; zeros are left out."""
+    """A paused machine. ``memory`` may be gone through once or more; zeros are left out.
+
+    ``seats``: where its devices wait for it; those that wait nowhere begin with their saved states.
+    """
 
     header: Header
     memory: Iterable[Block]
+    seats: tuple[Seat, ...] = ()

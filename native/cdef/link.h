@@ -18,6 +18,7 @@ void control_raise(struct control *control, uint32_t reason);
 void control_stir(struct control *control);
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);
 int control_hold_lines(struct control *control, bool hold);
+void control_forget_links(struct control *control);
 void control_clear(struct control *control, uint32_t reasons);
 uint32_t control_pending(struct control *control);
 

@@ -157,6 +157,11 @@ int control_line(struct control *control, unsigned source, uint32_t line, bool l
     return result;
 }
 
+void control_forget_links(struct control *control)
+{
+    lines_forget(&control->lines);
+}
+
 int control_hold_lines(struct control *control, bool hold)
 {
     int result = lines_hold(&control->lines, control->vm_fd, hold);

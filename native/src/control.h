@@ -66,6 +66,8 @@ void control_stir(struct control *control);
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);
 /* Holds the lines while a device moves, or lets them go (lines.h). */
 int control_hold_lines(struct control *control, bool hold);
+/* No link drives a line any more; the lines are held. */
+void control_forget_links(struct control *control);
 
 /* The calling thread is about to run a vCPU, or is done with it. */
 void control_enter(struct control *control, struct kvm_run *run);

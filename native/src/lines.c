@@ -43,6 +43,14 @@ int lines_drive(struct lines *lines, int vm_fd, unsigned source, uint32_t line, 
     return result;
 }
 
+void lines_forget(struct lines *lines)
+{
+    pthread_mutex_lock(&lines->lock);
+    for (uint32_t line = 0; line < LINES; line++)
+        lines->high[line] &= 1;
+    pthread_mutex_unlock(&lines->lock);
+}
+
 int lines_hold(struct lines *lines, int vm_fd, bool hold)
 {
     pthread_mutex_lock(&lines->lock);

@@ -25,6 +25,9 @@ void lines_init(struct lines *lines);
 void lines_free(struct lines *lines);
 /* A source drives a line; tells KVM (KVM_IRQ_LINE) if that changes it. 0, or -1 and errno. */
 int lines_drive(struct lines *lines, int vm_fd, unsigned source, uint32_t line, bool level);
+/* Nobody but the client's own devices (source 0) drives a line any more; to be told when they are
+ * let go. The lines are held. */
+void lines_forget(struct lines *lines);
 /* Holds the lines, or lets them go; 0, or -1 and errno. */
 int lines_hold(struct lines *lines, int vm_fd, bool hold);
 

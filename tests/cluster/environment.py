@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,14 @@ class Cluster:
         read_until(process.stdout, b"serves")
         return process
 
+    def fake_agent(self, name: str, operation: str, how: str) -> None:
+        """An agent that does something wrong in a migration (fakeagent.py)."""
+        script = Path(__file__).with_name("fakeagent.py")
+        process = start([sys.executable, str(script), self.address, name, operation, how])
+        self._stack.callback(_end, process)
+        assert process.stdout is not None
+        read_until(process.stdout, b"serves")
+
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """``devserver …``, to its end."""
         return subprocess.run(
@@ -40,6 +49,17 @@ class Cluster:
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
+            cwd=ROOT,
+        )
+
+    def begins(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """The same, under way."""
+        return subprocess.Popen(
+            command(*arguments, "--server", self.address, program="devserver"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             cwd=ROOT,
         )
 

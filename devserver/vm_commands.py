@@ -156,7 +156,7 @@ async def _list(peer: Peer, options: argparse.Namespace) -> int:
 
 async def _show(peer: Peer, options: argparse.Namespace) -> int:
     vm = await peer.call("show", vm=options.vm)
-    for key in ("vm_id", "name", "state", "why", "client", "hypervisor"):
+    for key in ("vm_id", "name", "state", "why", "client", "server", "hypervisor"):
         print(f"{key:12} {vm[key]}")
     print(f"{'memory':12} {_size(vm)}")
     _device_table(vm)

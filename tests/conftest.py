@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from ownpostgres import PostgreSql, postgresql
 
 # No test asserts a time: on a busy host an example takes as long as it takes.
 settings.register_profile("kvmshim", deadline=None)
@@ -71,6 +72,13 @@ def requires_sanitize() -> str | None:
 @cache
 def requires_unicorn() -> str | None:
     return None if find_spec("unicorn") else "the package unicorn is not installed"
+
+
+@pytest.fixture(scope="session")
+def own_postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL for the tests that are marked so."""
+    with postgresql() as running:
+        yield running
 
 
 REQUIREMENTS: dict[str, Callable[[], str | None]] = {

@@ -25,6 +25,7 @@ ENTRY_POINT_GROUP = "devserver.models"
 BUNDLED: dict[str, str] = {
     "uart16550": "devserver.models.uart16550:Uart16550",
     "pit8254": "devserver.models.pit8254:Pit8254",
+    "i8259": "devserver.models.i8259:I8259",
     "mc146818": "devserver.models.mc146818:Mc146818",
     "postcode": "devserver.models.postcode:PostCode",
     "debugcon": "devserver.models.debugcon:DebugConsole",

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from devserver.panel.desk import Desk
-from devserver.panel.fleet import PLACED, VmState
+from devserver.panel.fleet import ENDED, PLACED, VmState
 from devserver.panel.registry.errors import Taken
 from devserver.panel.registry.registry import STATE, Registry
 from devserver.rpc import Handler, Peer, RpcError
@@ -75,6 +75,8 @@ class Agent:
         desk, vm_id, name = self._desk, int(report["vm_id"]), str(report["name"])
         if vm_id in desk.fleet.vms:
             return True
+        if report["state"] in ENDED:
+            return False
         try:
             await desk.records.do(Registry.adopt_vm, vm_id, name, self._name)
         except Taken as error:

@@ -244,7 +244,11 @@ class Fleet:
 
     def _reported(self, client: str, vm_id: int, report: dict[str, Any]) -> bool:
         """A client says that it has a VM; whether it may."""
-        vm = self.vms[vm_id]
+        vm, state = self.vms[vm_id], VmState(report["state"])
+        if state in ENDED:
+            if vm.client == client and vm.state in (*PLACED, S.LOST):
+                self._put(vm, state, str(report.get("why", "")))
+            return True
         elsewhere = vm.client != client and vm.state in PLACED
         if elsewhere or vm.state in (S.SUSPENDED, S.DEFINED):
             return False
@@ -252,5 +256,5 @@ class Fleet:
         vm.hypervisor = str(report.get("hypervisor", vm.hypervisor))
         vm.devices = list(report.get("devices", []))
         vm.memory_bytes = int(report.get("memory_bytes", 0))
-        self._put(vm, VmState(report["state"]), "")
+        self._put(vm, state)
         return True

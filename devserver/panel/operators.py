@@ -84,10 +84,14 @@ class Operator:
         return rows
 
     async def _show(self, vm: str) -> dict[str, Any]:
-        for row in await self._desk.vms():
+        desk = self._desk
+        for one in desk.fleet.vms.values():  # also while the registry can't be had
+            if vm in (one.name, str(one.vm_id)):
+                return {**one.shown(), "server": desk.records.server}
+        for row in await desk.vms():
             if vm in (row["name"], str(row["vm_id"])):
                 return row
-        return (await self._desk.find(vm)).shown()
+        return (await desk.find(vm)).shown()
 
     # -- ordering -----------------------------------------------------------------------------
 

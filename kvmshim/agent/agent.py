@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,17 @@ class Agent:
         peer = Peer(reader, writer, self._handlers())
         serving = asyncio.get_running_loop().create_task(peer.serve())
         try:
-            alive = [vm for vm in self._vms.values() if vm.state not in _ENDED and vm.is_told]
+            told = [vm for vm in self._vms.values() if vm.is_told]
             answer = await peer.call(
                 "register",
                 hostname=socket.gethostname(),
                 hypervisors=hypervisors(),
-                vms=[_report(vm) for vm in alive],
+                vms=[{**_report(vm), "why": vm.why} for vm in told],
             )
-            await self._let_go(answer["drop"])
+            ended = [vm.vm_id for vm in told if vm.state in _ENDED]
+            await self._let_go({*answer["drop"]} - {*ended})
+            for vm_id in ended:
+                self.forget(vm_id)
             print(f"kvmshim: agent '{self._name}' serves {self._server}", flush=True)
             self._peer = peer
             self._migrating.met(peer)
@@ -98,7 +102,7 @@ class Agent:
             peer.close()
             await self._migrating.lost()
 
-    async def _let_go(self, vm_ids: list[int]) -> None:
+    async def _let_go(self, vm_ids: Iterable[int]) -> None:
         """These VMs are somebody else's by now."""
         for vm_id in vm_ids:
             vm = self._vms.get(vm_id)

@@ -26,13 +26,20 @@ class Cluster:
 
     def agent(self, name: str) -> subprocess.Popen[bytes]:
         """Starts an agent, and waits until the panel knows it."""
+        return self._stack.enter_context(self.lasting_agent(name))
+
+    @contextmanager
+    def lasting_agent(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
+        """An agent that may outlive the server."""
         process = start(
             command("agent", "--server", self.address, "--name", name), stdin=subprocess.DEVNULL
         )
-        self._stack.callback(_end, process)
         assert process.stdout is not None
-        read_until(process.stdout, b"serves")
-        return process
+        try:
+            read_until(process.stdout, b"serves")
+            yield process
+        finally:
+            _end(process)
 
     def fake_agent(self, name: str, operation: str, how: str) -> None:
         """An agent that does something wrong in a migration (fakeagent.py)."""

@@ -30,6 +30,10 @@ POSTED_LOWERS_LINE: dict[tuple[str, int], str] = {
     ("uart16550", 0): "a write of THR takes back an interrupt that asks for just that write, on a "
     "line that is edge-triggered on the ISA bus: the guest sees the next edge, not the fall",
     ("pit8254", 3): "a control word may make OUT 0 low, on an edge-triggered line too",
+    **{
+        ("i8259", 16 + irq): "a line of a device, and no register: the guest has no such access"
+        for irq in range(16)
+    },
 }
 
 

@@ -81,7 +81,8 @@ def one_line(url: URL) -> Iterator[None]:
 
 
 def _said(url: URL, error: BaseException | None) -> RegistryError:
-    shown = f"the registry {url.render_as_string(hide_password=True)}"
+    named = url.set(drivername=url.drivername.partition("+")[0])
+    shown = f"the registry {named.render_as_string(hide_password=True)}"
     reason = (str(error).strip().splitlines() or ["no reason given"])[0]
     state = getattr(error, "sqlstate", None)
     if "is locked" in reason or state in _LOCKED:
@@ -92,6 +93,7 @@ def _said(url: URL, error: BaseException | None) -> RegistryError:
         return Unreachable(f"{shown} can't be opened: {reason}; does its folder exist?")
     if "not a database" in reason:
         return Unreachable(f"{shown} is not a SQLite database: choose another file")
-    if url.host and state is None:
-        return Unreachable(f"{shown} can't be reached: {reason}; is PostgreSQL up at {url.host}?")
+    if named.drivername == "postgresql" and state is None:
+        where = url.host or url.query.get("host", "this machine")
+        return Unreachable(f"{shown} can't be reached: {reason}; is PostgreSQL up at {where}?")
     return RegistryError(f"{shown}: {reason}")

@@ -225,7 +225,8 @@ class Registry:
             session.flush()
             if self._engine.dialect.name == "postgresql":
                 sequence = func.pg_get_serial_sequence("vms", "vm_id")
-                session.execute(select(func.setval(sequence, select(func.max(VmRow.vm_id)))))
+                highest = select(func.max(VmRow.vm_id)).scalar_subquery()
+                session.execute(select(func.setval(sequence, highest)))
 
     def claim(self, vm_id: int) -> None:
         """A VM that no client has is this server's from now on. Raises :class:`Taken`."""

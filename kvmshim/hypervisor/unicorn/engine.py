@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import os
 from enum import IntEnum, IntFlag
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
-
-_LIBRARY = "libunicorn.so.2"
-_ADVICE = "pip install 'kvmshim[unicorn]'"
+from kvmshim.hypervisor.unicorn.package import ADVICE, find_library
 
 
 class Register(IntEnum):
@@ -78,33 +73,15 @@ class Instruction(IntEnum):
     OUT = 500
 
 
-def find_library() -> Path | None:
-    """Where the engine's library is; None if the package is not installed."""
-    package = find_spec("unicorn")
-    for folder in (package and package.submodule_search_locations) or ():
-        path = Path(folder) / "lib" / _LIBRARY
-        if path.exists():
-            return path
-    return None
-
-
-def library_version() -> str:
-    """Of the package that the library is in; empty if it is not installed."""
-    try:
-        return version("unicorn")
-    except PackageNotFoundError:
-        return ""
-
-
 def load_library() -> None:
     """Loads the library. Raises :class:`HostError` if there is none, or it is another one."""
     path = find_library()
     if path is None:
-        raise HostError(f"the Unicorn engine is not installed; {_ADVICE}")
+        raise HostError(f"the Unicorn engine is not installed; {ADVICE}")
     problem = lib.engine_load(os.fsencode(path))
     if problem != ffi.NULL:
         why = ffi.string(problem).decode(errors="replace")
-        raise HostError(f"the Unicorn engine can't be loaded: {why}; {_ADVICE}")
+        raise HostError(f"the Unicorn engine can't be loaded: {why}; {ADVICE}")
 
 
 class Engine:

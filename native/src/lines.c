@@ -18,7 +18,7 @@ void lines_free(struct lines *lines)
 static int tell(struct lines *lines, int vm_fd, uint32_t line)
 {
     uint8_t level = lines->high[line] != 0;
-    if (vm_fd < 0 || lines->held || lines->told[line] == level)
+    if (vm_fd == LINES_NO_KVM || lines->held || lines->told[line] == level)
         return 0;
     lines->told[line] = level;
     struct kvm_irq_level argument = { .irq = line, .level = level };

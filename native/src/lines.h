@@ -12,7 +12,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { LINES = 1024, LINES_SOURCES = 32 };
+enum {
+    LINES = 1024,
+    LINES_SOURCES = 32,
+    LINES_NO_KVM = -2, /* in place of a VM's descriptor */
+};
 
 struct lines {
     pthread_mutex_t lock;

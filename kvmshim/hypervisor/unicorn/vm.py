@@ -22,7 +22,7 @@ class _Range(NamedTuple):
 class UnicornVm:
     """One VM."""
 
-    fd = -1
+    fd = int(lib.LINES_NO_KVM)
 
     def __init__(self) -> None:
         self._engine = Engine()

@@ -38,6 +38,7 @@ MODULES = (
             "vcpu",
             "coalesced",
             "emulated",
+            "engine",
             "floor",
             "load",
         ),
@@ -46,6 +47,7 @@ MODULES = (
             "codec",
             "control",
             "emulated",
+            "engine",
             "floor",
             "intr",
             "keeper",
@@ -61,6 +63,7 @@ MODULES = (
             "codec",
             "control",
             "emulated",
+            "engine",
             "floor",
             "intr",
             "keeper",
@@ -107,7 +110,7 @@ def make_builder(root: Path, module: Module) -> FFI:
         sources=[str(native / "src" / f"{source}.c") for source in module.sources],
         include_dirs=[str(native / "src")],
         extra_compile_args=["-O2", "-std=gnu11", "-pthread", *WARNINGS],
-        extra_link_args=["-pthread"],
+        extra_link_args=["-pthread", "-ldl"],
     )
     return builder
 

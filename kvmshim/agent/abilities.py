@@ -6,7 +6,7 @@ from typing import Any
 
 from kvmshim import abi
 from kvmshim.errors import HostError
-from kvmshim.hypervisor.unicorn.engine import find_library, library_version
+from kvmshim.hypervisor.unicorn.package import library_version
 from kvmshim.system import System
 
 
@@ -27,6 +27,7 @@ def _kvm() -> list[dict[str, Any]]:
 
 
 def _unicorn() -> list[dict[str, Any]]:
-    if find_library() is None:
+    version = library_version()
+    if version is None:
         return []
-    return [{"kind": "unicorn", "version": library_version(), "capabilities": {}}]
+    return [{"kind": "unicorn", "version": version, "capabilities": {}}]

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
 
     from devserver.protocol.address import AddressError, parse_address
     from kvmshim.agent.agent import Agent
-    from kvmshim.hypervisor.unicorn.engine import find_library
+    from kvmshim.hypervisor.unicorn.package import find_library
     from kvmshim.link import WaitPolicy
     from kvmshim.system import DEVICE, System
 

@@ -9,6 +9,7 @@ from kvmshim.doctor.host import Host, Limit
 from kvmshim.doctor.report import Finding, Status
 from kvmshim.doctor.surroundings import cpu_fields
 from kvmshim.errors import KvmshimError
+from kvmshim.hypervisor.unicorn.package import ADVICE
 
 if TYPE_CHECKING:
     from kvmshim.doctor.surroundings import Surroundings
@@ -42,6 +43,7 @@ def environment_findings(host: Host, around: Surroundings) -> Iterator[Finding]:
     yield _memory(host)
     yield _open_files(host)
     yield _address_space(host)
+    yield _unicorn(host)
 
 
 def server_finding(host: Host) -> Finding:
@@ -182,6 +184,15 @@ def _address_space(host: Host) -> Finding:
         return Finding("address-space", Status.OK, _limit_text(mib, "MiB allowed"))
     advice = "guest memory may not fit; lift the limit: 'ulimit -v unlimited'"
     return Finding("address-space", Status.WARNING, _limit_text(mib, "MiB allowed"), advice)
+
+
+def _unicorn(host: Host) -> Finding:
+    version = host.unicorn_version()
+    if version is None:
+        value = f"not installed: guests run on KVM only ({ADVICE} for emulated ones)"
+        return Finding("unicorn", Status.INFO, value)
+    value = f"{version}: guests also run without KVM, emulated (--hypervisor unicorn)"
+    return Finding("unicorn", Status.INFO, value)
 
 
 def _limit_text(limit: int | None, unit: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kvmshim.errors import HostError, KvmshimError
+from kvmshim.hypervisor.unicorn.package import library_version
 
 if TYPE_CHECKING:
     from kvmshim.abi import Capability
@@ -93,6 +94,9 @@ class Host(Protocol):
 
     def hypervisor_signature(self) -> str | None:
         """What CPUID leaf 40000000h says below the host's own kernel; None if unknown."""
+
+    def unicorn_version(self) -> str | None:
+        """The version of the Unicorn engine; None if it is not installed."""
 
     def load_native(self) -> None:
         """Loads the compiled module; raises ImportError."""
@@ -170,6 +174,10 @@ class ThisHost:
             return None
         (signature,) = struct.unpack_from("12s", registers, 4)  # EBX, ECX, EDX
         return str(signature.rstrip(b"\0").decode("ascii", "replace").strip()) or None
+
+    def unicorn_version(self) -> str | None:
+        """See :class:`Host`."""
+        return library_version()
 
     def load_native(self) -> None:
         """See :class:`Host`."""

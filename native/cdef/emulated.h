@@ -4,11 +4,6 @@
 
 struct emulated {
     struct vcpu *vcpu;
-    int (*stop)(void *engine);
-    int (*read_register)(void *engine, int number, void *value);
-    int (*read_memory)(void *engine, uint64_t address, void *bytes, uint64_t size);
-    int (*write_memory)(void *engine, uint64_t address, const void *bytes, uint64_t size);
-    int flags_register;
     int (*serve_local)(void *context);
     void *context;
     int result;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "access.h"
+#include "engine.h"
 
 struct kvm_run *emulated_run_page(void)
 {
@@ -123,7 +124,7 @@ bool emulated_write_rom(void *engine, int type, uint64_t address, int size, int6
     for (int i = 0; i < size && emulated->undo_count < EMULATED_UNDO_BYTES; i++) {
         struct emulated_undo *undo = &emulated->undo[emulated->undo_count];
         undo->address = address + (uint64_t)i;
-        if (emulated->read_memory(engine, undo->address, &undo->before, 1) == 0)
+        if (engine_read_memory(engine, undo->address, &undo->before, 1) == 0)
             emulated->undo_count++;
     }
     memory_access(emulated, address, (unsigned)size, true, (uint64_t)value);
@@ -134,7 +135,7 @@ void emulated_undo(void *engine, struct emulated *emulated)
 {
     while (emulated->undo_count > 0) {
         struct emulated_undo *undo = &emulated->undo[--emulated->undo_count];
-        emulated->write_memory(engine, undo->address, &undo->before, 1);
+        engine_write_memory(engine, undo->address, &undo->before, 1);
     }
 }
 
@@ -144,7 +145,7 @@ void emulated_trap(void *engine, uint32_t vector, void *context)
 {
     struct emulated *emulated = context;
     emulated->trap = (int)vector;
-    emulated->stop(engine);
+    engine_stop(engine);
 }
 
 void emulated_step(void *engine, uint64_t address, uint32_t size, void *context)
@@ -154,7 +155,7 @@ void emulated_step(void *engine, uint64_t address, uint32_t size, void *context)
         emulated_undo(engine, emulated);
     if (__atomic_load_n(&emulated->vcpu->run->immediate_exit, __ATOMIC_RELAXED)) {
         emulated->stopped = true;
-        emulated->stop(engine);
+        engine_stop(engine);
         return;
     }
     emulated->address = address;

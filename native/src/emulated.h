@@ -1,6 +1,6 @@
 /*
- * A guest that an emulator runs instead of KVM: what the emulator (the Unicorn engine, a shared
- * library that the caller has loaded) calls while it runs one, with the signatures that it wants.
+ * A guest that the Unicorn engine (engine.h) runs instead of KVM: what the engine calls while it
+ * does so, with the signatures that it wants.
  *
  * Accesses are served by the same code as KVM's exits. Before each of the guest's instructions
  * emulated_step() looks whether somebody wants the vCPU, so it is left between two instructions,
@@ -28,12 +28,6 @@ struct emulated_undo {
 
 struct emulated {
     struct vcpu *vcpu;
-    /* of the engine's library */
-    int (*stop)(void *engine);
-    int (*read_register)(void *engine, int number, void *value);
-    int (*read_memory)(void *engine, uint64_t address, void *bytes, uint64_t size);
-    int (*write_memory)(void *engine, uint64_t address, const void *bytes, uint64_t size);
-    int flags_register; /* the engine's number of EFLAGS */
     /* Has the device in this process serve vcpu->access; 0, or -1 if it failed. */
     int (*serve_local)(void *context);
     void *context;

@@ -77,6 +77,7 @@ class FakeHost:
     limits: dict[Limit, int] = field(default_factory=dict)
     machine: str = "x86_64"
     signature: str | None = None
+    unicorn: str | None = None
 
     def read(self, path: str) -> str | None:
         return self.files.get(path)
@@ -103,6 +104,9 @@ class FakeHost:
 
     def hypervisor_signature(self) -> str | None:
         return self.signature
+
+    def unicorn_version(self) -> str | None:
+        return self.unicorn
 
     def load_native(self) -> None:
         if self.native is not None:

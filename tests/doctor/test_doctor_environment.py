@@ -142,3 +142,11 @@ def test_a_host_that_shows_no_files_at_all_is_examined_without_an_error() -> Non
     report = examine(host_with(dict.fromkeys(host_with().files)))
 
     assert report.ok
+
+
+def test_an_emulator_is_told_of_and_how_to_get_it() -> None:
+    there = findings_of(host_with(unicorn="2.1.4"))["unicorn"]
+    absent = findings_of(host_with())["unicorn"]
+    assert there.value.startswith("2.1.4: guests also run without KVM, emulated")
+    assert (absent.status, there.status) == (Status.INFO, Status.INFO)
+    assert "pip install 'kvmshim[unicorn]'" in absent.value

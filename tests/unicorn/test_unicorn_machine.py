@@ -213,7 +213,6 @@ def test_the_engine_never_opens_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_host_without_the_package_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find_library", lambda: None)
-    engine.load_library.cache_clear()
     with pytest.raises(HostError) as raised, emulated("hello"):
         pass
     assert "pip install 'kvmshim[unicorn]'" in str(raised.value)

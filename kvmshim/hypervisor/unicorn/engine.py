@@ -1,4 +1,4 @@
-"""The Unicorn engine's library, called by its documented C interface (unicorn/unicorn.h, x86.h).
+"""The Unicorn engine: its library, found and loaded, and a processor of its.
 
 The Python package of that name is needed for the library in it only. What the engine calls while
 it runs a guest is C of ours (native/src/emulated.c), so the package's own hooks would be of no use.
@@ -6,20 +6,13 @@ it runs a guest is C of ours (native/src/emulated.c), so the package's own hooks
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+import os
 from enum import IntEnum, IntFlag
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
+from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
-
-_LIBRARY = "libunicorn.so.2"
-_ADVICE = "pip install 'kvmshim[unicorn]'"
-#: The guest never comes here: it ends otherwise (uc_emu_start, ``until``).
-_NOWHERE = 0xFFFF_FFFF_FFFF_FFFF
+from kvmshim.hypervisor.unicorn.package import ADVICE, find_library
 
 
 class Register(IntEnum):
@@ -80,72 +73,15 @@ class Instruction(IntEnum):
     OUT = 500
 
 
-class _Table(ctypes.Structure):
-    """IDTR and GDTR (``uc_x86_mmr``)."""
-
-    _fields_ = [
-        ("selector", ctypes.c_uint16),
-        ("base", c_uint64),
-        ("limit", c_uint32),
-        ("flags", c_uint32),
-    ]
-
-
-_ARCH_X86, _MODE_32 = 4, 1 << 2
-
-_PROTOTYPES: dict[str, list[type]] = {
-    "uc_open": [c_int, c_int, c_void_p],
-    "uc_close": [c_void_p],
-    "uc_mem_map_ptr": [c_void_p, c_uint64, c_uint64, c_uint32, c_void_p],
-    "uc_mmio_map": [c_void_p, c_uint64, c_uint64, c_void_p, c_void_p, c_void_p, c_void_p],
-    "uc_mem_read": [c_void_p, c_uint64, c_void_p, c_uint64],
-    "uc_mem_write": [c_void_p, c_uint64, c_char_p, c_uint64],
-    "uc_reg_read": [c_void_p, c_int, c_void_p],
-    "uc_reg_write": [c_void_p, c_int, c_void_p],
-    "uc_emu_start": [c_void_p, c_uint64, c_uint64, c_uint64, c_size_t],
-    "uc_emu_stop": [c_void_p],
-    "uc_context_size": [c_void_p],
-    "uc_context_alloc": [c_void_p, c_void_p],
-    "uc_context_save": [c_void_p, c_void_p],
-    "uc_context_restore": [c_void_p, c_void_p],
-    "uc_context_free": [c_void_p],
-    "uc_strerror": [c_int],
-}
-
-
-def find_library() -> Path | None:
-    """Where the engine's library is; None if the package is not installed."""
-    package = find_spec("unicorn")
-    for folder in (package and package.submodule_search_locations) or ():
-        path = Path(folder) / "lib" / _LIBRARY
-        if path.exists():
-            return path
-    return None
-
-
-def library_version() -> str:
-    """Of the package that the library is in; empty if it is not installed."""
-    try:
-        return version("unicorn")
-    except PackageNotFoundError:
-        return ""
-
-
-@cache
-def load_library() -> ctypes.CDLL:
+def load_library() -> None:
     """Loads the library. Raises :class:`HostError` if there is none, or it is another one."""
     path = find_library()
     if path is None:
-        raise HostError(f"the Unicorn engine is not installed; {_ADVICE}")
-    try:
-        library = ctypes.CDLL(str(path))
-        for name, arguments in _PROTOTYPES.items():
-            getattr(library, name).argtypes = arguments
-    except (OSError, AttributeError) as error:
-        raise HostError(f"the Unicorn engine can't be loaded: {error}; {_ADVICE}") from error
-    library.uc_context_size.restype = c_size_t
-    library.uc_strerror.restype = c_char_p
-    return library
+        raise HostError(f"the Unicorn engine is not installed; {ADVICE}")
+    problem = lib.engine_load(os.fsencode(path))
+    if problem != ffi.NULL:
+        why = ffi.string(problem).decode(errors="replace")
+        raise HostError(f"the Unicorn engine can't be loaded: {why}; {ADVICE}")
 
 
 class Engine:
@@ -156,142 +92,109 @@ class Engine:
     """
 
     def __init__(self) -> None:
-        self._library = load_library()
-        handle = c_void_p()
-        self._check(self._library.uc_open(_ARCH_X86, _MODE_32, ctypes.byref(handle)), "uc_open")
-        self.handle = handle.value
+        load_library()
+        held = ffi.new("void **")
+        _check(lib.engine_open(held), "making a processor")
+        self.handle: Any = held[0]
+        self._value = ffi.new("uint64_t *")
+        self._limit = ffi.new("uint32_t *")
 
     def close(self) -> None:
         """Ends it; its memory may be freed afterwards."""
-        if self.handle is not None:
-            self._library.uc_close(self.handle)
-            self.handle = None
-
-    def function(self, name: str) -> int:
-        """The address of one of the library's functions."""
-        return ctypes.cast(getattr(self._library, name), c_void_p).value or 0
+        if self.handle != ffi.NULL:
+            lib.engine_close(self.handle)
+            self.handle = ffi.NULL
 
     def map_memory(self, address: int, host_address: int, size: int, access: Access) -> None:
         """Has ``size`` bytes of this process be memory of the guest."""
-        code = self._library.uc_mem_map_ptr(self.handle, address, size, access, host_address)
-        self._check(code, f"mapping {size} bytes at {address:#x}")
+        memory = ffi.cast("void *", host_address)
+        code = lib.engine_map_memory(self.handle, address, size, access, memory)
+        _check(code, f"mapping {size} bytes at {address:#x}")
 
-    def map_window(self, address: int, size: int, read: int, write: int, context: int) -> None:
-        """Has the functions ``read`` and ``write`` serve accesses to these addresses."""
-        code = self._library.uc_mmio_map(self.handle, address, size, read, context, write, context)
-        self._check(code, f"mapping a window of {size} bytes at {address:#x}")
-
-    def hook(self, hook: Hook, function: int, context: int, *what: Instruction) -> None:
-        """Has the engine call ``function`` at any address; ``what``: the instruction hooked."""
-        number = c_size_t()
-        arguments = [c_int(w) for w in what]
-        code = self._library.uc_hook_add(
-            c_void_p(self.handle),
-            ctypes.byref(number),
-            c_int(hook),
-            c_void_p(function),
-            c_void_p(context),
-            c_uint64(1),
-            c_uint64(0),  # begin above end: everywhere
-            *arguments,
+    def map_window(self, address: int, size: int, read: str, write: str, context: Any) -> None:
+        """Has C functions of ours serve accesses to these addresses."""
+        code = lib.engine_map_window(
+            self.handle, address, size, _function(read), _function(write), context
         )
-        self._check(code, f"hooking {hook.name}")
+        _check(code, f"mapping a window of {size} bytes at {address:#x}")
+
+    def hook(self, hook: Hook, function: str, context: Any, instruction: int = 0) -> None:
+        """Has the engine call a C function of ours; ``instruction``: for Hook.INSTRUCTION."""
+        code = lib.engine_hook(self.handle, hook, _function(function), context, instruction)
+        _check(code, f"hooking {hook.name}")
 
     def start(self, eip: int) -> int:
         """Runs the guest from CS:EIP until a hook stops it; an :class:`Error` or another number."""
-        return int(self._library.uc_emu_start(self.handle, eip, _NOWHERE, 0, 0))
+        return int(lib.engine_start(self.handle, eip))
 
     def read(self, register: Register) -> int:
         """A register's value."""
-        value = c_uint64()
-        code = self._library.uc_reg_read(self.handle, register, ctypes.byref(value))
-        self._check(code, f"reading {register.name}")
-        return value.value
+        code = lib.engine_read_register(self.handle, register, self._value)
+        _check(code, f"reading {register.name}")
+        return int(self._value[0])
 
     def write(self, register: Register, value: int) -> None:
         """Sets a register; one of a segment is loaded as the processor's mode has it."""
-        held = c_uint64(value)
-        code = self._library.uc_reg_write(self.handle, register, ctypes.byref(held))
-        self._check(code, f"setting {register.name} to {value:#x}")
+        code = lib.engine_write_register(self.handle, register, value)
+        _check(code, f"setting {register.name} to {value:#x}")
 
     def read_table(self, register: Register) -> tuple[int, int]:
         """Base and limit of IDTR or GDTR."""
-        table = _Table()
-        code = self._library.uc_reg_read(self.handle, register, ctypes.byref(table))
-        self._check(code, f"reading {register.name}")
-        return int(table.base), int(table.limit)
+        code = lib.engine_read_table(self.handle, register, self._value, self._limit)
+        _check(code, f"reading {register.name}")
+        return int(self._value[0]), int(self._limit[0])
 
     def write_table(self, register: Register, base: int, limit: int) -> None:
         """Sets IDTR or GDTR."""
-        table = _Table(0, base, limit, 0)
-        code = self._library.uc_reg_write(self.handle, register, ctypes.byref(table))
-        self._check(code, f"setting {register.name}")
+        code = lib.engine_write_table(self.handle, register, base & 0xFFFF_FFFF, limit)
+        _check(code, f"setting {register.name}")
 
     def read_memory(self, address: int, size: int) -> bytes:
         """Guest memory; zeros where there is none."""
-        held = ctypes.create_string_buffer(size)
-        self._library.uc_mem_read(self.handle, address, held, size)
-        return held.raw
+        held = ffi.new("uint8_t[]", size)
+        lib.engine_read_memory(self.handle, address, held, size)
+        return bytes(ffi.buffer(held))
 
     def write_memory(self, address: int, data: bytes) -> None:
         """Sets guest memory; nothing happens where there is none."""
-        self._library.uc_mem_write(self.handle, address, data, len(data))
+        lib.engine_write_memory(self.handle, address, data, len(data))
 
     def context(self) -> Context:
         """A copy of the whole processor's state, to be closed."""
-        return Context(self._library, self.handle)
-
-    def explain(self, code: int) -> str:
-        """What an error number means, in the engine's words."""
-        text: bytes = self._library.uc_strerror(code)
-        return text.decode()
-
-    def _check(self, code: int, what: str) -> None:
-        if code != Error.OK:
-            raise HostError(f"the Unicorn engine: {what} failed: {self.explain(code)}")
+        return Context(self.handle)
 
 
 class Context:
     """A processor's state as the engine holds it: bytes whose layout is the library's own."""
 
-    def __init__(self, library: ctypes.CDLL, engine: int | None) -> None:
-        self._library = library
+    def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._held = c_void_p()
-        self.size = int(library.uc_context_size(engine))
-        if library.uc_context_alloc(engine, ctypes.byref(self._held)) != Error.OK:
-            raise MemoryError("no memory for a processor's state")
-        library.uc_context_save(engine, self._held)
-
-    def content(self) -> bytes:
-        """All of it."""
-        return ctypes.string_at(self._held.value or 0, self.size)
-
-    def put(self, offset: int, data: bytes) -> None:
-        """Changes a part of it."""
-        assert offset + len(data) <= self.size
-        ctypes.memmove((self._held.value or 0) + offset, data, len(data))
+        held = ffi.new("void **")
+        _check(lib.engine_context_new(engine, held), "taking the processor's state")
+        self._held = held[0]
+        lib.engine_context_save(engine, self._held)
+        #: All of it; what is changed here is the state that :meth:`restore` brings.
+        self.content = ffi.buffer(self._held, lib.engine_context_size(engine))
 
     def restore(self) -> None:
         """Makes it the processor's state."""
-        self._library.uc_context_restore(self._engine, self._held)
+        lib.engine_context_restore(self._engine, self._held)
 
     def close(self) -> None:
         """Frees it."""
-        if self._held.value is not None:
-            self._library.uc_context_free(self._held)
-            self._held = c_void_p()
+        lib.engine_context_free(self._held)
 
 
-__all__ = [
-    "Access",
-    "Context",
-    "Engine",
-    "Error",
-    "Hook",
-    "Instruction",
-    "Register",
-    "find_library",
-    "library_version",
-    "load_library",
-]
+def explain(code: int) -> str:
+    """What an error number means, in the engine's words."""
+    return str(ffi.string(lib.engine_explain(code)).decode())
+
+
+def _check(code: int, what: str) -> None:
+    if code != Error.OK:
+        raise HostError(f"the Unicorn engine: {what} failed: {explain(code)}")
+
+
+def _function(name: str) -> Any:
+    """A function of native/src/emulated.c."""
+    return ffi.cast("void *", ffi.addressof(lib, name))

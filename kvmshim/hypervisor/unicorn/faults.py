@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from kvmshim.abi import ffi, lib
+from kvmshim.abi import ffi
 from kvmshim.hypervisor.unicorn.delivery import DIVIDE_ERROR, DOUBLE_FAULT
 from kvmshim.hypervisor.unicorn.engine import Access, Engine, Hook, Register
 from kvmshim.memory import PAGE_BYTES, GuestMemory
@@ -30,7 +30,7 @@ def forget_exception(engine: Engine) -> None:
     if offset is None:
         return
     context = engine.context()
-    context.put(offset, _number(_NONE))
+    context.content[offset : offset + _NUMBER_BYTES] = _number(_NONE)
     context.restore()
     context.close()
 
@@ -50,10 +50,8 @@ def _offset() -> int | None:
 
 def _find(engine: Engine, memory: GuestMemory) -> int | None:
     stopper = ffi.new("struct emulated *")
-    stopper.stop = ffi.cast("int (*)(void *)", engine.function("uc_emu_stop"))
     engine.map_memory(0, memory.address, memory.size, Access.READ | Access.EXEC)
-    trap = int(ffi.cast("uintptr_t", ffi.addressof(lib, "emulated_trap")))
-    engine.hook(Hook.INTERRUPT, trap, int(ffi.cast("uintptr_t", stopper)))
+    engine.hook(Hook.INTERRUPT, "emulated_trap", stopper)
     engine.write(Register.EDX, 0)
     states = [_state(engine)]
     for _ in range(2):
@@ -71,7 +69,7 @@ def _find(engine: Engine, memory: GuestMemory) -> int | None:
 def _state(engine: Engine) -> bytes:
     context = engine.context()
     try:
-        return context.content()
+        return bytes(context.content)
     finally:
         context.close()
 

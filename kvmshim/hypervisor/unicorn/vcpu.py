@@ -7,7 +7,7 @@ from typing import Any
 from kvmshim.abi import ffi, lib
 from kvmshim.hypervisor.unicorn import segments
 from kvmshim.hypervisor.unicorn.delivery import FLAG_INTERRUPT, INVALID_OPCODE, deliver
-from kvmshim.hypervisor.unicorn.engine import Engine, Error, Register
+from kvmshim.hypervisor.unicorn.engine import Engine, Error, Register, explain
 from kvmshim.hypervisor.unicorn.faults import forget_exception
 from kvmshim.vcpu import Registers, readable
 
@@ -93,7 +93,7 @@ class UnicornVcpu:
 
     def explain(self, detail: int) -> str:
         """The engine's own words for an error of its."""
-        return f"the Unicorn engine can't go on: {self._engine.explain(detail)} ({detail})"
+        return f"the Unicorn engine can't go on: {explain(detail)} ({detail})"
 
     def _turn(self, handle: Any) -> int:
         """Once round the loop: whoever wants the vCPU, interrupts, the guest."""
@@ -118,7 +118,7 @@ class UnicornVcpu:
         state, engine = self._emulated, self._engine
         lib.emulated_prepare(state)
         error = engine.start(engine.read(Register.EIP))
-        lib.emulated_undo(ffi.cast("void *", engine.handle), state)
+        lib.emulated_undo(engine.handle, state)
         if self._error is not None:
             raised, self._error = self._error, None
             raise raised

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from kvmshim.abi import ffi, lib
-from kvmshim.hypervisor.unicorn.engine import Access, Engine, Hook, Instruction, Register
+from kvmshim.hypervisor.unicorn.engine import Access, Engine, Hook, Instruction
 from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu
 from kvmshim.memory import GuestMemory
 from kvmshim.vm import RingPlace, Zone
@@ -22,7 +22,7 @@ class _Range(NamedTuple):
 class UnicornVm:
     """One VM."""
 
-    fd = -1
+    fd = int(lib.LINES_NO_KVM)
 
     def __init__(self) -> None:
         self._engine = Engine()
@@ -79,32 +79,20 @@ class UnicornVm:
     # -- what the engine calls ------------------------------------------------------------------
 
     def _bind(self) -> None:
-        """Makes C functions of ours and of the engine's known to each other."""
-        emulated, engine = self._emulated, self._engine
-        for name, function in (
-            ("stop", "uc_emu_stop"),
-            ("read_register", "uc_reg_read"),
-            ("read_memory", "uc_mem_read"),
-            ("write_memory", "uc_mem_write"),
-        ):
-            kind = ffi.typeof(emulated[0]).fields
-            pointer = next(field.type for field_name, field in kind if field_name == name)
-            setattr(emulated, name, ffi.cast(pointer, engine.function(function)))
-        emulated.flags_register = Register.EFLAGS
+        """Has the engine call us."""
+        hook, emulated = self._engine.hook, self._emulated
         emulated.serve_local = lib.emulated_serve_local
-        context = _address(emulated)
-        engine.hook(Hook.CODE, _function("emulated_step"), context)
-        engine.hook(Hook.INTERRUPT, _function("emulated_trap"), context)
-        engine.hook(Hook.INSTRUCTION, _function("emulated_in"), context, Instruction.IN)
-        engine.hook(Hook.INSTRUCTION, _function("emulated_out"), context, Instruction.OUT)
-        engine.hook(Hook.WRITE_PROTECTED, _function("emulated_write_rom"), context)
+        hook(Hook.CODE, "emulated_step", emulated)
+        hook(Hook.INTERRUPT, "emulated_trap", emulated)
+        hook(Hook.INSTRUCTION, "emulated_in", emulated, Instruction.IN)
+        hook(Hook.INSTRUCTION, "emulated_out", emulated, Instruction.OUT)
+        hook(Hook.WRITE_PROTECTED, "emulated_write_rom", emulated)
 
     def _open_window(self, gap: _Range) -> None:
         window = ffi.new("struct emulated_window *", {"start": gap.start})
         window.emulated = self._emulated
         self._windows.append(window)  # keeps it alive
-        read, write = _function("emulated_read"), _function("emulated_write")
-        self._engine.map_window(gap.start, gap.size, read, write, _address(window))
+        self._engine.map_window(gap.start, gap.size, "emulated_read", "emulated_write", window)
 
     def _gaps(self) -> Iterator[_Range]:
         end = 0
@@ -112,12 +100,3 @@ class UnicornVm:
             if part.start > end:
                 yield _Range(end, part.start - end)
             end = part.start + part.size
-
-
-def _address(pointer: Any) -> int:
-    return int(ffi.cast("uintptr_t", pointer))
-
-
-def _function(name: str) -> int:
-    """The address of a function of native/src/emulated.c."""
-    return _address(ffi.addressof(lib, name))

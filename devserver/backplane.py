@@ -45,7 +45,7 @@ class Backplane:
         self.lines = Lines(sink)
         self.slots: dict[int, Slot] = {}
         self.now_ns = 0
-        self._maps: dict[Space, list[Mapped]] = {Space.PORT: [], Space.MEMORY: []}
+        self._maps: dict[Space, list[Mapped]] = {space: [] for space in Space}
         self._ports: dict[int, Mapped] = {}
         try:
             self._build(wirings)
@@ -357,7 +357,7 @@ class Backplane:
         """The region at an address; None where nobody answers or there is no such space."""
         if space == 0:  # Space.PORT, without a look at the enumeration: this is the busiest line
             return self._ports.get(address)
-        for mapped in self._maps[Space.MEMORY] if space == Space.MEMORY else ():
+        for mapped in self._maps[Space(space)] if space <= Space.BUS else ():
             if mapped.base <= address < mapped.end:
                 return mapped
         return None

@@ -45,3 +45,15 @@ PC_BOARD: tuple[DeviceWiring, ...] = (
 )
 
 BOARDS: Mapping[str, tuple[DeviceWiring, ...]] = {"pc": PC_BOARD, "none": ()}
+
+#: The line with which interrupt controllers that are a device ask the processor; no device's.
+LINE_INTR = 1023
+
+#: A PC's interrupt controllers, for machines whose are not KVM's own. Sources: IBM PC/AT Technical
+#: Reference (system board I/O map); Intel 82371AB (PIIX4), ELCR.
+CONTROLLERS = DeviceWiring(
+    name="pic",
+    kind="i8259",
+    bases={"master": 0x20, "slave": 0xA0, "elcr": 0x4D0, "bus": 0},
+    lines={"intr": LINE_INTR},
+)

@@ -52,13 +52,16 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
     image = dataclasses.replace(image, **given)
     if options.memory is not None:
         spec = dataclasses.replace(spec, memory_bytes=_memory(options.memory))
+    if options.hypervisor is not None:
+        spec = dataclasses.replace(spec, hypervisor=choose(options.hypervisor).name)
+    if options.irqchip is not None:
+        spec = dataclasses.replace(spec, irqchip=options.irqchip)
+    spec = spec.with_controllers()
     devices = (*spec.devices, *(parse_device(text) for text in options.device))
     if options.placement is not None:
         devices = tuple(
             dataclasses.replace(device, placement=options.placement) for device in devices
         )
-    if options.hypervisor is not None:
-        spec = dataclasses.replace(spec, hypervisor=choose(options.hypervisor).name)
     strict = options.policy == "strict"
     spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict)
     if options.model and options.server is not None:

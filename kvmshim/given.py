@@ -14,7 +14,7 @@ from devserver.protocol.messages import (
 from kvmshim.errors import ServerError
 
 #: One past the last address of each space.
-_ENDS = {AddressSpace.PORT: 1 << 16, AddressSpace.MEMORY: 1 << 64}
+_ENDS = {AddressSpace.PORT: 1 << 16, AddressSpace.MEMORY: 1 << 64, AddressSpace.BUS: 32}
 #: FEED and EMIT number channels in one byte.
 _MAX_CHANNELS = 256
 

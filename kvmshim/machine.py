@@ -61,7 +61,7 @@ class Machine:
         ``vm_id``: an identifier that the VM has already, else a server gives it one.
         ``state``: what the machine begins with, instead of what ``plan`` says; see
         :meth:`restored`."""
-        self.spec = spec
+        self.spec = spec = spec.with_controllers()
         self.plan = plan
         self._server = server
         self._models = tuple(models)
@@ -143,11 +143,14 @@ class Machine:
             capture.check_host(self._state.header, self._kvm())
         self._vm = self._system.create_vm()
         self._vm.prepare_real_mode()
-        self._vm.create_irqchip()
+        if self.spec.has_kernel_irqchip:
+            self._vm.create_irqchip()
         self._physical = PhysicalMemory(self._vm, self._system, self.spec.memory_bytes, self.plan)
         self._control = lib.control_new(self._vm.fd)
         if self._control == ffi.NULL:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
+        if not self.spec.has_kernel_irqchip:
+            lib.control_lines_outside(self._control)
         if self._state is not None:
             capture.load_memory(self._physical, self._state.memory)
             # Of a machine that was on its way here there is only now more than a prospect.
@@ -358,6 +361,7 @@ class Machine:
             self._control,
             self._devices.links,
             self._devices.local,
+            self._progress.halted,
         )
 
     def stop(self) -> None:

@@ -14,6 +14,11 @@ _PORTS = 0x10000
 #: Policies of writes that do not wait (docs/protocol.md, PolicyRange).
 COALESCED = "coalesced"
 _POSTED = ("posted", COALESCED)
+_WHAT = {
+    AddressSpace.PORT: "port",
+    AddressSpace.MEMORY: "memory address",
+    AddressSpace.BUS: "bus address",
+}
 
 
 class Routes:
@@ -85,7 +90,7 @@ class Routes:
             )
         for space, other_start, other_end, name in self._claims:
             if space == region.space and start < other_end and other_start < end:
-                what = "port" if space == AddressSpace.PORT else "memory address"
+                what = _WHAT[AddressSpace(space)]
                 raise InputError(
                     f"devices '{name}' and '{device.name}' both claim {what} "
                     f"{max(start, other_start):#x}; move one of them"
@@ -102,6 +107,9 @@ class Routes:
         if region.space == AddressSpace.PORT:
             for port in range(region.base + offset, region.base + offset + length):
                 self.handle.port[port] = entry
+        elif region.space == AddressSpace.BUS:
+            for address in range(region.base + offset, region.base + offset + length):
+                self.handle.bus[address] = entry
         elif lib.routes_add_range(self.handle, region.base + offset, length, entry) < 0:
             raise InputError(
                 "the machine has more memory regions than the route table has room for"

@@ -60,6 +60,8 @@ class Progress:
     #: The last run was paused, and its devices stand still.
     paused: bool = False
     input_ended: bool = False
+    #: The guest has executed HLT, and KVM does not know: the interrupt controllers are a device.
+    halted: bool = False
 
 
 @dataclass
@@ -110,6 +112,7 @@ class Run:
         self._vcpu.run = parts.vcpu.run_page
         self._vcpu.control = parts.control
         self._vcpu.routes = parts.routes.handle
+        self._vcpu.halted = parts.progress.halted
         self._ring = Ring(self._vcpu, parts.vcpu, parts.ring)
         self._marks = ffi.new("struct vcpu_mark[]", 1)
         self._code = lib.VCPU_STOPPED
@@ -168,8 +171,10 @@ class Run:
         now_ns = lib.control_time_ns(parts.control)
         for link in parts.links:
             link.clock(now_ns, False)
-        for link in parts.links:
-            link.settle()
+        code = self._settle_lines()
+        if code != lib.VCPU_PAUSED:
+            return code
+        parts.progress.halted = bool(self._vcpu.halted)
         pending = lib.control_pending(parts.control)
         lib.control_clear(parts.control, lib.CONTROL_PAUSE | lib.CONTROL_PROBE)
         for reason, code in (
@@ -181,6 +186,20 @@ class Run:
                 return int(code)
         parts.progress.paused = True
         return int(lib.VCPU_PAUSED)
+
+    def _settle_lines(self) -> int:
+        """Waits for all that devices have to say, and takes their lines to the controllers."""
+        while True:
+            for link in self._parts.links:
+                link.settle()
+            told = False
+            while (code := lib.intr_wire(self._vcpu)) == lib.VCPU_LOCAL:
+                self._serve_local(self._vcpu.access)
+                told = True
+            if code != lib.CARRY_ON:
+                return int(code)
+            if not told and not lib.control_lines_wait(self._parts.control):
+                return int(lib.VCPU_PAUSED)
 
     # -- the vCPU's thread --------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-from devserver.models.registers import Access, Policy, Region, Register
+from devserver.models.registers import Access, Policy, Region, Register, Space
 
 LEVELS = 8
 #: Interrupt lines of the pair; line 2 is the master's input for the slave.
@@ -22,7 +22,7 @@ MASTER_BASE = 0x20
 SLAVE_BASE = 0xA0
 ELCR_BASE = 0x4D0
 #: Where the bus's own cycles are, which are no ports on a PC; whoever wires the pair may move it.
-BUS_BASE = 0x1F00
+BUS_BASE = 0
 #: In region ``bus``: the first of the interrupt lines.
 FIRST_LINE_OFFSET = 16
 
@@ -131,6 +131,7 @@ ELCR = Region(
 )
 BUS = Region(
     name="bus",
+    space=Space.BUS,
     size=FIRST_LINE_OFFSET + LINES,
     registers=(
         Register(

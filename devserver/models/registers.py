@@ -8,10 +8,15 @@ from enum import Enum, IntEnum
 
 
 class Space(IntEnum):
-    """The address space that a region lies in (x86: I/O ports and memory are separate)."""
+    """The address space that a region lies in (x86: I/O ports and memory are separate).
+
+    ``BUS`` is no guest's: in it the client platform does what goes over the wires between processor
+    and interrupt controllers.
+    """
 
     PORT = 0
     MEMORY = 1
+    BUS = 2
 
 
 class Access(Enum):

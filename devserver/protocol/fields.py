@@ -62,6 +62,7 @@ class AddressSpace(IntEnum):
 
     PORT = 0
     MEMORY = 1
+    BUS = 2  # what processor and interrupt controllers say to each other; no instruction does
 
 
 class Status(IntEnum):

@@ -45,6 +45,11 @@ def add_parser(commands: Any) -> None:
         "(default: KVMSHIM_SERVER if that is set, else one of this VM's own)",
     )
     parser.add_argument(
+        "--irqchip",
+        choices=("kernel", "remote"),
+        help="where the interrupt controllers are: in KVM, or a device on the server",
+    )
+    parser.add_argument(
         "--hypervisor",
         metavar="KIND",
         help="what runs the guest's processor: kvm (default), or unicorn, which emulates it",

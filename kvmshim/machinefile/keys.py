@@ -23,7 +23,7 @@ class Key:
 MACHINE_KEYS = (
     Key("memory", "size", '"16M"', convert.memory),
     Key("board", "text", f'"{spec.DEFAULT_BOARD}"', convert.choice(*BOARDS)),
-    Key("irqchip", "text", f'"{spec.DEFAULT_IRQCHIP}"', convert.choice(spec.DEFAULT_IRQCHIP)),
+    Key("irqchip", "text", f'"{spec.IRQCHIPS[0]}"', convert.choice(*spec.IRQCHIPS)),
     Key("placement", "text", f'"{spec.PLACED_ON_SERVER}"', convert.text),
     Key("hypervisor", "text", f'"{spec.HYPERVISORS[0]}"', convert.choice(*spec.HYPERVISORS)),
 )

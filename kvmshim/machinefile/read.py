@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from devserver.board import BOARDS
+from devserver.board import BOARDS, CONTROLLERS
 from kvmshim.errors import InputError, printable
 from kvmshim.files import read_file
 from kvmshim.machinefile import keys, spec
@@ -82,14 +82,14 @@ class _Reader:
         servers = self._servers(document)
         placement = machine.get("placement", spec.PLACED_ON_SERVER)
         self._check_placement(placement, servers, ("machine", "placement"))
+        irqchip = machine.get("irqchip", spec.IRQCHIPS[0])
+        board = machine.get("board", spec.DEFAULT_BOARD)
         return MachineSpec(
             memory_bytes=machine.get("memory", spec.DEFAULT_MEMORY_BYTES),
-            devices=self._devices(
-                document, machine.get("board", spec.DEFAULT_BOARD), placement, servers
-            ),
+            devices=self._devices(document, board, irqchip, placement, servers),
             image=self._image(document),
             servers=servers,
-            irqchip=machine.get("irqchip", spec.DEFAULT_IRQCHIP),
+            irqchip=irqchip,
             hypervisor=machine.get("hypervisor", spec.HYPERVISORS[0]),
             path=self._path,
         )
@@ -120,10 +120,17 @@ class _Reader:
         }
 
     def _devices(
-        self, document: dict[str, Any], board: str, placement: str, servers: Iterable[str]
+        self,
+        document: dict[str, Any],
+        board: str,
+        irqchip: str,
+        placement: str,
+        servers: Iterable[str],
     ) -> tuple[DeviceSpec, ...]:
+        controllers = [CONTROLLERS] if irqchip != spec.IRQCHIPS[0] else []
         devices = {
-            wiring.name: DeviceSpec(wiring=wiring, placement=placement) for wiring in BOARDS[board]
+            wiring.name: DeviceSpec(wiring=wiring, placement=placement)
+            for wiring in (*controllers, *BOARDS[board])
         }
         seen: dict[str, int] = {}
         for index, given in enumerate(self._device_tables(document)):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from devserver.board import BOARDS, DeviceWiring
+from devserver.board import BOARDS, CONTROLLERS, DeviceWiring
 from kvmshim.loader import ImageKind
 
 #: Placement in the server that the command line names, or in the embedded one.
@@ -17,7 +17,8 @@ PLACED_LOCALLY = "local"
 DEFAULT_BOARD = "pc"
 #: Kinds of hypervisors, the default first.
 HYPERVISORS = ("kvm", "unicorn")
-DEFAULT_IRQCHIP = "kernel"
+#: Where the interrupt controllers are: in KVM, or a device on a server; the default first.
+IRQCHIPS = ("kernel", "remote")
 DEFAULT_MEMORY_BYTES = 16 << 20
 MIN_MEMORY_BYTES = 1 << 20
 #: Above this the address space of a PC has its hole for devices, which needs a second memory slot.
@@ -61,10 +62,23 @@ class MachineSpec:
     devices: tuple[DeviceSpec, ...] = ()
     image: ImageSpec | None = None
     servers: Mapping[str, str] = field(default_factory=dict)
-    irqchip: str = DEFAULT_IRQCHIP
+    irqchip: str = IRQCHIPS[0]
     hypervisor: str = HYPERVISORS[0]
     strict: bool = False
     path: Path | None = None
+
+    @property
+    def has_kernel_irqchip(self) -> bool:
+        """Whether the interrupt controllers are KVM's own; else they are one of the devices."""
+        return self.irqchip == IRQCHIPS[0] and self.hypervisor == HYPERVISORS[0]
+
+    def with_controllers(self) -> MachineSpec:
+        """The machine with a device for its interrupt controllers, if it needs one and has none."""
+        if self.has_kernel_irqchip or any(d.wiring.kind == CONTROLLERS.kind for d in self.devices):
+            return self
+        placement = PLACED_LOCALLY if self.irqchip == IRQCHIPS[0] else PLACED_ON_SERVER
+        controllers = DeviceSpec(wiring=CONTROLLERS, placement=placement)
+        return replace(self, devices=(controllers, *self.devices))
 
 
 def default_machine() -> MachineSpec:

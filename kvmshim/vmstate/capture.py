@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvmshim import abi
@@ -29,6 +29,9 @@ from kvmshim.vmstate.state import (
     PendingInput,
 )
 
+#: KVM_GET_MP_STATE (api.rst).
+_RUNNABLE, _HALTED = int(lib.KVM_MP_STATE_RUNNABLE), int(lib.KVM_MP_STATE_HALTED)
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -41,11 +44,14 @@ class Opened:
     control: Any
     links: Sequence[tuple[str, Link]]
     local: LocalDevices | None
+    halted: bool = False
 
 
 def save_header(parts: Opened, machine: MachineDescription, epoch_ns: int) -> Header:
     """The state of a paused machine without its memory. Raises :class:`KvmshimError`."""
     saved_cpu = cpu.save_cpu(parts.vcpu, parts.system, has_apic=parts.vm.has_irqchip)
+    if parts.halted:
+        saved_cpu = replace(saved_cpu, mp_state=_HALTED)
     saved_chips = chips.save_chips(parts.vm, parts.system)
     needs = {*cpu.needs_of_cpu(saved_cpu), *chips.needs_of_chips(saved_chips)}
     if machine.rom_bytes:
@@ -114,7 +120,10 @@ def load_vm(parts: Opened, header: Header) -> None:
     state, in which they have seen these levels: no line makes an edge.
     """
     chips.load_chips(parts.vm, parts.system, header.chips)
-    cpu.load_cpu(parts.vcpu, parts.system, header.cpu)
+    saved_cpu = header.cpu
+    if not parts.vm.has_irqchip:  # then KVM knows of no other state
+        saved_cpu = replace(saved_cpu, mp_state=_RUNNABLE)
+    cpu.load_cpu(parts.vcpu, parts.system, saved_cpu)
     for owner in _owners(parts):
         owner.put_back_inputs(header.inputs, header.time_ns)
 
@@ -122,7 +131,8 @@ def load_vm(parts: Opened, header: Header) -> None:
 def progress_of(header: Header, console: str | None) -> Progress:
     """What the next run is to know of those before."""
     ended = any(pending.end for pending in header.inputs if pending.device == console)
-    return Progress(started=True, input_ended=ended)
+    halted = not header.chips.controllers and header.cpu.mp_state == _HALTED
+    return Progress(started=True, input_ended=ended, halted=halted)
 
 
 # -- devices ----------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 /* One VM's control, and its stream to one server (native/src/control.h, link.h). */
 
-#define LINES_NO_KVM ...
 #define CONTROL_STOP ...
 #define CONTROL_PAUSE ...
 #define CONTROL_EVENT ...
@@ -23,6 +22,8 @@ void control_enter(struct control *control, struct kvm_run *run);
 void control_leave(struct control *control);
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);
 int control_hold_lines(struct control *control, bool hold);
+void control_lines_outside(struct control *control);
+bool control_lines_wait(struct control *control);
 void control_forget_links(struct control *control);
 void control_clear(struct control *control, uint32_t reasons);
 uint32_t control_pending(struct control *control);

@@ -18,6 +18,7 @@ struct route_entry {
 
 struct routes {
     uint16_t port[65536];
+    uint16_t bus[32];
     struct link *links[64];
     ...;
 };

@@ -30,6 +30,8 @@ struct vcpu {
     struct routes *routes;
     uint64_t detail;
     struct vcpu_access access;
+    uint8_t vector;
+    bool halted;
     uint64_t exits, port_exits, memory_exits, unclaimed, leased, coalesced_writes;
     struct coalesced *coalesced;
     struct vcpu_mark *marks;
@@ -42,6 +44,11 @@ int vcpu_drain(struct vcpu *vcpu);
 int vcpu_settle(struct vcpu *vcpu);
 int vcpu_complete(struct vcpu *vcpu);
 int vcpu_wanted(struct vcpu *vcpu);
+
+/* Interrupt controllers that are a device (native/src/intr.h). */
+int intr_wire(struct vcpu *vcpu);
+bool intr_asked(const struct vcpu *vcpu);
+int intr_acknowledge(struct vcpu *vcpu);
 
 /* One access of its guest (native/src/access.h). */
 #define CARRY_ON ...

@@ -42,6 +42,8 @@ static void close_descriptors(struct control *control)
         close(control->stop_fd);
     if (control->doze_fd >= 0)
         close(control->doze_fd);
+    if (control->wake_fd >= 0)
+        close(control->wake_fd);
 }
 
 struct control *control_new(int vm_fd)
@@ -55,7 +57,8 @@ struct control *control_new(int vm_fd)
     lines_init(&control->lines);
     control->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     control->doze_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (control->stop_fd < 0 || control->doze_fd < 0) {
+    control->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (control->stop_fd < 0 || control->doze_fd < 0 || control->wake_fd < 0) {
         close_descriptors(control);
         free(control);
         return NULL;
@@ -135,6 +138,8 @@ void control_stir(struct control *control)
     atomic_fetch_add(&control->stirs, 1);
     if (atomic_load(&control->dozing))
         eventfd_write(control->doze_fd, 1);
+    if (atomic_load(&control->sleeping))
+        eventfd_write(control->wake_fd, 1);
 }
 
 void control_enter(struct control *control, struct kvm_run *run)
@@ -161,26 +166,43 @@ void control_sleep(struct control *control, uint32_t stirs)
 {
     struct pollfd descriptors[] = {
         { .fd = control->stop_fd, .events = POLLIN },
-        { .fd = control->doze_fd, .events = POLLIN },
+        { .fd = control->wake_fd, .events = POLLIN },
     };
     sigset_t kick, before;
     sigemptyset(&kick);
     sigaddset(&kick, kick_signal());
     pthread_sigmask(SIG_BLOCK, &kick, &before); /* one that comes now ends ppoll at once */
-    atomic_store(&control->dozing, true);
+    atomic_store(&control->sleeping, true);
     if (!control_pending(control) && atomic_load(&control->stirs) == stirs)
         ppoll(descriptors, 2, NULL, &before);
-    atomic_store(&control->dozing, false);
+    atomic_store(&control->sleeping, false);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     eventfd_t drained;
-    eventfd_read(control->doze_fd, &drained);
+    eventfd_read(control->wake_fd, &drained);
+}
+
+static void control_lines_changed(struct control *control)
+{
+    control_stir(control);
+    if (control->lines.outside)
+        control_raise(control, CONTROL_LINES);
 }
 
 int control_line(struct control *control, unsigned source, uint32_t line, bool level)
 {
     int result = lines_drive(&control->lines, control->vm_fd, source, line, level);
-    control_stir(control);
+    control_lines_changed(control);
     return result;
+}
+
+void control_lines_outside(struct control *control)
+{
+    lines_go_outside(&control->lines);
+}
+
+bool control_lines_wait(struct control *control)
+{
+    return lines_wait(&control->lines);
 }
 
 void control_forget_links(struct control *control)
@@ -191,6 +213,6 @@ void control_forget_links(struct control *control)
 int control_hold_lines(struct control *control, bool hold)
 {
     int result = lines_hold(&control->lines, control->vm_fd, hold);
-    control_stir(control);
+    control_lines_changed(control);
     return result;
 }

@@ -24,6 +24,7 @@ enum {
     CONTROL_EVENT = 4, /* a link brought an event that concerns the VM */
     CONTROL_LINK = 8,  /* a link was lost */
     CONTROL_PROBE = 16, /* look whether the vCPU is halted for good, then go on */
+    CONTROL_LINES = 32, /* interrupt controllers outside the kernel have something for it */
 };
 
 struct control {
@@ -41,6 +42,9 @@ struct control {
     _Atomic uint32_t stirs;
     _Atomic bool dozing;
     int doze_fd; /* eventfd */
+    /* A halted vCPU that no KVM wakes sleeps here; the same things wake it. */
+    _Atomic bool sleeping;
+    int wake_fd; /* eventfd */
     struct kvm_run *run; /* of the vCPU that is inside control_enter/leave, else NULL */
     pthread_t thread;
 };
@@ -65,8 +69,8 @@ void control_stir(struct control *control);
 /* How often something was stirred. */
 uint32_t control_stirs(struct control *control);
 /*
- * The vCPU of the calling thread, which has no ring (coalesced.h), sleeps until it is wanted or
- * something is stirred; not at all if that was after control_stirs() gave stirs.
+ * The vCPU of the calling thread sleeps until it is wanted or something is stirred; not at all if
+ * that was after control_stirs() gave stirs.
  */
 void control_sleep(struct control *control, uint32_t stirs);
 
@@ -74,6 +78,10 @@ void control_sleep(struct control *control, uint32_t stirs);
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);
 /* Holds the lines while a device moves, or lets them go (lines.h). */
 int control_hold_lines(struct control *control, bool hold);
+/* The interrupt controllers are a device (intr.h); to be said before the VM runs. */
+void control_lines_outside(struct control *control);
+/* Whether such controllers are to be told of changes. */
+bool control_lines_wait(struct control *control);
 /* No link drives a line any more; the lines are held. */
 void control_forget_links(struct control *control);
 

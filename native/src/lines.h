@@ -9,13 +9,21 @@
 #define KVMSHIM_LINES_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 enum {
     LINES = 1024,
     LINES_SOURCES = 32,
-    LINES_NO_KVM = -2, /* in place of a VM's descriptor */
+    LINES_ISA = 16,         /* those that interrupt controllers outside the kernel have */
+    LINE_CASCADE = 2,       /* none of a device's (8259A data sheet, cascade) */
+    LINE_INTR = LINES - 1,  /* what such controllers ask the processor with */
+    LINES_QUEUE = 1024,
+};
+
+struct line_change {
+    uint8_t line, level;
 };
 
 struct lines {
@@ -23,12 +31,26 @@ struct lines {
     bool held;
     uint32_t high[LINES]; /* a bit for each source */
     uint8_t told[LINES];  /* the level that KVM has been told */
+    /*
+     * The interrupt controllers are a device: changes wait in order for the vCPU, which takes them
+     * there. After an overrun only the levels are left to be told.
+     */
+    bool outside, overrun;
+    struct line_change queue[LINES_QUEUE];
+    uint32_t first, last;
+    _Atomic bool asked; /* the level of LINE_INTR */
 };
 
 void lines_init(struct lines *lines);
 void lines_free(struct lines *lines);
 /* A source drives a line; tells KVM (KVM_IRQ_LINE) if that changes it. 0, or -1 and errno. */
 int lines_drive(struct lines *lines, int vm_fd, unsigned source, uint32_t line, bool level);
+/* From now on the controllers are a device. */
+void lines_go_outside(struct lines *lines);
+/* The next change that the controllers are to be told; false if there is none. */
+bool lines_next(struct lines *lines, struct line_change *change);
+/* Whether there is one. */
+bool lines_wait(struct lines *lines);
 /* Nobody but the client's own devices (source 0) drives a line any more; to be told when they are
  * let go. The lines are held. */
 void lines_forget(struct lines *lines);

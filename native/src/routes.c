@@ -47,6 +47,8 @@ uint16_t routes_at(const struct routes *routes, uint8_t space, uint64_t address)
 {
     if (space == 0)
         return address < ROUTE_PORTS ? routes->port[address] : 0;
+    if (space == 2)
+        return address < ROUTE_BUS ? routes->bus[address] : 0;
     for (uint32_t i = routes->range_count; i-- > 0;) {
         const struct route_range *range = &routes->ranges[i];
         if (address - range->base < range->size)

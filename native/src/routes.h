@@ -13,6 +13,7 @@ enum {
     ROUTE_ENTRIES = 4096,
     ROUTE_RANGES = 1024,
     ROUTE_LINKS = 64,
+    ROUTE_BUS = 32, /* addresses of the space that interrupt controllers are reached in (intr.h) */
 };
 
 /* An access of the guest: size * elements bytes, to or from data. */
@@ -40,6 +41,7 @@ struct route_range {
 
 struct routes {
     uint16_t port[ROUTE_PORTS]; /* index of an entry; entry 0 is ROUTE_NONE */
+    uint16_t bus[ROUTE_BUS];
     struct route_entry entries[ROUTE_ENTRIES];
     uint32_t entry_count;
     struct route_range ranges[ROUTE_RANGES];

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "access.h"
+#include "intr.h"
 
 /* -- exits -------------------------------------------------------------------------------- */
 
@@ -82,6 +83,10 @@ static bool may_wake_by_itself(struct vcpu *vcpu)
 static bool probe(struct vcpu *vcpu)
 {
     struct kvm_mp_state state;
+    if (vcpu->control->lines.outside) {
+        coalesced_probed(vcpu->coalesced, vcpu->halted);
+        return false; /* HLT with interrupts off is an exit */
+    }
     bool halted = ioctl(vcpu->fd, KVM_GET_MP_STATE, &state) == 0 &&
                   state.mp_state == KVM_MP_STATE_HALTED;
     coalesced_probed(vcpu->coalesced, halted && !may_wake_by_itself(vcpu));
@@ -100,6 +105,8 @@ int vcpu_wanted(struct vcpu *vcpu)
         return VCPU_LINK_LOST;
     if (pending & CONTROL_PAUSE)
         return VCPU_PAUSED;
+    if (pending & CONTROL_LINES) /* the loop looks at them each time round */
+        control_clear(vcpu->control, CONTROL_LINES);
     return CARRY_ON;
 }
 
@@ -136,7 +143,9 @@ static int on_exit_reason(struct vcpu *vcpu)
     case KVM_EXIT_SHUTDOWN:
         return VCPU_SHUTDOWN;
     case KVM_EXIT_HLT: /* only without an in-kernel interrupt controller */
+        vcpu->halted = true;
         return run->if_flag ? CARRY_ON : VCPU_HALTED;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_INTR:
         return CARRY_ON;
     case KVM_EXIT_FAIL_ENTRY:
@@ -168,6 +177,21 @@ static int resume_pieces(struct vcpu *vcpu)
     struct vcpu_access access = vcpu->run->exit_reason == KVM_EXIT_MMIO
                                     ? memory_access(vcpu->run) : port_access(vcpu->run);
     return access_serve_rest(vcpu, &access);
+}
+
+/* Goes on where an access to a device in this process was served. */
+static int resume(struct vcpu *vcpu)
+{
+    int result = intr_resume(vcpu);
+    return result == CARRY_ON && vcpu->piece ? resume_pieces(vcpu) : result;
+}
+
+/* HLT, with interrupt controllers that KVM does not know: until something was stirred since. */
+static void sleep_halted(struct vcpu *vcpu, uint32_t stirs)
+{
+    coalesced_end(vcpu->coalesced);
+    control_sleep(vcpu->control, stirs);
+    coalesced_begin(vcpu->coalesced);
 }
 
 /*
@@ -205,10 +229,17 @@ static int after_guest(struct vcpu *vcpu, bool exited)
 static int run_loop(struct vcpu *vcpu)
 {
     bool exited = true;
-    int result = vcpu->piece ? resume_pieces(vcpu) : CARRY_ON;
+    int result = resume(vcpu);
     while (result == CARRY_ON) {
+        uint32_t stirs = control_stirs(vcpu->control);
         if (control_pending(vcpu->control) && (result = interrupted(vcpu)) != CARRY_ON)
             break;
+        if ((result = intr_turn(vcpu)) != CARRY_ON)
+            break;
+        if (vcpu->halted) {
+            sleep_halted(vcpu, stirs);
+            continue;
+        }
         exited = enter_guest(vcpu, exited) == 0;
         if (!exited && errno != EINTR && errno != EAGAIN) {
             vcpu->detail = (uint64_t)errno;
@@ -248,7 +279,7 @@ static int enter_and_leave(struct vcpu *vcpu)
 /* An access that KVM serves in parts may leave again for the next one: until it does so no more. */
 static int settle_loop(struct vcpu *vcpu)
 {
-    int result = vcpu->piece ? resume_pieces(vcpu) : CARRY_ON;
+    int result = resume(vcpu);
     while (result == CARRY_ON) {
         bool exited = enter_and_leave(vcpu) == 0;
         if (!exited && errno != EINTR) {
@@ -259,7 +290,7 @@ static int settle_loop(struct vcpu *vcpu)
         if (result != CARRY_ON)
             break;
         if (!exited)
-            return VCPU_PAUSED;
+            return (result = intr_wire(vcpu)) == CARRY_ON ? VCPU_PAUSED : result;
         vcpu->exits++;
         result = on_exit_reason(vcpu);
     }

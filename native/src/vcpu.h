@@ -49,6 +49,10 @@ struct vcpu {
     uint64_t coalesced_writes; /* writes that came through the ring */
     struct coalesced *coalesced; /* NULL: KVM has no ring, or no device uses it */
     uint16_t last_link;     /* the link of the last access; ROUTE_LINKS: this process */
+    /* with interrupt controllers outside the kernel (intr.h) */
+    uint8_t wire, vector;
+    bool acknowledging;     /* vector is to be injected as soon as it is there */
+    bool halted;            /* HLT, and no interrupt since */
     uint32_t piece;         /* how far an access is that is served byte by byte */
     /* for benchmarks: when each port exit was, while there is room */
     struct vcpu_mark *marks;

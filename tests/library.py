@@ -17,18 +17,26 @@ from kvmshim.machinefile import MachineSpec
 from kvmshim.outcome import RunResult
 
 
-def spec_of(what: str | Path, *devices: str, placement: str = "server") -> MachineSpec:
+def spec_of(
+    what: str | Path, *devices: str, placement: str = "server", irqchip: str = "kernel"
+) -> MachineSpec:
     """The machine of a guest, an image or a machine file, with further devices."""
-    spec = machine_of(str(what))
+    spec = dataclasses.replace(machine_of(str(what)), irqchip=irqchip).with_controllers()
     every = (*spec.devices, *map(parse_device, devices))
     if placement != "server":
         every = tuple(dataclasses.replace(device, placement=placement) for device in every)
     return dataclasses.replace(spec, devices=every)
 
 
-def machine(what: str | Path, *devices: str, placement: str = "server", **more: Any) -> Machine:
+def machine(
+    what: str | Path,
+    *devices: str,
+    placement: str = "server",
+    irqchip: str = "kernel",
+    **more: Any,
+) -> Machine:
     """A machine to be entered; ``more`` goes to :func:`kvmshim.assemble.machine_for`."""
-    return machine_for(spec_of(what, *devices, placement=placement), **more)
+    return machine_for(spec_of(what, *devices, placement=placement, irqchip=irqchip), **more)
 
 
 class Terminal:

@@ -20,6 +20,7 @@ enum {
     LINE_CASCADE = 2,       /* none of a device's (8259A data sheet, cascade) */
     LINE_INTR = LINES - 1,  /* what such controllers ask the processor with */
     LINES_QUEUE = 1024,
+    LINES_NO_KVM = -2, /* in place of a VM's descriptor */
 };
 
 struct line_change {

@@ -62,6 +62,14 @@ def test_a_guest_does_the_same_with_its_devices_beside_it(name: str) -> None:
     check(name, run_guest(name, "--placement", "local"))
 
 
+@each_guest
+@pytest.mark.parametrize("place", ["server", "local"])
+def test_a_guest_does_the_same_with_interrupt_controllers_that_are_a_device(
+    name: str, place: str
+) -> None:
+    check(name, run_guest(name, "--irqchip", "remote", "--placement", place))
+
+
 @each_traveller
 def test_a_guest_does_the_same_on_the_reference_server(
     name: str, reference_server: DevServer

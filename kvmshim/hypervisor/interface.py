@@ -65,7 +65,7 @@ class Vm(Protocol):
 
     @property
     def fd(self) -> int:
-        """KVM's descriptor; LINES_NO_KVM (native/src/lines.h) without KVM."""
+        """KVM's descriptor; -1 without KVM."""
 
     def prepare_real_mode(self) -> None:
         """What is to be done before there is a vCPU."""

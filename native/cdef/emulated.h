@@ -22,6 +22,7 @@ struct emulated_window {
 struct kvm_run *emulated_run_page(void);
 void emulated_free_run_page(struct kvm_run *run);
 void emulated_prepare(struct emulated *emulated);
+bool emulated_takes_interrupt(void *engine, const struct emulated *emulated);
 void emulated_undo(void *engine, struct emulated *emulated);
 uint32_t emulated_in(void *engine, uint32_t port, int size, void *context);
 void emulated_out(void *engine, uint32_t port, int size, uint32_t value, void *context);

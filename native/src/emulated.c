@@ -5,6 +5,12 @@
 
 #include "access.h"
 #include "engine.h"
+#include "intr.h"
+
+enum {
+    FLAGS = 25, /* UC_X86_REG_EFLAGS */
+    FLAG_INTERRUPT = 1 << 9,
+};
 
 struct kvm_run *emulated_run_page(void)
 {
@@ -148,12 +154,45 @@ void emulated_trap(void *engine, uint32_t vector, void *context)
     engine_stop(engine);
 }
 
+/* STI, POP SS and MOV SS keep interrupts off for one more instruction (Intel SDM volume 3, 6.8.3). */
+static bool holds_off(void *engine, const struct emulated *emulated)
+{
+    uint8_t code[15];
+    uint32_t size = emulated->size;
+    if (size == 0 || size > sizeof code ||
+        engine_read_memory(engine, emulated->address, code, size) != 0)
+        return false;
+    uint8_t last = code[size - 1];
+    if (last == 0xfb || last == 0x17)
+        return size == 1;
+    for (uint32_t i = 0; i + 1 < size && i < 2; i++) /* behind a prefix at most */
+        if (code[i] == 0x8e)
+            return (code[i + 1] >> 3 & 7) == 2;
+    return false;
+}
+
+bool emulated_takes_interrupt(void *engine, const struct emulated *emulated)
+{
+    uint64_t flags;
+    if (engine_read_register(engine, FLAGS, &flags) != 0 || !(flags & FLAG_INTERRUPT))
+        return false;
+    return emulated->vcpu->halted || !holds_off(engine, emulated);
+}
+
+static bool is_wanted(void *engine, const struct emulated *emulated)
+{
+    const struct vcpu *vcpu = emulated->vcpu;
+    if (__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_RELAXED))
+        return true;
+    return intr_asked(vcpu) && emulated_takes_interrupt(engine, emulated);
+}
+
 void emulated_step(void *engine, uint64_t address, uint32_t size, void *context)
 {
     struct emulated *emulated = context;
     if (emulated->undo_count)
         emulated_undo(engine, emulated);
-    if (__atomic_load_n(&emulated->vcpu->run->immediate_exit, __ATOMIC_RELAXED)) {
+    if (is_wanted(engine, emulated)) {
         emulated->stopped = true;
         engine_stop(engine);
         return;

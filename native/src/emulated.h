@@ -54,6 +54,8 @@ void emulated_free_run_page(struct kvm_run *run);
 
 /* To be called before the engine is started. */
 void emulated_prepare(struct emulated *emulated);
+/* Whether the processor would take an interrupt now, before its next instruction. */
+bool emulated_takes_interrupt(void *engine, const struct emulated *emulated);
 
 /* Puts back what the last instruction wrote to a ROM; also to be called when the engine is back. */
 void emulated_undo(void *engine, struct emulated *emulated);

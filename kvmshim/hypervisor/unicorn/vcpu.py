@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kvmshim.abi import ffi, lib
@@ -10,8 +11,6 @@ from kvmshim.hypervisor.unicorn.delivery import FLAG_INTERRUPT, INVALID_OPCODE, 
 from kvmshim.hypervisor.unicorn.engine import Engine, Error, Register, explain
 from kvmshim.hypervisor.unicorn.faults import forget_exception
 from kvmshim.vcpu import Registers, readable
-
-ServeLocal = Any
 
 _GENERAL = {
     "rax": Register.EAX,
@@ -39,6 +38,10 @@ _HLT = b"\xf4"
 _INT_OPCODES = (0xCC, 0xCD, 0xCE, 0xF1)
 
 
+def _nobody(access: Any) -> None:
+    raise AssertionError("there are no devices in this process")
+
+
 class UnicornVcpu:
     """The vCPU of a machine on the engine. It belongs to the thread that runs it."""
 
@@ -48,8 +51,7 @@ class UnicornVcpu:
         """``emulated``: the ``struct emulated *`` that the engine's hooks have."""
         self._engine = engine
         self._emulated = emulated
-        self._halted = False
-        self._serve_local: ServeLocal = None
+        self._serve_local: Callable[[Any], None] = _nobody
         self._error: BaseException | None = None
         self._self = ffi.new_handle(self)
         emulated.context = self._self
@@ -70,7 +72,7 @@ class UnicornVcpu:
 
     # -- running ------------------------------------------------------------------------------
 
-    def run(self, handle: Any, serve_local: ServeLocal) -> int:
+    def run(self, handle: Any, serve_local: Callable[[Any], None]) -> int:
         """Runs the guest until it is to be left; one of ``enum vcpu_exit``."""
         self._emulated.vcpu = handle
         self._serve_local = serve_local
@@ -83,7 +85,7 @@ class UnicornVcpu:
         finally:
             lib.control_leave(handle.control)
 
-    def settle(self, handle: Any, serve_local: ServeLocal) -> int:
+    def settle(self, handle: Any, serve_local: Callable[[Any], None]) -> int:
         """It is always left between two instructions."""
         del handle, serve_local
         return int(lib.VCPU_PAUSED)
@@ -102,16 +104,32 @@ class UnicornVcpu:
         if code != lib.CARRY_ON:
             return code
         lib.control_clear(handle.control, lib.CONTROL_PROBE)  # a halt is never overlooked here
-        self._deliver_interrupts(handle)
-        if not self._halted:
+        code = self._take_interrupt(handle)
+        if code != lib.CARRY_ON:
+            return code
+        if not handle.halted:
             return self._slice(handle)
         if not self._engine.read(Register.EFLAGS) & FLAG_INTERRUPT:
             return int(lib.VCPU_HALTED)
         lib.control_sleep(handle.control, stirs)
         return int(lib.CARRY_ON)
 
-    def _deliver_interrupts(self, handle: Any) -> None:
-        """Delivers what the interrupt controller asks for, if the processor takes it now."""
+    def _take_interrupt(self, handle: Any) -> int:
+        """Tells the interrupt controllers of their lines; takes what they ask for, if it may be."""
+        while (code := int(lib.intr_wire(handle))) == lib.VCPU_LOCAL:
+            self._serve_local(handle.access)
+        if code != lib.CARRY_ON or not lib.intr_asked(handle):
+            return code
+        if not lib.emulated_takes_interrupt(self._engine.handle, self._emulated):
+            return int(lib.CARRY_ON)
+        code = int(lib.intr_acknowledge(handle))
+        if code == lib.VCPU_LOCAL:
+            self._serve_local(handle.access)
+        elif code != lib.CARRY_ON:
+            return code
+        handle.halted = False
+        delivered = deliver(self._engine, int(handle.vector), by_itself=False)
+        return int(lib.CARRY_ON if delivered else lib.VCPU_SHUTDOWN)
 
     def _slice(self, handle: Any) -> int:
         """Runs the guest until anything happens."""
@@ -131,7 +149,7 @@ class UnicornVcpu:
             return int(lib.VCPU_INTERNAL)
         if state.trap != lib.EMULATED_NO_TRAP:
             return self._trap(int(state.trap))
-        return int(lib.CARRY_ON) if state.stopped else self._stopped_by_itself()
+        return int(lib.CARRY_ON) if state.stopped else self._stopped_by_itself(handle)
 
     def _trap(self, vector: int) -> int:
         """An exception, or an INT instruction; the engine's EIP is what is to be pushed."""
@@ -142,11 +160,11 @@ class UnicornVcpu:
             forget_exception(self._engine)
         return int(lib.CARRY_ON)
 
-    def _stopped_by_itself(self) -> int:
+    def _stopped_by_itself(self, handle: Any) -> int:
         """The engine stops at HLT, and when it can't even raise a double fault."""
         if self._last_instruction()[-1:] != _HLT:
             return int(lib.VCPU_SHUTDOWN)
-        self._halted = True
+        handle.halted = True
         return int(lib.CARRY_ON)
 
     def _last_instruction(self) -> bytes:

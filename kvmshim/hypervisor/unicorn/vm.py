@@ -22,7 +22,7 @@ class _Range(NamedTuple):
 class UnicornVm:
     """One VM."""
 
-    fd = int(lib.LINES_NO_KVM)
+    fd = -1
 
     def __init__(self) -> None:
         self._engine = Engine()

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.kvm, pytest.mark.netns]
 TALLY = GUESTS / "tally.bin"
 SUMS = re.compile(rb"ports [0-9A-F]{8} memory [0-9A-F]{8}\r\n")
 CLIENTS = ("a", "b", "c")
-DEVICES = ("pit", "rtc", "post", "testdev", "debugcon", "exit", "com1")
+DEVICES = ("pit", "rtc", "post", "testdev", "debugcon", "exit", "com1", "pic")
 PLACES = ("devserver", "io", "local")
 
 
@@ -76,26 +76,26 @@ class Disturber:
         self.texts[vm_id] += data
 
     async def _closed(self, vm_id: int, why: str) -> None:
-        if why == "suspended":
-            return
-        self._ended.add(vm_id)
+        if why != "suspended":
+            self._ended.add(vm_id)
 
-    async def launch(self, name: str) -> None:
+    async def launch(self, name: str, irqchip: str) -> None:
         image = await self._peer.send_parcel(TALLY)
+        machine = f'[machine]\nirqchip = "{irqchip}"\n[image]\npath = "tally"\n'
         vm = await self._peer.call(
-            "launch", name=name, machine="", image=image, image_name="tally", client=None
+            "launch", name=name, machine=machine, image=image, image_name="tally", client=None
         )
         await self._watch(vm["vm_id"])
 
     async def _watch(self, vm_id: int) -> None:
         self.texts.setdefault(vm_id, b"")
         answer = await self._peer.call("console", vm=str(vm_id), write=False)
-        self.texts[vm_id] = answer["backlog"] or self.texts[vm_id]
+        self.texts[vm_id] += answer["backlog"]
 
     async def disturb(self) -> None:
         while alive := sorted(set(self.texts) - self._ended):
             vm_id = self._random.choice(alive)
-            kind = self._random.choice(["move", "move", "migrate", "pause"])
+            kind = self._random.choice(["move"] * 3 + ["migrate"] * 2 + ["pause", "suspend"])
             try:
                 await getattr(self, f"_{kind}")(str(vm_id))
                 self.done[kind] += 1
@@ -113,6 +113,11 @@ class Disturber:
         await self._peer.call("pause", vm=vm)
         await self._peer.call("resume", vm=vm, client=None)
 
+    async def _suspend(self, vm: str) -> None:
+        await self._peer.call("suspend", vm=vm)
+        await self._peer.call("resume", vm=vm, client=self._random.choice(CLIENTS))
+        await self._watch(int(vm))
+
 
 async def run(where: str, vms: int, seed: int) -> Disturber:
     reader, writer = await connect_panel(where, "operator", "")
@@ -123,7 +128,7 @@ async def run(where: str, vms: int, seed: int) -> Disturber:
     serving = asyncio.create_task(peer.serve())
     try:
         for number in range(vms):
-            await disturber.launch(f"vm{number}")
+            await disturber.launch(f"vm{number}", ("kernel", "remote")[number % 2])
         await disturber.disturb()
     finally:
         peer.close()

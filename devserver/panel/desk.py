@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any, Protocol
 
 from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
@@ -126,13 +125,6 @@ class Desk:
             viewers[viewer] = max(shown, printed)
             if new and viewer.peer is not None:
                 await viewer.peer.note("output", vm_id=vm_id, data=new)
-
-    async def watch_again(self, vm: Vm) -> None:
-        """A VM that somebody looks at is with another client: that is to show it from now on."""
-        if self.viewers.get(vm.vm_id):
-            with contextlib.suppress(RpcError):
-                console = await self.agent_of(vm).call("watch", vm_id=vm.vm_id)
-                await self.show(vm.vm_id, *console)  # it has printed since
 
     async def close_console(self, vm_id: int, why: str) -> None:
         """Tells everybody who looks at a console that it has ended."""

@@ -40,7 +40,12 @@ COMMANDS = {
     "devserver models": devserver_cli.main,
 }
 #: The manuals of commands that are not in running.md.
-MANUALS = {"kvmshim lab": "lab.md", "kvmshim agent": "panel.md", "devserver vm": "panel.md"}
+MANUALS = {
+    "kvmshim lab": "lab.md",
+    "kvmshim agent": "panel.md",
+    "devserver vm": "panel.md",
+    "devserver registry": "registry.md",
+}
 SIGPIPE_STATUS = 141  # 128 + SIGPIPE, as a shell has it
 IMPURE = {"asyncio", "select", "selectors", "socket", "threading", "time"}
 

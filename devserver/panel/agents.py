@@ -122,7 +122,11 @@ class Agent:
             raise RpcError(f"VM {vm_id} is not on its way anywhere")
         await migration.memory(data)
 
-    async def _output(self, vm_id: int, data: bytes) -> None:
-        for viewer in list(self._desk.viewers.get(vm_id, [])):
-            if viewer.peer is not None:
-                await viewer.peer.note("output", vm_id=vm_id, data=data)
+    async def _output(self, vm_id: int, data: bytes, printed: int) -> None:
+        """A VM's console has printed; ``printed`` bytes in all, with these."""
+        viewers = self._desk.viewers.get(vm_id, {})
+        for viewer, shown in list(viewers.items()):
+            new = data[max(0, shown - (printed - len(data))) :]
+            viewers[viewer] = max(shown, printed)
+            if new and viewer.peer is not None:
+                await viewer.peer.note("output", vm_id=vm_id, data=new)

@@ -39,8 +39,8 @@ class Desk:
         self.agents: dict[str, Visitor] = {}
         #: VMs on their way to another client.
         self.migrations: dict[int, Migration] = {}
-        #: Who looks at a VM's console, by VM.
-        self.viewers: dict[int, list[Visitor]] = {}
+        #: Who looks at a VM's console, by VM, and how many of its bytes they have been shown.
+        self.viewers: dict[int, dict[Visitor, int]] = {}
         #: Who may type on it.
         self.writers: dict[int, Visitor] = {}
         self._begun: set[asyncio.Future[Any]] = set()
@@ -126,7 +126,7 @@ class Desk:
 
     async def close_console(self, vm_id: int, why: str) -> None:
         """Tells everybody who looks at a console that it has ended."""
-        for viewer in self.viewers.pop(vm_id, []):
+        for viewer in self.viewers.pop(vm_id, {}):
             if viewer.peer is not None:
                 await viewer.peer.note("console_closed", vm_id=vm_id, why=why)
         self.writers.pop(vm_id, None)

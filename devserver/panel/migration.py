@@ -81,7 +81,7 @@ class Migration:
         last: dict[str, Any] = await self._source.call("leave", vm_id=vm_id)
         self._rounds.append(last["bytes"])
         header = await self._pass_on(last["parcel"])
-        more = {"seats": last["seats"], "backlog": last["backlog"]}
+        more = {"seats": last["seats"], "console": last["console"]}
         await self._target.call("land", vm_id=vm_id, parcel=header, **more)
         return last
 

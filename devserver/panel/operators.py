@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from devserver.panel.desk import Desk
+from devserver.panel.fleet import ENDED
 from devserver.panel.lifecycle import Lifecycle
 from devserver.panel.registry.registry import Registry
 from devserver.rpc import Handler, Peer, RpcError
@@ -44,8 +45,7 @@ class Operator:
 
     async def gone(self) -> None:
         for vm_id, viewers in list(self._desk.viewers.items()):
-            if self in viewers:
-                viewers.remove(self)
+            viewers.pop(self, None)
             if not viewers:
                 await self._close_console_of(vm_id)
             if self._desk.writers.get(vm_id) is self:
@@ -126,12 +126,14 @@ class Operator:
         agent = self._desk.agent_of(found)
         if write:
             self._desk.writers[found.vm_id] = self
-        self._desk.viewers.setdefault(found.vm_id, []).append(self)
         try:
-            backlog = await agent.call("watch", vm_id=found.vm_id)
+            backlog, printed = await agent.call("watch", vm_id=found.vm_id)
         except RpcError:
             await self.gone()
             raise
+        self._desk.viewers.setdefault(found.vm_id, {})[self] = printed
+        if found.state in ENDED and self.peer is not None:  # by now
+            await self.peer.note("console_closed", vm_id=found.vm_id, why=found.why)
         return {"vm_id": found.vm_id, "backlog": backlog}
 
     async def _input(self, vm_id: int, data: bytes) -> None:

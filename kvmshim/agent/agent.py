@@ -124,8 +124,8 @@ class Agent:
     def _on_change(self, vm: RunningVm, why: str) -> None:
         self._say("changed", {**_report(vm), "why": why})
 
-    def _on_output(self, vm: RunningVm, data: bytes) -> None:
-        self._say("output", {"vm_id": vm.vm_id, "data": data})
+    def _on_output(self, vm: RunningVm, data: bytes, printed: int) -> None:
+        self._say("output", {"vm_id": vm.vm_id, "data": data, "printed": printed})
 
     def _say(self, op: str, arguments: dict[str, Any]) -> None:
         arguments.pop("name", None)
@@ -234,10 +234,11 @@ class Agent:
         vm, destination = self.find(vm_id), Destination(**to)
         await self._order(lambda: vm.move(device, destination))
 
-    async def _watch(self, vm_id: int) -> bytes:
+    async def _watch(self, vm_id: int) -> tuple[bytes, int]:
+        """Has a VM's console told from now on; what was printed last, and how much in all."""
         vm = self.find(vm_id)
         vm.watched = True
-        return bytes(vm.backlog)
+        return vm.console()
 
     async def _unwatch(self, vm_id: int) -> None:
         if vm_id in self._vms:

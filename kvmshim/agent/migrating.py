@@ -100,7 +100,7 @@ class Migrating:
             "parcel": await self._send_header(last.header),
             "seats": to_plain(last.seats),
             "was_running": last.was_running,
-            "backlog": bytes(departure.vm.backlog),
+            "console": departure.vm.console(),
         }
 
     async def _stay(self, vm_id: int) -> None:
@@ -149,10 +149,12 @@ class Migrating:
         arrival = self._arriving(vm_id).arrival
         await _do(lambda: arrival.bring(list(decode_blocks(data))))
 
-    async def _land(self, vm_id: int, parcel: int, seats: list[Any], backlog: bytes) -> None:
+    async def _land(
+        self, vm_id: int, parcel: int, seats: list[Any], console: tuple[bytes, int]
+    ) -> None:
         """All of it is here, and its devices are waiting: it is made ready to run."""
         vm, arrival = self._arriving(vm_id)
-        vm.backlog += backlog
+        vm.continue_console(*console)
         arrival.complete(self._header(parcel), from_plain(tuple[Seat, ...], seats, "seats"))
         await asyncio.to_thread(vm.await_launch)
         await self._check(vm_id)

@@ -32,8 +32,8 @@ class State(StrEnum):
 
 #: A VM is in another state: the VM, and why if that needs saying.
 OnChange = Callable[["RunningVm", str], None]
-#: A VM's console has printed.
-OnOutput = Callable[["RunningVm", bytes], None]
+#: A VM's console has printed, so many bytes by now.
+OnOutput = Callable[["RunningVm", bytes, int], None]
 
 Result = TypeVar("Result")
 
@@ -68,7 +68,9 @@ class RunningVm:
         #: How it came to that state, if that needs saying.
         self.why = ""
         self.watched = False
-        self.backlog = bytearray()
+        self._backlog = bytearray()
+        self._printed = 0
+        self._printing = threading.Lock()
         self.devices: list[dict[str, Any]] = []
         self.memory_bytes = 0
         self.hypervisor = "kvm"
@@ -184,6 +186,17 @@ class RunningVm:
         """Whether it is this client's to tell of."""
         return not self._silent
 
+    def console(self) -> tuple[bytes, int]:
+        """What its console has printed last, and how many bytes in all."""
+        with self._printing:
+            return bytes(self._backlog), self._printed
+
+    def continue_console(self, backlog: bytes, printed: int) -> None:
+        """It has printed this already, at another client."""
+        with self._printing:
+            self._backlog[:0] = backlog
+            self._printed += printed
+
     def _await(self, state: State) -> None:
         ended = (State.STOPPED, State.FAILED)
         reached = self._changed.wait_for(lambda: self.state in (state, *ended), _PATIENCE_S)
@@ -239,10 +252,12 @@ class RunningVm:
 
     def _output(self, device: str, channel: str, data: bytes) -> None:
         if device == self._console and channel == "tx":
-            self.backlog += data
-            del self.backlog[:-BACKLOG_BYTES]
+            with self._printing:
+                self._backlog += data
+                del self._backlog[:-BACKLOG_BYTES]
+                self._printed += len(data)
             if self.watched:
-                self._listeners.output(self, data)
+                self._listeners.output(self, data, self._printed)
 
 
 def _described(machine: Machine) -> list[dict[str, Any]]:

@@ -21,10 +21,10 @@ END = b"\x04"
 SUMS = re.compile(rb"ports ([0-9A-F]{8}) memory ([0-9A-F]{8})\r\n")
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A server and two client platforms."""
-    with cluster(f"unix:{tmp_path}/socket", "alpha", "beta") as made:
+    with cluster(f"unix:{tmp_path_factory.mktemp('site')}/socket", "alpha", "beta") as made:
         yield made
 
 
@@ -111,6 +111,7 @@ def test_a_migration_to_nowhere_is_one_line(site: Cluster, client: str, why: str
     launch(site, ECHO, "fixed")
     assert why in site.refuses("vm", "migrate", "fixed", "--client", client)
     assert site.state("fixed") == "running"
+    site.does("vm", "kill", "fixed")
 
 
 def test_a_target_that_hangs_and_dies_leaves_the_vm_where_it_was(site: Cluster) -> None:
@@ -130,8 +131,8 @@ def test_a_target_that_hangs_and_dies_leaves_the_vm_where_it_was(site: Cluster) 
 
 
 def test_a_source_that_dies_loses_the_vm_and_the_target_keeps_nothing(site: Cluster) -> None:
-    gamma = site.agent("gamma")
-    launch(site, ECHO, "unlucky", "gamma")
+    gamma = site.agent("delta")
+    launch(site, ECHO, "unlucky", "delta")
     gamma.send_signal(signal.SIGSTOP)
     migrating = site.begins("vm", "migrate", "unlucky", "--client", "beta")
     site.await_state("unlucky", "migrating")
@@ -146,11 +147,12 @@ def test_a_source_that_dies_loses_the_vm_and_the_target_keeps_nothing(site: Clus
 def test_wherever_it_fails_the_vm_runs_on_where_it_was(
     site: Cluster, operation: str, how: str
 ) -> None:
-    site.fake_agent("false", operation, how)
+    false = f"{operation}-{how}"
+    site.fake_agent(false, operation, how)
     launch(site, ECHO, "steady")
     with site.console("steady") as console:
         console.reads(b"ready")
-        assert "can't be migrated" in site.refuses("vm", "migrate", "steady", "--client", "false")
+        assert "can't be migrated" in site.refuses("vm", "migrate", "steady", "--client", false)
         site.await_state("steady", "running")
         assert client_of(site, "steady") == "alpha"
         console.types(b"still here")
@@ -163,10 +165,10 @@ def test_wherever_it_fails_the_vm_runs_on_where_it_was(
 
 def test_a_device_on_an_io_server_comes_back_too(site: Cluster) -> None:
     site.fake_agent("false", "land", "refuse")
-    launch(site, ECHO, "steady")
-    with io_server(site.address, "io"), site.console("steady") as console:
+    launch(site, ECHO, "far")
+    with io_server(site.address, "io"), site.console("far") as console:
         console.reads(b"ready")
-        site.does("device", "move", "steady", "com1", "io")
-        site.refuses("vm", "migrate", "steady", "--client", "false")
+        site.does("device", "move", "far", "com1", "io")
+        site.refuses("vm", "migrate", "far", "--client", "false")
         console.types(b"still here")
         console.reads(b"still here")

@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -254,22 +255,19 @@ def test_a_suspended_vm_outlives_its_server(tmp_path: Path) -> None:
             assert "status 0" in console.complaint()
 
 
-@pytest.mark.parametrize(
-    ("harm", "why"),
-    [
-        (lambda data: data[:-100], "truncated"),
-        (lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "damaged"),
-        (lambda data: data[:8] + (99).to_bytes(4, "little") + data[12:], "99"),
-    ],
-)
-def test_a_state_that_is_no_good_is_refused_and_kept(
-    tmp_path: Path, harm: Callable[[bytes], bytes], why: str
-) -> None:
-    where, url = f"unix:{tmp_path}/socket", f"sqlite:///{tmp_path}/registry.db"
-    suspended(where, url)
-    with sqlite3.connect(tmp_path / "registry.db") as database:
-        ((whole,),) = database.execute("SELECT data FROM blobs WHERE what = 'state'")
-        database.execute("UPDATE blobs SET data = ? WHERE what = 'state'", (harm(whole),))
-    with cluster(where, "new", arguments=("--registry", url)) as site:
-        assert why in site.refuses("vm", "resume", "kept")
-        assert site.state("kept") == "suspended"
+def test_a_state_that_is_no_good_is_refused_and_kept(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    with cluster(f"unix:{tmp_path}/socket", "a", arguments=("--registry", url)) as site:
+        launch(site, "kept", "a")
+        site.does("vm", "suspend", "kept")
+        with closing(sqlite3.connect(tmp_path / "registry.db")) as database:
+            ((whole,),) = database.execute("SELECT data FROM blobs WHERE what = 'state'")
+            for part, why in (
+                (whole[:-100], "truncated"),
+                (whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], "damaged"),
+                (whole[:8] + (99).to_bytes(4, "little") + whole[12:], "99"),
+            ):
+                database.execute("UPDATE blobs SET data = ? WHERE what = 'state'", (part,))
+                database.commit()
+                assert why in site.refuses("vm", "resume", "kept")
+                assert site.state("kept") == "suspended"

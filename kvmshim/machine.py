@@ -30,6 +30,7 @@ from kvmshim.vm import RingPlace
 from kvmshim.vmstate import capture
 from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
+from kvmshim.vmstate.kinds import check_host
 from kvmshim.vmstate.memory import DirtyLog, PageRun, blocks
 from kvmshim.vmstate.state import Block, Header, MachineDescription, MachineState, Seat
 
@@ -140,7 +141,7 @@ class Machine:
         self._system = self._kind.open()
         self._system.require()
         if self._state is not None:
-            capture.check_host(self._state.header, self._kvm())
+            check_host(self._state.header, self._system)
         self._vm = self._system.create_vm()
         self._vm.prepare_real_mode()
         if self.spec.has_kernel_irqchip:
@@ -154,7 +155,7 @@ class Machine:
         if self._state is not None:
             capture.load_memory(self._physical, self._state.memory)
             # Of a machine that was on its way here there is only now more than a prospect.
-            capture.check_host(self._state.header, self._kvm())
+            check_host(self._state.header, self._system)
             lib.control_clock_set(self._control, self._state.header.time_ns)
         self._devices = self._make_devices()
         states = {} if self._state is None else self._state.header.devices
@@ -338,23 +339,19 @@ class Machine:
 
     def dirty_log(self) -> DirtyLog:
         """A log of the pages that the guest writes to, for one who copies memory while it runs."""
-        self._kvm()
-        return DirtyLog(self._vm)
-
-    def _kvm(self) -> System:
-        """KVM, for what only it can do."""
         if not isinstance(self._system, System):
             raise InputError(
-                f"a machine on the hypervisor '{self._kind.name}' can't be saved or migrated; "
-                "only one on 'kvm' can"
+                f"a machine on the hypervisor '{self._kind.name}' can't migrate while it runs; "
+                "suspend it instead"
             )
-        return self._system
+        return DirtyLog(self._vm)
 
     def _opened(self) -> capture.Opened:
         assert self._physical is not None
         assert self._devices is not None
+        assert self._system is not None
         return capture.Opened(
-            self._kvm(),
+            self._system,
             self._vm,
             self._vcpu,
             self._physical,

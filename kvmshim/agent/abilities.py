@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvmshim import abi
-from kvmshim.errors import HostError
+from kvmshim.errors import KvmshimError
 from kvmshim.hypervisor.unicorn.package import library_version
 from kvmshim.system import System
 
@@ -21,7 +21,7 @@ def _kvm() -> list[dict[str, Any]]:
         with System() as system:
             capabilities = {c.name: system.check(c) for c in abi.CAPABILITIES}
             version = f"API {system.api_version()}"
-    except HostError:
+    except KvmshimError:
         return []
     return [{"kind": "kvm", "version": version, "capabilities": capabilities}]
 

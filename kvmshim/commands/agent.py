@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 
 from kvmshim.errors import InputError
@@ -23,16 +22,17 @@ def run(options: argparse.Namespace) -> int:
     import asyncio
 
     from devserver.protocol.address import AddressError, parse_address
+    from kvmshim.agent.abilities import hypervisors
     from kvmshim.agent.agent import Agent
-    from kvmshim.hypervisor.unicorn.package import find_library
     from kvmshim.link import WaitPolicy
-    from kvmshim.system import DEVICE, System
+    from kvmshim.system import System
 
     try:
         parse_address(options.server)
     except AddressError as error:
         raise InputError(f"--server: {error}") from None
-    if find_library() is None or os.path.exists(DEVICE):
+    kinds = [hypervisor["kind"] for hypervisor in hypervisors()]
+    if not kinds or "kvm" in kinds:
         with System() as system:  # better now than at the first launch
             system.require()
     agent = Agent(options.server, options.name, WaitPolicy(options.wait))

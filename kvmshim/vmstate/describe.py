@@ -47,10 +47,11 @@ def _describe_device(device: DeviceSpec) -> DeviceDescription:
 
 def spec_of(machine: MachineDescription, path: Path | None = None) -> MachineSpec:
     """The machine again. Raises :class:`InputError`, or :class:`DamagedState`."""
-    if machine.hypervisor != Hypervisor.KVM:
+    if machine.hypervisor not in tuple(Hypervisor):
+        known = ", ".join(f"{kind.value} ({kind.name})" for kind in Hypervisor)
         raise InputError(
-            f"the machine ran on hypervisor kind {machine.hypervisor}; this is "
-            f"{int(Hypervisor.KVM)} (KVM), and the state of one is of no use to the other"
+            f"the machine ran on hypervisor kind {machine.hypervisor}, which this client does not "
+            f"know; it knows {known}"
         )
     size = machine.memory_bytes
     if not MIN_MEMORY_BYTES <= size <= MAX_MEMORY_BYTES or size % MEMORY_GRANULE_BYTES:
@@ -62,6 +63,7 @@ def spec_of(machine: MachineDescription, path: Path | None = None) -> MachineSpe
         devices=tuple(_device_of(device) for device in machine.devices),
         servers=dict(machine.servers),
         irqchip=machine.irqchip,
+        hypervisor=Hypervisor(machine.hypervisor).name.lower(),
         strict=machine.strict,
         path=path,
     )

@@ -184,7 +184,8 @@ static bool is_wanted(void *engine, const struct emulated *emulated)
     const struct vcpu *vcpu = emulated->vcpu;
     if (__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_RELAXED))
         return true;
-    return intr_asked(vcpu) && emulated_takes_interrupt(engine, emulated);
+    return atomic_load_explicit(&vcpu->control->lines.asked, memory_order_relaxed) &&
+           emulated_takes_interrupt(engine, emulated);
 }
 
 void emulated_step(void *engine, uint64_t address, uint32_t size, void *context)

@@ -33,6 +33,7 @@ PROGRAMS = {
     "link_busy_test": LINK,
     "lease_test": GUEST,
     "coalesced_test": (*GUEST, "keeper"),
+    "emulated_test": (*GUEST, "emulated", "intr", "keeper", "vcpu"),
 }
 MEMORY, THREADS = "address,undefined", "thread"
 CASES = [(name, MEMORY) for name in PROGRAMS] + [

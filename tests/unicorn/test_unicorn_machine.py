@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ from library import Holdings, Terminal
 from ownmodels import ROLLS, dice, loaded_dice
 
 from devserver.board import DeviceWiring
+from kvmshim.agent.abilities import hypervisors
 from kvmshim.assemble import machine_for
 from kvmshim.errors import HostError, InputError
 from kvmshim.hypervisor.choose import choose
 from kvmshim.hypervisor.unicorn import engine
 from kvmshim.machinefile import DeviceSpec
 from kvmshim.outcome import Outcome
+from kvmshim.system import System
 
 pytestmark = pytest.mark.unicorn
 
@@ -211,6 +214,13 @@ def test_the_engine_never_opens_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert emulate("hello")[0].exit_status == 0
 
 
+def test_an_agent_on_a_host_without_kvm_has_the_engine_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kvmshim.agent.abilities.System", partial(System, "/dev/null"))
+    assert [hypervisor["kind"] for hypervisor in hypervisors()] == ["unicorn"]
+
+
 def test_a_host_without_the_package_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find_library", lambda: None)
     with pytest.raises(HostError) as raised, emulated("hello"):
@@ -224,13 +234,9 @@ def test_an_unknown_hypervisor_is_bad_input() -> None:
         choose("kmv")
 
 
-def test_an_emulated_machine_that_is_to_be_saved_names_its_hypervisor(image: Path) -> None:
-    image.write_bytes(tinyguest.SPIN)
-    with emulated(image) as made:
-        made.pause()
-        assert made.run().outcome is Outcome.PAUSED
-        with pytest.raises(InputError, match="on the hypervisor 'unicorn' can't be saved"):
-            made.save()
+def test_an_emulated_machine_does_not_migrate_while_it_runs() -> None:
+    with emulated("hello") as made, pytest.raises(InputError, match="'unicorn' can't migrate"):
+        made.dirty_log()
 
 
 def test_many_emulated_machines_run_at_once(image: Path) -> None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from enum import IntEnum, IntFlag
+from functools import cache
 from typing import Any
 
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
 from kvmshim.hypervisor.unicorn.package import ADVICE, find_library
+
+#: A value that is nowhere else in a fresh processor.
+_MARK = 0x5AC3_9E71
 
 
 class Register(IntEnum):
@@ -176,6 +180,17 @@ class Context:
         #: All of it; what is changed here is the state that :meth:`restore` brings.
         self.content = ffi.buffer(self._held, lib.engine_context_size(engine))
 
+    def state(self) -> bytes:
+        """The processor's part of it; what lies before that is the engine's own."""
+        return bytes(self.content[_header_bytes() :])
+
+    def take_state(self, state: bytes) -> None:
+        """Puts in what :meth:`state` gave. Raises ValueError if that is of another size."""
+        start = _header_bytes()
+        if len(state) != len(self.content) - start:
+            raise ValueError(f"{len(state)} bytes, not {len(self.content) - start}")
+        self.content[start : len(self.content)] = state
+
     def restore(self) -> None:
         """Makes it the processor's state."""
         lib.engine_context_restore(self._engine, self._held)
@@ -183,6 +198,19 @@ class Context:
     def close(self) -> None:
         """Frees it."""
         lib.engine_context_free(self._held)
+
+
+@cache
+def _header_bytes() -> int:
+    """How much comes in a context before the processor's state, which begins with EAX."""
+    engine = Engine()
+    engine.write(Register.EAX, _MARK)
+    context = engine.context()
+    try:
+        return bytes(context.content).index(_MARK.to_bytes(4, "little"))
+    finally:
+        context.close()
+        engine.close()
 
 
 def explain(code: int) -> str:

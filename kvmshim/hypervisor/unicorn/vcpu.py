@@ -212,6 +212,23 @@ class UnicornVcpu:
         """Takes segments and CR0 of one."""
         segments.load(self._engine, sregs)
 
+    def save(self) -> bytes:
+        """The processor's whole state, of use to the same version of the engine only."""
+        context = self._engine.context()
+        try:
+            return context.state()
+        finally:
+            context.close()
+
+    def load(self, state: bytes) -> None:
+        """Takes one. Raises ValueError if it can't be one."""
+        context = self._engine.context()
+        try:
+            context.take_state(state)
+            context.restore()
+        finally:
+            context.close()
+
     def registers(self) -> Registers:
         """A readable copy of the registers. The vCPU must not be running."""
         return readable(self.get_regs(), self.get_sregs())

@@ -16,12 +16,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from devserver.client import Client, Found, Loop, What
 from devserver.directory import Directory
 from devserver.hotloop import HotLoop
 from devserver.identity import Identity
+from devserver.inventory import describe
 from devserver.panel.door import PanelDoor
 from devserver.passage import Passage
 from devserver.plainloop import PlainLoop
@@ -225,8 +226,19 @@ class DeviceHost:
     def _ask_panel(self, fd: int) -> None:
         if self._panel is not None and fd == self._panel.fileno():
             self._loop.watch(fd, False)
-            if self._panel.answer(self.directory, self.refusals):
+            if self._panel.answer(self.directory, self.refusals, self._guests()):
                 self._loop.watch(fd, True)
+
+    def _guests(self) -> Iterator[dict[str, Any]]:
+        """The VMs that are attached here, for the control panel."""
+        for client in self._clients.values():
+            guest = client.session.reception.guest
+            if guest is not None:
+                devices = [
+                    {"name": d.name, "kind": d.kind, "version": d.version}
+                    for d in describe(client.session.backplane)
+                ]
+                yield {**guest, "devices": devices}
 
     def _drop(self, client: Client, why: str) -> None:
         """Closes a connection and forgets its session."""

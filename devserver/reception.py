@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from devserver.directory import Directory, IoServer
 from devserver.identity import Identity
@@ -50,6 +51,9 @@ class Reception:
         self._outbox = outbox
         self._peer = peer
         self._joined: IoServer | None = None
+        #: The VM that is attached, as the control panel is told of it; without its devices.
+        self.guest: dict[str, Any] | None = None
+        self._client_name = ""
 
     def hello(self, hello: Hello) -> None:
         """Takes a client in, or notes the :attr:`passage` that it wants.
@@ -61,6 +65,7 @@ class Reception:
             self.passage = server, codec.frame(codec.encode(hello))
             return
         self.takes_leases = LEASES in hello.features
+        self._client_name = hello.name
         self._welcome(
             self._identity.server_id,
             client_id=hello.client_id or self._allot_id(),
@@ -84,6 +89,13 @@ class Reception:
         finally:
             self._outbox.forget()  # the levels of the lines are told below
         devices = describe(tenancy.backplane)
+        self.guest = {
+            "vm_id": vm_id,
+            "name": attach.vm_name,
+            "client": self._client_name,
+            "hypervisor": attach.hypervisor,
+            "memory_bytes": attach.memory_bytes,
+        }
         self._outbox.say(
             Attached(
                 vm_id=vm_id,

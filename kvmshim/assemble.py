@@ -129,7 +129,7 @@ def machine_for(
         models=models,
         wait=wait,
         process=process,
-        name=name,
+        name=name or image.path.stem,
         vm_id=vm_id,
     )
 

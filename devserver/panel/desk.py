@@ -83,7 +83,7 @@ class Desk:
         for row in shown:
             row.pop("machine", None)
             row.pop("image_name", None)
-        return shown
+        return [*shown, *(_as_vm(guest) for guest in await self.records.guests())]
 
     async def find(self, what: str) -> Vm:
         """A VM of this server. Raises :class:`RpcError`, naming the server if it is another's."""
@@ -92,6 +92,7 @@ class Desk:
         except RpcError:
             row = await self._elsewhere(what)
             if row is None:
+                await self._check_guests(what)
                 raise
         raise RpcError(f"VM '{row['name']}' is managed by server '{row['server']}'; ask that")
 
@@ -115,6 +116,14 @@ class Desk:
                 return row
         return None
 
+    async def _check_guests(self, what: str) -> None:
+        for guest in await self.records.guests():
+            if what in (guest["name"], str(guest["vm_id"])):
+                raise RpcError(
+                    f"VM '{guest['name']}' is run by client '{guest['client']}' itself; only VMs "
+                    f"that an agent runs are managed from here"
+                )
+
     # -- consoles -----------------------------------------------------------------------------
 
     async def show(self, vm_id: int, data: bytes, printed: int) -> None:
@@ -132,3 +141,9 @@ class Desk:
             if viewer.peer is not None:
                 await viewer.peer.note("console_closed", vm_id=vm_id, why=why)
         self.writers.pop(vm_id, None)
+
+
+def _as_vm(guest: Row) -> Row:
+    """A VM that its client runs by itself, among those of the fleet."""
+    devices = [{**device, "place": guest["server"]} for device in guest["devices"]]
+    return {**guest, "state": "attached", "why": "its client runs it by itself", "devices": devices}

@@ -11,7 +11,7 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgpack
@@ -24,6 +24,8 @@ log = logging.getLogger("devserver.host")
 
 _MESSAGE_BYTES = 64 * 1024
 _GRACE_S = 5.0
+#: So many VMs are told of in one message.
+_GUESTS = 20
 
 
 class PanelDoor:
@@ -65,15 +67,25 @@ class PanelDoor:
         with sock:
             socket.send_fds(self._sock, [msgpack.packb(about)], [sock.fileno()])
 
-    def answer(self, directory: Directory, refusals: Refusals) -> bool:
-        """Answers a question of the panel; False if it is gone."""
+    def answer(
+        self, directory: Directory, refusals: Refusals, guests: Iterable[dict[str, Any]]
+    ) -> bool:
+        """Answers a question of the panel; False if it is gone.
+
+        ``guests``: the VMs that are attached, each with its devices.
+        """
         assert self._sock is not None
         try:
             data = self._sock.recv(_MESSAGE_BYTES)
             if data:
                 question = msgpack.unpackb(data)
+                number, waiting = question["ask"], list(guests)
+                while waiting:
+                    part = {"part": number, "guests": waiting[:_GUESTS]}
+                    del waiting[:_GUESTS]
+                    self._sock.send(msgpack.packb(part))
                 answer = {
-                    "answer": question["ask"],
+                    "answer": number,
                     "servers": _servers(directory),
                     "refused": refusals.counts(),
                 }

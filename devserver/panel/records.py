@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from devserver.panel.fleet import Fleet
 from devserver.panel.registry.registry import Registry, Row
+from devserver.protocol.messages import Hypervisor
 from devserver.rpc import RpcError
 
 log = logging.getLogger("devserver.panel")
@@ -48,6 +49,7 @@ class Records:
         self._written: dict[int, Row] = {}
         self._keeping: asyncio.Task[None] | None = None
         self._failing = False
+        self._guests: list[Row] | None = None
 
     async def open(self) -> None:
         """Reads what was known when the server ran last, unless that is done.
@@ -117,5 +119,30 @@ class Records:
         if changed:
             await self.do(Registry.save_vms, changed)
         self._written = now
-        io_servers = [s for s in (await self._ask_host())["servers"] if s["kind"] == "io"]
-        await self.do(Registry.heard, io_servers)
+        host = await self._ask_host()
+        await self.do(Registry.heard, [s for s in host["servers"] if s["kind"] == "io"])
+        await self._write_guests(host["guests"])
+
+    async def guests(self) -> list[Row]:
+        """The VMs that clients run by themselves, as they are now."""
+        await self._write_guests((await self._ask_host())["guests"])
+        return await self.do(Registry.guests)
+
+    async def _write_guests(self, attached: list[Row]) -> None:
+        """Those of the attached VMs that no agent runs for this panel."""
+        guests = [
+            {**guest, "hypervisor": _kind(guest["hypervisor"])}
+            for guest in attached
+            if guest["vm_id"] not in self._fleet.vms
+        ]
+        if guests != self._guests:
+            await self.do(Registry.save_guests, guests)
+            self._guests = guests
+
+
+def _kind(number: int) -> str:
+    """A hypervisor's name for its number in the protocol."""
+    try:
+        return Hypervisor(number).name.lower()
+    except ValueError:
+        return str(number)

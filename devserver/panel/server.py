@@ -32,6 +32,7 @@ class PanelServer:
         self._host = host
         self._desk = Desk(self._ask_host, registry, name, address, only_registered)
         self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._guests: list[dict[str, Any]] = []
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
@@ -71,8 +72,11 @@ class PanelServer:
             task = asyncio.get_running_loop().create_task(self._serve(sock, message))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        elif "part" in message:
+            self._guests += message["guests"]
         elif (asked := self._asked.pop(message["answer"], None)) is not None:
-            asked.set_result(message)
+            guests, self._guests = self._guests, []
+            asked.set_result({**message, "guests": guests})
 
     async def _ask_host(self) -> dict[str, Any]:
         """The servers that the device host knows, and what it has refused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from commandline import PATIENCE_S, command, start
+from commandline import PATIENCE_S, command, read_until, start
 from environment import GUESTS, Cluster, cluster
 from ownpostgres import PostgreSql
 
@@ -59,6 +60,22 @@ def test_a_client_tells_what_its_hypervisor_can(tmp_path: Path) -> None:
         assert "hypervisor   kvm API 12" in shown
         assert "KVM_CAP_IRQCHIP 1" in shown
         assert "no client 'unable'" in site.refuses("client", "show", "unable")
+
+
+@pytest.mark.kvm
+def test_vms_that_clients_run_by_themselves_are_known_while_they_are_attached(
+    tmp_path: Path,
+) -> None:
+    with cluster(f"unix:{tmp_path}/socket") as site:
+        with start(command("run", "echo", "--server", site.address)) as guest:
+            assert guest.stdout is not None
+            read_until(guest.stdout, b"ready")
+            assert site.state("echo") == "attached"
+            assert "uart16550" in site.does("vm", "show", "echo")
+            assert rows(site.does("client", "list"))[socket.gethostname()][3] == "offline"
+            assert "run by client" in site.refuses("vm", "pause", "echo")
+            guest.kill()
+        site.await_state("echo", "")
 
 
 # -- in advance -----------------------------------------------------------------------------------

@@ -26,10 +26,15 @@ def revise(url: str, *statements: str) -> None:
 
 def test_an_older_schema_is_upgraded_when_that_is_asked_for(url: str) -> None:
     Registry(url, "one").close()
-    revise(url, "DROP TABLE blobs", "UPDATE alembic_version SET version_num = '0001'")
+    revise(
+        url,
+        "DROP TABLE guests",
+        "DROP TABLE blobs",
+        "UPDATE alembic_version SET version_num = '0001'",
+    )
     with pytest.raises(WrongSchema, match=r"has schema 0001.*devserver registry upgrade"):
         Registry(url, "one")
-    assert upgrade(url) == "0002"
+    assert upgrade(url) == "0003"
     with closing(Registry(url, "one")) as registry:
         assert registry.vms() == []
 

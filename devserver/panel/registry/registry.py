@@ -23,6 +23,7 @@ from devserver.panel.registry.tables import (
     BlobRow,
     ClientRow,
     DeviceRow,
+    GuestRow,
     HypervisorRow,
     ServerRow,
     VmRow,
@@ -78,6 +79,7 @@ class Registry:
             session.execute(update(ServerRow).where(ours).values(up=False))
             here = ClientRow.server == self._server
             session.execute(update(ClientRow).where(here).values(server=""))
+            session.execute(delete(GuestRow).where(GuestRow.server == self._server))
 
     def heard(self, io_servers: Iterable[Mapping[str, Any]]) -> None:
         """This server is still there, and so are these I/O servers of its."""
@@ -273,6 +275,25 @@ class Registry:
         """Forgets a VM, with its image and state."""
         with self._transaction() as session:
             session.execute(delete(VmRow).where(VmRow.vm_id == vm_id))
+
+    def save_guests(self, guests: Iterable[Mapping[str, Any]]) -> None:
+        """The VMs that clients of this server run by themselves, instead of those before."""
+        with self._transaction() as session:
+            session.execute(delete(GuestRow).where(GuestRow.server == self._server))
+            known = set(session.scalars(select(ClientRow.name)))
+            for guest in guests:
+                session.add(GuestRow(server=self._server, **guest))
+                if guest["client"] not in known:
+                    known.add(guest["client"])
+                    name = guest["client"]
+                    session.add(ClientRow(name=name, hostname=name, server="", registered=False))
+
+    def guests(self) -> list[Row]:
+        """Such VMs of all servers that are up."""
+        with self._transaction() as session:
+            up = {row.name for row in session.scalars(select(ServerRow)) if _alive(row)}
+            rows = session.scalars(select(GuestRow).order_by(GuestRow.server, GuestRow.vm_id))
+            return [_plain(row) for row in rows if row.server in up]
 
     # -- images and states --------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class Base(DeclarativeBase):
         str: String(255),
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
     }
 
 
@@ -90,6 +91,19 @@ class VmRow(Base):
     machine: Mapped[str] = mapped_column(Text)
     image_name: Mapped[str]
     changed: Mapped[datetime]
+
+
+class GuestRow(Base):
+    """A VM that its client runs by itself, while it is attached to ``server``, which numbers it."""
+
+    __tablename__ = "guests"
+    server: Mapped[str] = mapped_column(primary_key=True)
+    vm_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    client: Mapped[str]
+    hypervisor: Mapped[str]
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    devices: Mapped[list[dict[str, Any]]]
 
 
 class DeviceRow(Base):

@@ -65,7 +65,7 @@ static const struct {
     { "uc_strerror", &library.strerror },
 };
 
-/* Older ones die of a stop that is asked for before an instruction. */
+/* 2.0 crashes with what is asked of it here. */
 static bool version_will_do(void)
 {
     unsigned major = 0, minor = 0;

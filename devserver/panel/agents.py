@@ -123,10 +123,4 @@ class Agent:
         await migration.memory(data)
 
     async def _output(self, vm_id: int, data: bytes, printed: int) -> None:
-        """A VM's console has printed; ``printed`` bytes in all, with these."""
-        viewers = self._desk.viewers.get(vm_id, {})
-        for viewer, shown in list(viewers.items()):
-            new = data[max(0, shown - (printed - len(data))) :]
-            viewers[viewer] = max(shown, printed)
-            if new and viewer.peer is not None:
-                await viewer.peer.note("output", vm_id=vm_id, data=new)
+        await self._desk.show(vm_id, data, printed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any, Protocol
 
 from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
@@ -118,11 +117,14 @@ class Desk:
 
     # -- consoles -----------------------------------------------------------------------------
 
-    async def watch_again(self, vm: Vm) -> None:
-        """A VM that somebody looks at is with another client: that is to show it from now on."""
-        if self.viewers.get(vm.vm_id):
-            with contextlib.suppress(RpcError):
-                await self.agent_of(vm).call("watch", vm_id=vm.vm_id)
+    async def show(self, vm_id: int, data: bytes, printed: int) -> None:
+        """Shows what a VM's console has printed, ``printed`` bytes in all with these."""
+        viewers = self.viewers.get(vm_id, {})
+        for viewer, shown in list(viewers.items()):
+            new = data[max(0, shown - (printed - len(data))) :]
+            viewers[viewer] = max(shown, printed)
+            if new and viewer.peer is not None:
+                await viewer.peer.note("output", vm_id=vm_id, data=new)
 
     async def close_console(self, vm_id: int, why: str) -> None:
         """Tells everybody who looks at a console that it has ended."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from devserver.panel.desk import Desk
 from devserver.panel.fleet import ENDED, Vm, VmState
-from devserver.panel.migration import Migration
+from devserver.panel.migration import Migration, Way
 from devserver.panel.registry.registry import IMAGE, STATE, Registry
 from devserver.rpc import Gone, Peer, RpcError
 
@@ -168,7 +168,8 @@ class Lifecycle:
             raise RpcError(f"VM '{found.name}' is on client '{chosen.name}' already")
         target = desk.agents[chosen.name].peer
         assert target is not None
-        migration = Migration(fleet, found, source, target, chosen.name)
+        way = Way(source, target, chosen.name)
+        migration = Migration(fleet, found, way, lambda: bool(desk.viewers.get(found.vm_id)))
         fleet.step(found, VmState.MIGRATING, f"to client '{chosen.name}'")
         desk.migrations[found.vm_id] = migration
         try:
@@ -179,7 +180,6 @@ class Lifecycle:
             raise
         finally:
             del desk.migrations[found.vm_id]
-        await desk.watch_again(found)
         return {**found.shown(), **took}
 
     async def move_device(self, vm: str, device: str, to: dict[str, Any]) -> dict[str, Any]:

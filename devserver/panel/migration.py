@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from devserver.panel.fleet import Fleet, Vm, VmState
 from devserver.rpc import Gone, Peer, RpcError
@@ -24,15 +25,23 @@ _LITTLE_BYTES = 64 * 1024
 MAX_ROUNDS = 8
 
 
+class Way(NamedTuple):
+    """From one client's agent to another's."""
+
+    source: Peer
+    target: Peer
+    target_name: str
+
+
 class Migration:
     """One VM's way from a client to another."""
 
-    def __init__(self, fleet: Fleet, vm: Vm, source: Peer, target: Peer, target_name: str) -> None:
+    def __init__(self, fleet: Fleet, vm: Vm, way: Way, is_watched: Callable[[], bool]) -> None:
+        """``is_watched``: whether somebody looks at the VM's console."""
         self._fleet = fleet
         self._vm = vm
-        self._source = source
-        self._target = target
-        self._target_name = target_name
+        self._source, self._target, self._target_name = way
+        self._is_watched = is_watched
         self._before = vm.state
         self._rounds: list[int] = []
 
@@ -53,7 +62,8 @@ class Migration:
             stopped_s = time.monotonic()
             last = await self._move_rest()
             vm.client, went = self._target_name, True
-            answer = await self._target.call("go", vm_id=vm.vm_id, run=last["was_running"])
+            more = {"run": last["was_running"], "watched": self._is_watched()}
+            answer = await self._target.call("go", vm_id=vm.vm_id, **more)
         except RpcError as error:
             await self._back(error, source_name, went=went)
             raise RpcError(f"VM '{vm.name}' can't be migrated: {error}") from None

@@ -159,9 +159,10 @@ class Migrating:
         await asyncio.to_thread(vm.await_launch)
         await self._check(vm_id)
 
-    async def _go(self, vm_id: int, run: bool) -> dict[str, Any]:
-        """It is this client's."""
+    async def _go(self, vm_id: int, run: bool, watched: bool) -> dict[str, Any]:
+        """It is this client's; ``watched``: somebody looks at its console."""
         vm = self._arriving(vm_id).vm
+        vm.watched = watched
         del self._coming[vm_id]
         await _do(lambda: vm.release(run=run))
         return {"devices": vm.devices}

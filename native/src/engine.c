@@ -19,6 +19,7 @@ struct table {
 };
 
 static struct {
+    unsigned (*version)(unsigned *major, unsigned *minor);
     int (*open)(int arch, int mode, void **engine);
     int (*close)(void *engine);
     int (*start)(void *engine, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
@@ -44,6 +45,7 @@ static const struct {
     const char *name;
     void *function;
 } functions[] = {
+    { "uc_version", &library.version },
     { "uc_open", &library.open },
     { "uc_close", &library.close },
     { "uc_emu_start", &library.start },
@@ -63,6 +65,14 @@ static const struct {
     { "uc_strerror", &library.strerror },
 };
 
+/* 2.0 crashes with what is asked of it here. */
+static bool version_will_do(void)
+{
+    unsigned major = 0, minor = 0;
+    library.version(&major, &minor);
+    return major == 2 && minor >= 1;
+}
+
 const char *engine_load(const char *path)
 {
     static bool loaded;
@@ -77,6 +87,8 @@ const char *engine_load(const char *path)
             return dlerror();
         *(void **)functions[i].function = found;
     }
+    if (!version_will_do())
+        return "it is not of version 2, from 2.1 on";
     loaded = true;
     return NULL;
 }

@@ -1,5 +1,5 @@
 /*
- * The Unicorn engine's own interface (unicorn/unicorn.h and x86.h of version 2), as far as it is
+ * The Unicorn engine's own interface (unicorn/unicorn.h and x86.h of version 2.1), as far as it is
  * used. The library comes with a Python package, at run time; when this is compiled there is
  * neither it nor its header, so the types here are the ones that those files document.
  *

@@ -50,7 +50,7 @@ _STEPS: dict[VmState, tuple[VmState, ...]] = {
     S.MIGRATING: (S.RUNNING, S.PAUSED, S.FAILED, S.LOST, S.STOPPED),
     S.STOPPED: (S.LAUNCHING,),
     S.FAILED: (S.LAUNCHING,),
-    S.LOST: (S.RUNNING, S.PAUSED, S.STOPPED, S.FAILED, S.LAUNCHING),
+    S.LOST: (S.RUNNING, S.PAUSED, S.STOPPED, S.FAILED, S.LAUNCHING, S.RESUMING),
 }
 _WITHOUT = "came back without it"
 #: States in which a client has the VM.

@@ -140,6 +140,8 @@ class Lifecycle:
         if found.state is VmState.PAUSED:
             await desk.agent_of(found).call("unpause", vm_id=found.vm_id)
             return found.shown()
+        if found.state is VmState.LOST and not found.has_state:
+            raise RpcError(f"VM '{found.name}' is lost, and no state of it is kept")
         chosen = fleet.choose_client(client, kind=found.hypervisor)
         fleet.step(found, VmState.RESUMING)
         before, found.client = found.client, chosen.name

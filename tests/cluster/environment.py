@@ -41,13 +41,13 @@ class Cluster:
         finally:
             _end(process)
 
-    def fake_agent(self, name: str, operation: str, how: str) -> None:
-        """An agent that does something wrong in a migration (fakeagent.py)."""
+    def fake_agent(self, name: str, operation: str, how: str, *vm: str) -> bytes:
+        """An agent that does something wrong (fakeagent.py); what it says."""
         script = Path(__file__).with_name("fakeagent.py")
-        process = start([sys.executable, str(script), self.address, name, operation, how])
+        process = start([sys.executable, str(script), self.address, name, operation, how, *vm])
         self._stack.callback(_end, process)
         assert process.stdout is not None
-        read_until(process.stdout, b"serves")
+        return read_until(process.stdout, b"\n")
 
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """``devserver …``, to its end."""

@@ -226,10 +226,23 @@ static int after_guest(struct vcpu *vcpu, bool exited)
     return result;
 }
 
+/* KVM_RUN that runs nothing of the guest; what ioctl gives. */
+static int enter_and_leave(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    int result = ioctl(vcpu->fd, KVM_RUN, 0);
+    int error = errno;
+    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    errno = error;
+    return result;
+}
+
 static int run_loop(struct vcpu *vcpu)
 {
     bool exited = true;
     int result = resume(vcpu);
+    if (vcpu->halted) /* perhaps a fresh one, of which KVM has not said what it would take */
+        enter_and_leave(vcpu);
     while (result == CARRY_ON) {
         uint32_t stirs = control_stirs(vcpu->control);
         if (control_pending(vcpu->control) && (result = interrupted(vcpu)) != CARRY_ON)
@@ -263,17 +276,6 @@ static int with_control(struct vcpu *vcpu, int (*act)(struct vcpu *))
 int vcpu_run(struct vcpu *vcpu)
 {
     return with_control(vcpu, run_loop);
-}
-
-/* KVM_RUN that runs nothing of the guest; what ioctl gives. */
-static int enter_and_leave(struct vcpu *vcpu)
-{
-    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-    int result = ioctl(vcpu->fd, KVM_RUN, 0);
-    int error = errno;
-    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-    errno = error;
-    return result;
 }
 
 /* An access that KVM serves in parts may leave again for the next one: until it does so no more. */

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
-from commandline import devserver, io_server, kvmshim, the_line
+from commandline import command, devserver, io_server, kvmshim, read_until, start, the_line
 from library import Terminal, machine
 from pausing import run_in_pieces, tally
 
@@ -51,6 +52,17 @@ def test_a_guest_that_is_suspended_again_and_again_ends_with_the_same_sums(
         text += result.stdout
     assert (result.returncode, text) == (0, tally())
     assert times > 1
+
+
+def test_a_guest_that_was_suspended_in_hlt_wakes_when_it_is_typed_to(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    with start(command("run", "echo", "--irqchip", "remote", "--suspend-to", file)) as process:
+        assert process.stdout is not None
+        read_until(process.stdout, b"ready")
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait() == 121
+    result = kvmshim("resume", file, given=b"after\x04")
+    assert (result.returncode, result.stdout) == (0, b"after")
 
 
 def test_they_move_from_server_to_server_while_the_guest_takes_interrupts(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from devserver.backplane import Backplane
 from devserver.models.device import Signal, Space
 from kvmshim.bench.guest import LINE_PORT, MARK_PORT, Kind, bench_plan, delays, means, periods
-from kvmshim.bench.machines import DECLARED, LOCAL, Place, machine_spec
+from kvmshim.bench.machines import BEHIND_RELAY, DECLARED, LOCAL, Place, machine_spec
 from kvmshim.machinefile import default_machine
 
 LATCH_PORT = 0xE0  # of the test device
@@ -34,6 +34,15 @@ class Bench:
     def remote_in(self) -> list[float]:
         """An IN that a server answers."""
         return self._periods(Kind.IN, LATCH_PORT)
+
+    def relayed_in(self) -> list[float]:
+        """An IN that an I/O server answers, by way of its owner."""
+        total = self._with_warm_up(self._count)
+        spec = machine_spec(places={"testdev": BEHIND_RELAY})
+        trace = self._place.run(
+            spec, bench_plan(Kind.IN, LATCH_PORT, total), total + _ROOM_TO_SPARE
+        )
+        return self._counted(periods(trace, LATCH_PORT), self._count)
 
     def remote_out_finish(self) -> list[float]:
         """An OUT that waits until the server has applied it."""

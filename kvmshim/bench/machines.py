@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 
 from kvmshim.bench.guest import Trace
 from kvmshim.cores import choose
@@ -25,15 +26,21 @@ DECLARED = "declared"
 #: The devices are in the client's process.
 LOCAL = "local"
 
+#: On the I/O server of a server that relays.
+BEHIND_RELAY = "server/hop"
+
 _ALL_STRICT = {"*": "finish+asked"}
 _LISTENING = "devserver: listening on "
 _TIMEOUT_S = 600.0
 
 
 def machine_spec(
-    policy: str = DECLARED, overrides: Mapping[str, Mapping[str, str]] | None = None
+    policy: str = DECLARED,
+    overrides: Mapping[str, Mapping[str, str]] | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> MachineSpec:
-    """A PC under a policy; ``overrides`` are policies of registers by the device's name."""
+    """A PC under a policy; ``overrides`` are policies of registers by the device's name, ``places``
+    are placements."""
     spec = default_machine()
     wanted = overrides or {}
     devices = []
@@ -44,6 +51,8 @@ def machine_spec(
         if policies is not None:
             wiring = dataclasses.replace(device.wiring, policies=dict(policies))
             device = dataclasses.replace(device, wiring=wiring)
+        if device.wiring.name in (places or {}):
+            device = dataclasses.replace(device, placement=(places or {})[device.wiring.name])
         devices.append(device)
     return dataclasses.replace(spec, devices=tuple(devices))
 
@@ -74,19 +83,25 @@ def serving(
     listen: str, wait: str = "adaptive", cores: str = "any", *options: str
 ) -> Iterator[tuple[str, int]]:
     """A server while it lasts; gives its address and process."""
-    command = [sys.executable, "-m", "devserver", "serve", "--listen", listen]
+    with _started(("serve", "--listen", listen, *options), wait, cores) as (line, pid):
+        yield line.removeprefix(_LISTENING), pid
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str], wait: str, cores: str) -> Iterator[tuple[str, int]]:
+    """A server while it lasts; the line that it says at its start, and its process."""
     process = subprocess.Popen(
-        [*command, "--log", "error", "--wait", wait, *options],
+        [sys.executable, "-m", "devserver", *command, "--log", "error", "--wait", wait],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         line = process.stdout.readline() if process.stdout else ""
-        if not line.startswith(_LISTENING):
+        if not line.startswith("devserver: "):
             raise ServerError("the benchmark's server did not start; see its message above")
         choose(cores, wait, embedded=True).bind_server(process.pid)
-        yield line.removeprefix(_LISTENING).strip(), process.pid
+        yield line.strip(), process.pid
     finally:
         process.terminate()
         process.wait()
@@ -102,6 +117,7 @@ class Servers(contextlib.ExitStack):
         super().__init__()
         self._given = given
         self._addresses: dict[tuple[str, str], str] = {}
+        self._relays: dict[tuple[str, str, str], str] = {}
 
     def place(self, transport: str, wait: str, cores: str) -> Place:
         """Where to run a guest for a row."""
@@ -113,3 +129,14 @@ class Servers(contextlib.ExitStack):
             server = serving("tcp://127.0.0.1:0", wait, cores)
             self._addresses[wait, cores] = self.enter_context(server)[0]
         return Place(self._addresses[wait, cores], wait, cores)
+
+    def relay(self, transport: str, wait: str, cores: str) -> Place:
+        """The same, on a server that relays to an I/O server."""
+        if (transport, wait, cores) not in self._relays:
+            folder = self.enter_context(tempfile.TemporaryDirectory(prefix="kvmshim-bench-"))
+            listen = "tcp://127.0.0.1:0" if transport == "tcp" else f"unix:{folder}/socket"
+            owner, _ = self.enter_context(serving(listen, wait, cores, "--route", "relay"))
+            join = ("host", "--join", owner, "--listen", f"unix:{folder}/hop", "--name", "hop")
+            self.enter_context(_started(join, wait, cores))
+            self._relays[transport, wait, cores] = owner
+        return Place(self._relays[transport, wait, cores], wait, cores)

@@ -69,6 +69,7 @@ REMOTE = (
     "raw_pingpong",
     "raw_exit_pingpong",
     "remote_in",
+    "relayed_in",
     "remote_out_finish",
     "remote_out_posted",
     "remote_out_coalesced",
@@ -161,6 +162,9 @@ class Suite:
         ):
             step = beside_floor(name, self._access(name, at), parts, at, each)
             yield replace(step, optional=name == "remote_out_coalesced")
+        if self.choice.server is None and not at.rtt_ns:
+            relayed = (Floors.exits, Floors.trip, Floors.trip)
+            yield beside_floor("relayed_in", self._access("relayed_in", at), relayed, at, each)
         latency = {
             "irq_latency": (*trip, Floors.irq_line),
             "irq_latency_delivery": (*trip[1:], Floors.irq_delivery),
@@ -176,7 +180,8 @@ class Suite:
 
     def _access(self, name: str, at: Conditions) -> Callable[[], list[float]]:
         def measure() -> list[float]:
-            place = self._servers.place(at.transport, at.wait, at.cores)
+            find = self._servers.relay if name == "relayed_in" else self._servers.place
+            place = find(at.transport, at.wait, at.cores)
             samples: list[float] = getattr(Bench(place, self._each(name, at)), name)()
             return samples
 

@@ -182,6 +182,7 @@ class Lifecycle:
             raise
         finally:
             del desk.migrations[found.vm_id]
+            migration.over.set()
         return {**found.shown(), **took}
 
     async def move_device(self, vm: str, device: str, to: dict[str, Any]) -> dict[str, Any]:

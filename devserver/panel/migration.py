@@ -7,6 +7,7 @@ has said so it can go back at any moment: its old client has all of it, and take
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -42,6 +43,8 @@ class Migration:
         self._vm = vm
         self._source, self._target, self._target_name = way
         self._is_watched = is_watched
+        #: Set when it has come to its end, whatever that was.
+        self.over = asyncio.Event()
         self._before = vm.state
         self._rounds: list[int] = []
 

@@ -139,6 +139,9 @@ class Operator:
     async def _input(self, vm_id: int, data: bytes) -> None:
         if self._desk.writers.get(vm_id) is not self:
             raise RpcError("this console is looked at only")
+        migration = self._desk.migrations.get(vm_id)
+        if migration is not None:  # nothing that is typed is lost on the way
+            await migration.over.wait()
         await self._desk.agent_of(self._desk.fleet.vms[vm_id]).call("type", vm_id=vm_id, data=data)
 
 

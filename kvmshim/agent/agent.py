@@ -28,6 +28,7 @@ from kvmshim.vmstate.file import read_state
 log = logging.getLogger("kvmshim.agent")
 
 _RETRY_S = 1.0
+_HELD_S = 0.002
 _ENDED = (State.STOPPED, State.FAILED)
 
 
@@ -245,7 +246,10 @@ class Agent:
             self._vms[vm_id].watched = False
 
     async def _type(self, vm_id: int, data: bytes) -> None:
-        await self._order(lambda: self.find(vm_id).type(data))
+        vm = self.find(vm_id)
+        while vm.is_held:  # not in a thread: those that let it go on need one
+            await asyncio.sleep(_HELD_S)
+        await self._order(lambda: vm.type(data))
 
     async def _order(self, work: Any) -> None:
         try:

@@ -146,7 +146,11 @@ class RunningVm:
         if self.state is State.PAUSED:
             return False
         self._quiet = True
-        self.pause()
+        try:
+            self.pause()
+        except InputError:
+            self._quiet = False
+            raise
         return True
 
     def release(self, *, run: bool) -> None:
@@ -180,6 +184,11 @@ class RunningVm:
     def silence(self) -> None:
         """It is somebody else's by now: nothing more is told of it."""
         self._silent = True
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is paused for a moment only (:meth:`hold`)."""
+        return self._quiet
 
     @property
     def is_told(self) -> bool:

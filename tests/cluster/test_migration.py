@@ -51,6 +51,23 @@ def test_a_running_vm_goes_on_at_another_client(site: Cluster) -> None:
         assert "the guest ended with status 0" in console.complaint()
 
 
+def test_nothing_that_is_typed_on_the_way_is_lost(site: Cluster) -> None:
+    launch(site, ECHO, "busy")
+    with site.console("busy") as console:
+        console.reads(b"ready\r\n")
+        typed = b""
+        for client in ("beta", "alpha"):
+            migrating = site.begins("vm", "migrate", "busy", "--client", client)
+            while migrating.poll() is None:
+                console.types(part := b"%04d" % (len(typed) // 4))
+                console.reads(part)
+                typed += part
+            assert migrating.communicate()[1] == ""
+        console.types(END)
+        console.complaint()
+    assert len(typed) > 8
+
+
 def test_its_sums_are_right_however_often_it_moves(site: Cluster) -> None:
     launch(site, TALLY, "reference", "beta")
     launch(site, TALLY, "counted")

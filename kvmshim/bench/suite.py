@@ -69,12 +69,12 @@ REMOTE = (
     "raw_pingpong",
     "raw_exit_pingpong",
     "remote_in",
-    "relayed_in",
     "remote_out_finish",
     "remote_out_posted",
     "remote_out_coalesced",
     "leased_in",
     "rep_insb_512",
+    "relayed_in",
     "irq_latency",
     "irq_latency_delivery",
 )

@@ -62,17 +62,16 @@ class Mover:
                 self.moves += 1
 
 
-@pytest.mark.parametrize("seed", [1])
 def test_a_guest_that_counts_and_sums_does_not_notice_hundreds_of_moves(
-    owner: tuple[DevServer, list[Destination]], seed: int
+    owner: tuple[DevServer, list[Destination]],
 ) -> None:
     server, places = owner
     terminal = Terminal()
     with machine("tally", server=server.address) as made:
-        move = Mover(made, places, EVERY, seed)
-        result, _ = run_in_pieces(made, terminal, seed, move, longest_s=0.004)
+        move = Mover(made, places, EVERY, 1)
+        result, _ = run_in_pieces(made, terminal, 1, move, longest_s=0.012)
     assert (result.outcome, result.exit_status, terminal.text) == (Outcome.EXITED, 0, tally())
-    assert move.moves > 50
+    assert move.moves > 100
 
 
 def test_a_timer_that_moves_misses_no_tick(owner: tuple[DevServer, list[Destination]]) -> None:
@@ -89,7 +88,7 @@ def test_no_byte_of_the_input_is_lost_or_doubled_by_moves(
     owner: tuple[DevServer, list[Destination]],
 ) -> None:
     server, places = owner
-    many = bytes(32 + i % 90 for i in range(6000))
+    many = bytes(32 + i % 90 for i in range(3000))
     terminal = Terminal()
     with machine("echo", server=server.address) as made:
         made.feed("com1", many + b"\x04", end=True)

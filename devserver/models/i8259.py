@@ -18,6 +18,13 @@ What the data sheet leaves open, and what this model does:
 - The buffered bits of ICW4 are kept and change nothing: which chip is the master is wired.
 - Where the master leaves the vector to a slave that isn't there, it reads as FFh.
 - ICW1 clears the ISR.
+
+And where it departs from it:
+
+- A request by edge outlives the line: by the data sheet the line must stay high until the
+  acknowledge, or there is the default IR7 instead. On a board an interrupt is taken back within
+  nanoseconds of its acknowledge; here the two may cross on a network, and a guest would see the
+  default IR7 again and again. KVM and QEMU keep an edge for guests that meet slow hosts.
 - A processor that acknowledges what was taken back meanwhile gets the default IR7: the slave's
   if it was the slave that took it back (the master's IR2 is then in service, and needs its EOI),
   else the master's.
@@ -54,8 +61,8 @@ class I8259(Device):
     the interrupt acknowledge cycle and gives the vector, bit 0 of a write of ``IRQn`` is the level
     of line n (line 2, the cascade, can't be driven).
 
-    As the data sheet has it, a line must stay high until the acknowledge, or its request is gone:
-    the acknowledge then gives the default IR7. (KVM's controllers keep a request by edge.)
+    A request by edge stands until the acknowledge, as with KVM's and QEMU's controllers. (By the
+    data sheet it is gone if the line falls before, and the acknowledge gives the default IR7.)
     MCS-80/85 mode works as 8086 mode does.
     """
 
@@ -188,7 +195,7 @@ class I8259(Device):
         """Brings the slave's INT to the master's IR2; returns the level of the master's INT."""
         master = self.state.master
         for_slave = master.request() == CASCADE and bool(master.slave_inputs & 1 << CASCADE)
-        master.drive(CASCADE, self.state.slave.request() is not None)
+        master.hear_slave(self.state.slave.request() is not None)
         asks = master.request() is not None
         self.state.withdrawn = not asks and (for_slave or self.state.withdrawn)
         return asks

@@ -59,11 +59,10 @@ class Chip:
     # -- pins -----------------------------------------------------------------------------------
 
     def drive(self, level: int, high: bool) -> None:
-        """The IR input ``level`` is at this level from now on."""
+        """The IR input ``level`` is at this level from now on; an edge's request outlives it."""
         bit = 1 << level
         if not high:
             self.lines &= ~bit
-            self.edges &= ~bit  # a request that isn't held until INTA is gone
         elif not self.lines & bit:
             self.lines |= bit
             self.edges |= bit & ~self.level_triggered
@@ -81,7 +80,7 @@ class Chip:
     @property
     def irr(self) -> int:
         """The levels that request, masked ones included."""
-        return self.lines & (self.edges | self.level_triggered)
+        return self.edges | self.lines & self.level_triggered
 
     @property
     def slave_inputs(self) -> int:
@@ -240,8 +239,8 @@ class Chip:
             return f"lowest is {self.lowest}, which is no level"
         if self.poll is not None and self.poll & ~LEVEL_MASK != PollWord.I and self.poll != 0:
             return f"poll is {self.poll}, which is no poll word"
-        if self.edges & ~(self.lines & ~self.level_triggered):
-            return f"edges is {self.edges:#x}, with lines that are low or level-triggered"
+        if self.edges & self.level_triggered:
+            return f"edges is {self.edges:#x}, with lines that are level-triggered"
         if self.awaited not in self._words():
             return f"awaited is {self.awaited.name}, which ICW1 {self.icw1:#x} leaves out"
         return ""
@@ -262,6 +261,12 @@ class Master(Chip):
     """
 
     icw3: int = 1 << CASCADE
+
+    def hear_slave(self, asks: bool) -> None:
+        """The slave's INT is at this level; unlike a device, a slave takes its request back."""
+        self.drive(CASCADE, asks)
+        if not asks:
+            self.edges &= ~(1 << CASCADE)
 
     @property
     def slave_inputs(self) -> int:

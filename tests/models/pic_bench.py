@@ -128,7 +128,6 @@ class NaivePic:
     def line(self, level: int, high: bool) -> None:
         if not high:
             self.high.discard(level)
-            self.risen.discard(level)
         elif level not in self.high:
             self.high.add(level)
             if level not in self.by_level:

@@ -123,6 +123,7 @@ def test_a_master_that_knows_of_no_slave_gives_the_vector_itself(pic: Bench) -> 
 
 
 def test_a_single_master_knows_of_no_slave(pic: Bench) -> None:
+    pic.elcr(1 << 12)
     pic.master.initialize(ICW1 | Icw1.SNGL, MASTER_VECTOR, Icw4.UPM)
     pic.up(12)
     pic.down(12)
@@ -176,10 +177,10 @@ def test_a_reset_takes_the_question_back_and_forgets_the_lines(pic: Bench) -> No
 
 
 def test_a_line_that_fell_leaves_nothing_that_a_restored_pair_would_ask_for(pic: Bench) -> None:
+    pic.elcr(1 << 5)
     pic.up(5)
     pic.down(5)
     twin = pic.twin()
-    twin.elcr(1 << 5)
     assert not twin.intr
 
 
@@ -191,7 +192,7 @@ def test_a_line_that_fell_leaves_nothing_that_a_restored_pair_would_ask_for(pic:
         ("master", "lowest", 8),
         ("slave", "poll", 0x88),
         ("slave", "poll", 7),
-        ("master", "edges", 0x10),
+        ("slave", "edges", 0x100),
         ("master", "awaited", 4),
         ("slave", "awaited", 0),
         ("master", "elcr", 0x01),

@@ -164,6 +164,8 @@ class Session:
                 self.clock.observe(message.time_ns, monotonic_ns)
                 self._on_feed(message)
             case Clock():
+                if not self.backplane.slots:  # nobody would have to make up for any time
+                    self.clock.begin(message.time_ns)
                 self.clock.set(message.time_ns, bool(message.running), monotonic_ns)
                 self._advance(message.time_ns)
                 if message.running:

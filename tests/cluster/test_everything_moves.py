@@ -65,7 +65,7 @@ class Disturber:
         self.texts: dict[int, bytes] = {}
         self.done: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self._ended: set[int] = set()
+        self.endings: dict[int, str] = {}
         self._peer = peer
         self._random = Random(seed)
 
@@ -77,7 +77,7 @@ class Disturber:
 
     async def _closed(self, vm_id: int, why: str) -> None:
         if why != "suspended":
-            self._ended.add(vm_id)
+            self.endings[vm_id] = why
 
     async def launch(self, name: str, irqchip: str) -> None:
         image = await self._peer.send_parcel(TALLY)
@@ -93,7 +93,7 @@ class Disturber:
         self.texts[vm_id] += answer["backlog"]
 
     async def disturb(self) -> None:
-        while alive := sorted(set(self.texts) - self._ended):
+        while alive := sorted(set(self.texts) - set(self.endings)):
             vm_id = self._random.choice(alive)
             kind = self._random.choice(["move"] * 3 + ["migrate"] * 2 + ["pause", "suspend"])
             try:
@@ -141,10 +141,9 @@ def test_every_guest_ends_with_the_right_sums(tmp_path: Path, vms: int) -> None:
     with site(tmp_path) as where:
         disturber = asyncio.run(run(where, vms, vms))
     print(disturber.done, disturber.refused)
-    endings = [SUMS.findall(text) for text in disturber.texts.values()]
-    wrong = [text for text in disturber.texts.values() if len(SUMS.findall(text)) != 1]
-    assert wrong == []
-    assert len(endings) == vms
-    assert len({found[0] for found in endings}) == 1
+    sums = {vm_id: SUMS.findall(text) for vm_id, text in disturber.texts.items()}
+    assert [disturber.endings[vm_id] for vm_id, found in sums.items() if len(found) != 1] == []
+    assert len(sums) == vms
+    assert len({found[0] for found in sums.values()}) == 1
     assert disturber.done["move"] > 0
     assert disturber.done["migrate"] > 0

@@ -142,3 +142,11 @@ def test_any_time_may_pass_between_two_messages() -> None:
     year_ns = 365 * 86400 * 10**9
     rig.now_ns += year_ns
     assert time_read(rig, year_ns + MAX_TIME_JUMP_NS) == year_ns + MAX_TIME_JUMP_NS
+
+
+@pytest.mark.parametrize("running", [0, 1])
+def test_a_vm_without_devices_may_have_lived_for_any_time(running: int) -> None:
+    rig = Rig()
+    rig.attach()
+    year_ns = 365 * 86400 * 10**9
+    assert rig.clock(time_ns=year_ns, running=running) == []

@@ -19,7 +19,7 @@ from devserver.host import DeviceHost
 from devserver.identity import Identity
 from devserver.joining import JoinError, Membership
 from devserver.models import catalog
-from devserver.panel.default_registry import default_registry
+from devserver.panel.default_registry import REGISTRY_VARIABLE, default_registry
 from devserver.panel.door import PanelDoor
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--registry",
         metavar="URL",
+        default=os.environ.get(REGISTRY_VARIABLE),
         help="the control panel's database: sqlite:////FOLDER/FILE or postgresql://…",
     )
     serve.add_argument(
@@ -98,7 +99,6 @@ def _parser() -> argparse.ArgumentParser:
 
     panel = commands.add_parser("panel")  # what a server starts for itself
     panel.add_argument("--fd", type=int, required=True)
-    panel.add_argument("--registry", required=True)
     panel.add_argument("--name", required=True)
     panel.add_argument("--address", required=True)
     panel.add_argument("--only-registered", action="store_true")
@@ -204,7 +204,7 @@ def _panel_door(options: argparse.Namespace, address: str) -> PanelDoor:
     arguments = ["--log", options.log, "--name", options.name, "--address", address]
     if options.only_registered:
         arguments.append("--only-registered")
-    return PanelDoor([*arguments, "--registry", options.registry or default_registry(address)])
+    return PanelDoor(arguments, {REGISTRY_VARIABLE: options.registry or default_registry(address)})
 
 
 def _check_in(options: argparse.Namespace, address: str) -> int:
@@ -227,7 +227,7 @@ def _panel(options: argparse.Namespace) -> int:
     logs.set_up(options.log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _inherited(options.fd) as host:
-        where = (options.registry, options.name, options.address)
+        where = (os.environ[REGISTRY_VARIABLE], options.name, options.address)
         asyncio.run(PanelServer(host, *where, options.only_registered).run())
     return EXIT_OK
 

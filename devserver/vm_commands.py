@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devserver.panel.default_registry import REGISTRY_VARIABLE
+
 if TYPE_CHECKING:
     from devserver.rpc import Peer
 
@@ -76,7 +78,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     registry = commands.add_parser("registry", help="look after a control panel's database")
     orders = registry.add_subparsers(required=True, metavar="ORDER")
     upgrade = orders.add_parser("upgrade", help="bring it to the schema of this program")
-    upgrade.add_argument("--registry", required=True, metavar="URL")
+    known = os.environ.get(REGISTRY_VARIABLE)
+    upgrade.add_argument("--registry", required=known is None, default=known, metavar="URL")
     upgrade.set_defaults(run=_upgrade)
 
 

@@ -8,6 +8,8 @@ import os
 import re
 from pathlib import Path
 
+#: The registry's URL, unless the command line says so: only its user and root can read it there.
+REGISTRY_VARIABLE = "KVMSHIM_REGISTRY"
 #: Where a user's programs keep what outlives them (XDG Base Directory Specification).
 _VARIABLE = "XDG_STATE_HOME"
 _SLUG_LENGTH = 40

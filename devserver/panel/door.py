@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -31,9 +32,13 @@ _GUESTS = 20
 class PanelDoor:
     """Starts the panel's process and hands it connections."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        """``arguments`` are those of ``devserver panel``, beside the descriptor."""
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """``arguments`` are those of ``devserver panel``, beside the descriptor.
+
+        ``environment`` is added to this process's own; no other user can read it.
+        """
         self._arguments = tuple(arguments)
+        self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
 
@@ -50,6 +55,7 @@ class PanelDoor:
         try:
             self._process = subprocess.Popen(
                 [*command, *self._arguments],
+                env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),

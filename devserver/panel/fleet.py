@@ -52,6 +52,17 @@ _STEPS: dict[VmState, tuple[VmState, ...]] = {
     S.FAILED: (S.LAUNCHING,),
     S.LOST: (S.RUNNING, S.PAUSED, S.STOPPED, S.FAILED, S.LAUNCHING, S.RESUMING),
 }
+#: What was to be done to a VM that can't be put into a state, for the message.
+_DONE = {
+    **dict.fromkeys(S, "changed"),
+    S.LAUNCHING: "started",
+    S.RUNNING: "resumed",
+    S.PAUSED: "paused",
+    S.SUSPENDING: "suspended",
+    S.RESUMING: "resumed",
+    S.MIGRATING: "migrated",
+    S.STOPPED: "shut down",
+}
 _WITHOUT = "came back without it"
 #: States in which a client has the VM.
 PLACED = (S.LAUNCHING, S.RUNNING, S.PAUSED, S.SUSPENDING, S.RESUMING, S.MIGRATING)
@@ -235,7 +246,7 @@ class Fleet:
     def step(self, vm: Vm, state: VmState, why: str = "") -> None:
         """Puts a VM into another state. Raises :class:`RpcError` if it can't go there."""
         if state not in _STEPS[vm.state]:
-            raise RpcError(f"VM '{vm.name}' is {vm.state}; it can't be made {state}")
+            raise RpcError(f"VM '{vm.name}' is {vm.state}; it can't be {_DONE[state]}")
         self._put(vm, state, why)
 
     @staticmethod

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from commandline import PATIENCE_S, command, read_until, start
+from commandline import PATIENCE_S, command, environment, read_until, start
 from environment import GUESTS, Cluster, cluster
 from ownpostgres import PostgreSql
 
@@ -165,13 +165,35 @@ def test_a_vm_that_one_server_suspended_goes_on_at_the_other(
 # -- trouble --------------------------------------------------------------------------------------
 
 
-def test_a_server_does_not_start_with_a_registry_that_it_can_t_use(tmp_path: Path) -> None:
-    where = ("--listen", f"unix:{tmp_path}/socket", "--registry", "sqlite:////nowhere/registry.db")
-    process = start(command("serve", *where, program="devserver"))
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_server_does_not_start_with_a_registry_that_it_can_t_use(
+    tmp_path: Path, by_variable: bool
+) -> None:
+    where, url = ("--listen", f"unix:{tmp_path}/socket"), "sqlite:////nowhere/registry.db"
+    arguments = () if by_variable else ("--registry", url)
+    variables = {**environment(), "KVMSHIM_REGISTRY": url if by_variable else "sqlite://"}
+    process = start(command("serve", *where, *arguments, program="devserver"), env=variables)
     said = process.communicate()[1].decode()
     assert process.returncode == 1
     assert said.count("\n") == 1
     assert "can't be opened" in said
+
+
+def test_a_registry_named_by_the_environment_is_in_no_command_line(tmp_path: Path) -> None:
+    where, path = f"unix:{tmp_path}/socket", tmp_path / "registry.db"
+    variables = {**environment(), "KVMSHIM_REGISTRY": f"sqlite:///{path}"}
+    server = start(command("serve", "--listen", where, program="devserver"), env=variables)
+    with server:
+        try:
+            assert server.stdout is not None
+            read_until(server.stdout, b"\n")
+            asked = command("vm", "list", "--server", where, program="devserver")
+            assert start(asked).wait(PATIENCE_S) == 0
+            assert path.exists()
+            lines = [line.read_bytes() for line in Path("/proc").glob("[0-9]*/cmdline")]
+            assert not [line for line in lines if bytes(path) in line]
+        finally:
+            server.terminate()
 
 
 def test_who_comes_is_told_that_the_registry_is_locked_until_it_is_not(tmp_path: Path) -> None:

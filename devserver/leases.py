@@ -7,15 +7,20 @@ looked at again only when :meth:`LeaseBook.changes` is called, once for all that
 What the client does by itself with a pair or a held value (``docs/protocol.md``, Leases) is
 *predicted*: it changes the model's answer, but not what the client has to be told. Only when
 something else changes too is such a lease said anew, as the model has it then.
+
+A lease that is withdrawn again and again before a read can have used it only costs messages: a
+driver that works by interrupt reads IIR when it has something to say, never while it could be
+leased. Such a lease is withheld until a read is asked that it would have answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 from devserver.backplane import Backplane, Mapped
+from devserver.models.device import Lessor
 from devserver.models.lease import ANY_LANE, LANES, Lease, Term
 from devserver.policies import offsets
 from devserver.protocol.connection import blank
@@ -25,6 +30,9 @@ from devserver.protocol.messages import Term as TermMessage
 from devserver.slot import DeviceFault, Slot
 
 _WORD = (1 << 64) - 1
+
+#: A lease withdrawn so often since a read last wanted it is withheld until one does.
+_FICKLE = 4
 
 
 class Change(NamedTuple):
@@ -96,7 +104,33 @@ class LeaseBook:
         self._dirty.append(watch)
 
 
-_Key = tuple[Mapped, int]
+class _Place:
+    """A byte whose reads may be leased, and what the client holds there."""
+
+    __slots__ = ("address", "evolved", "lease", "mapped", "offset", "withdrawn", "withheld")
+
+    def __init__(self, mapped: Mapped, offset: int) -> None:
+        self.mapped = mapped
+        self.offset = offset
+        self.address = mapped.base + offset
+        self.lease: Lease | None = None
+        #: The client has gone on with the lease by itself.
+        self.evolved = False
+        #: How often the lease went since a read last wanted it.
+        self.withdrawn = 0
+        self.withheld = False
+
+    def grant(self, lease: Lease | None) -> bool:
+        """What the model grants now; whether the client is to be told."""
+        held, evolved = self.lease, self.evolved
+        self.evolved = self.withheld = False
+        if lease is None:
+            self.withdrawn += held is not None
+        elif held is None and self.withdrawn >= _FICKLE:
+            self.withheld = True
+            return False
+        self.lease = lease
+        return lease != held or evolved
 
 
 class _Watch:
@@ -106,8 +140,7 @@ class _Watch:
         self._slot = slot
         self._touch = touch
         self._lanes: dict[Mapped, int] = {}
-        self._granted: dict[_Key, Lease | None] = {}
-        self._evolved: set[_Key] = set()
+        self._places: dict[tuple[Mapped, int], _Place] = {}
         self._written: dict[int, int] = {}
         self._is_dirty = False
         #: Lanes that change no lease, one bit each.
@@ -119,12 +152,16 @@ class _Watch:
             self._model_lanes[region.name] = lane
             lane += region.size
         self._moves_lanes = False
+        self._lessors: dict[str, list[tuple[_Place, Lessor | None]]] = {}
 
     def add(self, mapped: Mapped, lane: int, leased: list[int]) -> None:
         """One of the device's regions, whose first byte is ``lane``, with its leased offsets."""
         self._lanes[mapped] = lane
         self._moves_lanes |= self._model_lanes[mapped.name] != lane
-        self._granted |= dict.fromkeys(((mapped, offset) for offset in leased), None)
+        for offset in leased:
+            place = _Place(mapped, offset)
+            self._places[mapped, place.address] = place
+        self._lessors.clear()
 
     def mark(self, posted: bool = False) -> None:
         """Something happened that may have changed the device's leases."""
@@ -147,11 +184,12 @@ class _Watch:
         self._written[lane] = value
         if self._unaffected >> lane & 1:
             return
-        for key, lease in self._granted.items():  # in the order in which a client looks at it
+        for place in self._places.values():  # in the order in which a client looks at it
+            lease = place.lease
             if lease is None:
                 self.mark(posted=False)
             elif lease.hold is not None and lease.hold.is_meant_by(lane, value):
-                self._evolved.add(key)
+                place.evolved = True
             elif not lease.is_unaffected_by(lane) and not (repeated and lease.steady >> lane & 1):
                 self.mark(posted)
 
@@ -166,13 +204,15 @@ class _Watch:
 
     def read(self, mapped: Mapped, address: int, size: int, now_ns: int, posted: bool) -> None:
         """The guest read ``size`` bytes; ``posted``: the client had answered the read itself."""
-        key = mapped, address - mapped.base
-        lease = self._granted.get(key)
-        if lease is None or size != 1:
+        place = self._places.get((mapped, address))
+        lease = None if place is None else place.lease
+        if place is None or lease is None or size != 1:
+            if place is not None and place.withheld:
+                place.withdrawn = 0
             self.mark()
         elif lease.is_changed_by_reading():
             if posted:
-                self._evolved.add(key)
+                place.evolved = True
             else:
                 self.mark()
         elif lease.until_ns and now_ns >= lease.until_ns:
@@ -213,33 +253,46 @@ class _Watch:
 
     # -- what the book asks ---------------------------------------------------------------------
 
-    def _ask(self, region: str, offset: int, now_ns: int) -> Lease | None:
+    def _lessors_in(self, bank: str) -> list[tuple[_Place, Lessor | None]]:
+        """What says the lease of each place while a bank is selected; None: it has none then."""
+        if bank not in self._lessors:
+            self._lessors[bank] = [
+                (place, self._lessor(place.mapped, place.offset, bank))
+                for place in self._places.values()
+            ]
+        return self._lessors[bank]
+
+    def _lessor(self, mapped: Mapped, offset: int, bank: str) -> Lessor | None:
+        if not self._slot.policies.is_leased(mapped.region, offset, bank):
+            return None
+        return self._slot.device.lessor(mapped.name, offset, bank)
+
+    def look(self, now_ns: int) -> list[Change]:
+        """Asks the model anew. Raises :class:`DeviceFault` if it fails at that."""
+        if not self._is_dirty:
+            return []
+        self._is_dirty = False
         try:
-            return self._slot.device.lease(region, offset, now_ns)
+            return self._changes(now_ns)
         except Exception as error:
             raise DeviceFault(self._slot.wiring.name, self._slot.wiring.kind, error) from error
 
-    def look(self, now_ns: int) -> Iterator[Change]:
-        """Asks the model anew."""
-        if not self._is_dirty:
-            return
-        self._is_dirty = False
-        device, policies = self._slot.device, self._slot.policies
-        bank = device.bank()
-        self._unaffected = ANY_LANE
-        for key, held in self._granted.items():
-            mapped, offset = key
-            lease = None
-            if policies.is_leased(mapped.region, offset, bank):
-                lease = self._ask(mapped.name, offset, now_ns)
+    def _changes(self, now_ns: int) -> list[Change]:
+        found: list[Change] = []
+        for place, lessor in self._lessors_in(self._slot.device.bank()):
+            lease = None if lessor is None else lessor(now_ns)
+            if lease is place.lease and not place.evolved and not place.withheld:
+                continue  # as nearly all are
             if lease is not None and self._moves_lanes:
                 lease = self._on_the_wire(lease)
-            self._unaffected &= 0 if lease is None else lease.unaffected
-            if lease != held or (lease is not None and key in self._evolved):
-                self._granted[key] = lease
-                space = int(mapped.region.space)
-                yield Change(self._slot.device_id, space, mapped.base + offset, lease)
-        self._evolved.clear()
+            if place.grant(lease):
+                space = int(place.mapped.region.space)
+                found.append(Change(self._slot.device_id, space, place.address, lease))
+        if found:
+            self._unaffected = ANY_LANE
+            for lease in (place.lease for place in self._places.values()):
+                self._unaffected &= 0 if lease is None else lease.unaffected
+        return found
 
 
 def lease_message(change: Change) -> LeaseMessage:

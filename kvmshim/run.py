@@ -48,6 +48,7 @@ _VCPU_COUNTERS = (
     "unclaimed",
     "leased",
     "coalesced_writes",
+    "waited_writes",
 )
 
 

@@ -65,6 +65,7 @@ MODULES = (
             "emulated",
             "engine",
             "floor",
+            "halts",
             "intr",
             "keeper",
             "kvm",

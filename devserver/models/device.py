@@ -220,8 +220,12 @@ class Device:
 
         It is that of the register which is selected now, where banks share the offset.
         """
-        lessor = self._lessors.get((region, self._bank_of(region), offset))
+        lessor = self.lessor(region, offset, self.bank())
         return None if lessor is None else lessor(now_ns)
+
+    def lessor(self, region: str, offset: int, bank: str) -> Lessor | None:
+        """What says the lease on reads of the byte at ``offset`` while ``bank`` is selected."""
+        return self._lessors.get((region, self._own_bank(region, bank), offset))
 
     def can_lease(self, register: Register) -> bool:
         """Whether a register's reads can be leased at all: a matter of the model's code."""
@@ -269,7 +273,7 @@ class Device:
 
     def run_writer(self, region: str, offset: int) -> RunWriter | None:
         """What takes many bytes written to ``offset`` at once, in the bank that is selected now."""
-        return self._run_writers.get((region, self._bank_of(region), offset))
+        return self._run_writers.get((region, self._own_bank(region, self.bank()), offset))
 
     def has_run_writer(self, region: str, offset: int) -> bool:
         """Whether there is such a thing in any bank."""
@@ -306,9 +310,8 @@ class Device:
 
     # -- inner workings -----------------------------------------------------------------------
 
-    def _bank_of(self, region: str) -> str:
-        """The bank that is selected, if the region has it."""
-        bank = self.bank()
+    def _own_bank(self, region: str, bank: str) -> str:
+        """The bank, if the region has it."""
         return bank if bank in self._readers[region] else ""
 
     def _parse_options(self, given: Mapping[str, object]) -> Any:

@@ -40,8 +40,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from devserver.models import uart_leases as writes
 from devserver.models.device import Device, Lease, StateError
-from devserver.models.uart_leases import Offset, banked, line_changing, steadied, stored
+from devserver.models.uart_leases import banked, line_changing, steadied
 from devserver.models.uart_registers import (
     DATA,
     DIVISOR,
@@ -295,22 +296,22 @@ class Uart16550(Device):
         return banked(self.state.divisor >> 8)
 
     def lease_lcr(self, now_ns: int) -> Lease:
-        return stored(Offset.LCR, self.state.lcr)
+        return steadied(self.state.lcr, writes.LCR)
 
     def lease_mcr(self, now_ns: int) -> Lease:
-        return stored(Offset.MCR, self.state.mcr)
+        return steadied(self.state.mcr, writes.MCR)
 
     def lease_scr(self, now_ns: int) -> Lease:
-        return stored(Offset.SCR, self.state.scr)
+        return steadied(self.state.scr, writes.SCR)
 
     def lease_iir(self, now_ns: int) -> Lease | None:
         source = self._interrupt()
         if source == Iir.THR_EMPTY:
             return None  # a read takes the interrupt back
         value = source | (Iir.FIFOS_ENABLED if self._fifo else 0)
-        changing = {Offset.IER, Offset.FCR} | self._unquiet()
+        changing = writes.IER | writes.FCR | self._unquiet()
         if self.state.ier & Ier.ETBEI:
-            changing.add(Offset.THR)
+            changing |= writes.THR
         return steadied(value, changing, self.deadline_ns() or 0)
 
     def lease_lsr(self, now_ns: int) -> Lease | None:
@@ -318,14 +319,14 @@ class Uart16550(Device):
             return None  # a read takes the errors away
         value = self.state.rx.status(self._fifo) | self.state.tx.status
         until_ns = self.deadline_ns() if self.options.paced else None
-        return steadied(value, {Offset.FCR} | self._unquiet(), until_ns or 0)
+        return steadied(value, writes.FCR | self._unquiet(), until_ns or 0)
 
     def lease_msr(self, now_ns: int) -> Lease | None:
         if self.state.modem_deltas:
             return None  # a read takes them away
-        return stored(Offset.MCR, self._modem_lines())
+        return steadied(self._modem_lines(), writes.MCR)
 
-    def _unquiet(self) -> set[Offset]:
+    def _unquiet(self) -> int:
         return line_changing(looped=bool(self.state.mcr & Mcr.LOOP), paced=self.options.paced)
 
     # -- the serial line ----------------------------------------------------------------------

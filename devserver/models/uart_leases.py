@@ -7,56 +7,34 @@ bank, so that a byte which repeats the last one there may still be new to the re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import IntEnum
+from functools import lru_cache
 
-from devserver.models.lease import LANES, Lease
+from devserver.models.lease import ANY_LANE, Lease
 
-_ALL = (1 << LANES) - 1
+#: Lanes by what is written there, one bit each; DLL and DLM lie behind the first two.
+THR, IER, FCR, LCR, MCR, SCR = (1 << offset for offset in (0, 1, 2, 3, 4, 7))
 
-
-class Offset(IntEnum):
-    """What is written at each offset."""
-
-    THR = 0  # or DLL
-    IER = 1  # or DLM
-    FCR = 2
-    LCR = 3
-    MCR = 4
-    SCR = 7
+_STEADY = LCR | MCR | SCR
 
 
-_STEADY = (Offset.LCR, Offset.MCR, Offset.SCR)
-
-
-def steadied(value: int, changing: Iterable[Offset], until_ns: int = 0) -> Lease:
-    """A lease that writes to the offsets ``changing`` may change, unless they repeat a byte."""
-    lanes = bits(changing)
+@lru_cache(maxsize=4096)  # a guest that prints has its LSR and its IIR asked for at each character
+def steadied(value: int, changing: int, until_ns: int = 0) -> Lease:
+    """A lease that writes to the lanes ``changing`` may change, unless they repeat a byte."""
     return Lease(
-        value=value, until_ns=until_ns, unaffected=_ALL & ~lanes, steady=lanes & bits(_STEADY)
+        value=value,
+        until_ns=until_ns,
+        unaffected=ANY_LANE & ~changing,
+        steady=changing & _STEADY,
     )
-
-
-def stored(offset: Offset, value: int) -> Lease:
-    """A value that only writes to one offset change."""
-    return steadied(value, (offset,))
 
 
 def banked(value: int) -> Lease:
     """The register behind offset 1, which LCR selects."""
-    return steadied(value, (Offset.IER, Offset.LCR))
+    return steadied(value, IER | LCR)
 
 
-def line_changing(*, looped: bool, paced: bool) -> set[Offset]:
+def line_changing(*, looped: bool, paced: bool) -> int:
     """Writes that move characters into the transmitter or, in loopback, into the receiver."""
-    changing = {Offset.MCR}
-    if looped or paced:
-        changing.add(Offset.THR)
     if looped:
-        changing.add(Offset.LCR)  # a break
-    return changing
-
-
-def bits(offsets: Iterable[Offset]) -> int:
-    """The mask of these lanes."""
-    return sum(1 << offset for offset in set(offsets))
+        return MCR | THR | LCR  # LCR: a break
+    return MCR | THR if paced else MCR

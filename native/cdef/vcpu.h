@@ -32,7 +32,7 @@ struct vcpu {
     struct vcpu_access access;
     uint8_t vector;
     bool halted;
-    uint64_t exits, port_exits, memory_exits, unclaimed, leased, coalesced_writes;
+    uint64_t exits, port_exits, memory_exits, unclaimed, leased, coalesced_writes, waited_writes;
     struct coalesced *coalesced;
     struct vcpu_mark *marks;
     size_t mark_count, mark_room;

@@ -163,8 +163,12 @@ static int serve_remote(struct vcpu *vcpu, const struct route_entry *entry,
         return from_link(result);
     if (from_lease(vcpu, link, entry, access, &result))
         return from_link(result);
-    return from_link(entry->posted && access->direction ? post_write(link, entry, access)
-                                                        : request(link, entry, access));
+    if (!entry->posted || !access->direction)
+        return from_link(request(link, entry, access));
+    if (!halts_wait(&vcpu->halts, vcpu->routes, entry->link))
+        return from_link(post_write(link, entry, access));
+    vcpu->waited_writes++;
+    return from_link(request(link, entry, access));
 }
 
 /* -- any device ------------------------------------------------------------------------------- */

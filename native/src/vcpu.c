@@ -221,7 +221,9 @@ static int after_guest(struct vcpu *vcpu, bool exited)
     if (!exited)
         return interrupted(vcpu);
     vcpu->exits++;
+    halts_exit(&vcpu->halts, vcpu->routes);
     result = on_exit_reason(vcpu);
+    halts_served(&vcpu->halts);
     vcpu_wait_for_inboxes(vcpu);
     return result;
 }

@@ -14,6 +14,7 @@
 
 #include "coalesced.h"
 #include "control.h"
+#include "halts.h"
 #include "routes.h"
 
 /* Why vcpu_run returned. */
@@ -47,7 +48,9 @@ struct vcpu {
     uint64_t exits, port_exits, memory_exits, unclaimed;
     uint64_t leased;           /* reads answered from a lease */
     uint64_t coalesced_writes; /* writes that came through the ring */
+    uint64_t waited_writes;    /* writes to be posted that waited (halts.h) */
     struct coalesced *coalesced; /* NULL: KVM has no ring, or no device uses it */
+    struct halts halts;
     uint16_t last_link;     /* the link of the last access; ROUTE_LINKS: this process */
     /* with interrupt controllers outside the kernel (intr.h) */
     uint8_t wire, vector;

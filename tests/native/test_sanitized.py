@@ -23,7 +23,7 @@ LINK = (
     "link_wait",
     "patience",
 )
-GUEST = (*LINK, "access", "coalesced", "lease_use", "routes")
+GUEST = (*LINK, "access", "coalesced", "halts", "lease_use", "routes")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
@@ -31,6 +31,7 @@ PROGRAMS = {
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,
+    "halts_test": ("control", "halts", "lines"),
     "lease_test": GUEST,
     "coalesced_test": (*GUEST, "keeper"),
     "emulated_test": (*GUEST, "emulated", "intr", "keeper", "vcpu"),

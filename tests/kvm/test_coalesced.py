@@ -12,6 +12,10 @@ import tinyguest
 from commandline import PATIENCE_S
 from library import Terminal, machine, run
 
+from kvmshim.bench.guest import workload_plan
+from kvmshim.machine import Machine
+from kvmshim.machinefile import default_machine
+
 pytestmark = pytest.mark.kvm
 
 #: Sleeps for ever; interrupts are on, but there are none.
@@ -68,3 +72,11 @@ def test_a_flood_of_writes_goes_through_the_window_whole_and_in_order(tmp_path: 
     result, text = run(image(tmp_path, flood + tinyguest.leave(0)))
     assert text == bytes(count & 0xFF for count in range(60000, 0, -1))
     assert result.stats["vcpu"]["port_exits"] < 6000
+
+
+def test_a_guest_that_halts_after_each_character_has_its_writes_wait() -> None:
+    count, terminal = 3000, Terminal()
+    with Machine(default_machine(), workload_plan("bench_print_irq", count)) as made:
+        result = made.run(timeout_s=PATIENCE_S, output=terminal)
+    assert terminal.text == bytes(left & 0xFF for left in range(count, 0, -1))
+    assert result.stats["vcpu"]["waited_writes"] > 0

@@ -65,6 +65,9 @@ class Loop(Protocol):
     on what they say to it, and notes their deadlines, before it serves anybody else.
     """
 
+    #: Whether it gives the clients of Unix sockets memory for their bytes.
+    shares_memory: bool
+
     def watch(self, fd: int, on: bool) -> None:
         """Has READY returned while a descriptor is readable, or not any more."""
 

@@ -103,7 +103,13 @@ class DeviceHost:
         """Serves a socket that is already connected; the host owns it from now on."""
         tune(sock)
         session = Session(
-            self._identity, self._ids.__next__, peer, self._residents, self.directory, self.refusals
+            self._identity,
+            self._ids.__next__,
+            peer,
+            self._residents,
+            self.directory,
+            self.refusals,
+            may_share=self._loop.shares_memory and sock.family == socket.AF_UNIX,
         )
         client = Client(sock, session, time.monotonic_ns())
         self._loop.add(client)

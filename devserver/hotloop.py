@@ -56,6 +56,8 @@ class _Stream:
 class HotLoop:
     """A :class:`devserver.client.Loop`."""
 
+    shares_memory = True
+
     def __init__(self, wait: str, on_deadline: OnDeadline) -> None:
         self._loop = lib.serve_new(_MODES[wait], SPIN_NS)
         if self._loop == ffi.NULL:
@@ -264,6 +266,8 @@ class HotLoop:
         data = bytes(ffi.buffer(self._loop.bytes, self._loop.bytes_used))
         session.hear(data, time.monotonic_ns())
         self._tell_others(client)
+        if session.reception.shared_behind is not None and not self._share(stream):
+            return Found(What.GONE, client=client, why=os.strerror(ffi.errno))
         self._speak(client)
         self._exchange[_DUE] = self._on_deadline(client)
         if session.tenancy.rebuilt != stream.rebuilt:  # what an access reaches has changed
@@ -275,6 +279,16 @@ class HotLoop:
             return Found(What.GONE, client=client)
         self._learn(stream)
         return None
+
+    def _share(self, stream: _Stream) -> bool:
+        """Sends what stands before it in the outbox, and the memory for all that follows."""
+        session = stream.client.session
+        count, session.reception.shared_behind = session.reception.shared_behind, None
+        for message in session.outbox.outgoing[:count]:
+            if lib.serve_put(self._loop, message, len(message)) < 0:
+                raise MemoryError("no memory for what is to be sent")
+        del session.outbox.outgoing[:count]
+        return bool(lib.serve_share(self._loop, stream.native) == 0)
 
     @staticmethod
     def _learn(stream: _Stream) -> None:

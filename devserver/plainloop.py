@@ -37,6 +37,8 @@ class _Line:
 class PlainLoop:
     """A :class:`devserver.client.Loop`."""
 
+    shares_memory = False
+
     def __init__(self, wait: str, on_deadline: OnDeadline) -> None:
         self._wait = wait
         self._on_deadline = on_deadline

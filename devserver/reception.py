@@ -12,6 +12,7 @@ from devserver.identity import Identity
 from devserver.inventory import describe
 from devserver.outbox import Outbox
 from devserver.protocol import codec, limits
+from devserver.protocol.greetings import LEASES, SHARED_MEMORY
 from devserver.protocol.messages import (
     Attach,
     Attached,
@@ -22,9 +23,6 @@ from devserver.protocol.messages import (
     Welcome,
 )
 from devserver.tenancy import Tenancy
-
-#: The feature of a client that takes leases.
-LEASES = "lease"
 
 log = logging.getLogger("devserver.session")
 
@@ -39,8 +37,15 @@ class Reception:
         directory: Directory,
         outbox: Outbox,
         peer: str,
+        may_share: bool = False,
     ) -> None:
+        """``may_share``: whether its bytes can go through memory (``native/src/duct.h``)."""
         self.takes_leases = False
+        self._may_share = may_share
+        self._shares = False
+        #: Messages in the outbox that stand before the first one which goes through memory, once
+        #: the client is to be given it.
+        self.shared_behind: int | None = None
         #: The server that the client wants, if it is another one, and what it is to be told first.
         self.passage: tuple[IoServer, bytes] | None = None
         #: Who wants the control panel, if that is what the client wants.
@@ -62,14 +67,17 @@ class Reception:
         """
         if hello.server_id not in (0, self._identity.server_id):
             server = self._directory.find(hello.server_id)
-            self.passage = server, codec.frame(codec.encode(hello))
+            known = [name for name in hello.features if name != SHARED_MEMORY]  # it has a relay
+            self.passage = server, codec.frame(codec.encode(replace(hello, features=known)))
             return
         self.takes_leases = LEASES in hello.features
+        self._shares = self._may_share and SHARED_MEMORY in hello.features
+        used = {LEASES: self.takes_leases, SHARED_MEMORY: self._shares}
         self._client_name = hello.name
         self._welcome(
             self._identity.server_id,
             client_id=hello.client_id or self._allot_id(),
-            features=[LEASES] if self.takes_leases else [],
+            features=[name for name, is_used in used.items() if is_used],
         )
 
     def join(self, join: Join) -> None:
@@ -105,6 +113,8 @@ class Reception:
                 elsewhere=elsewhere,
             )
         )
+        if self._shares:
+            self.shared_behind = len(self._outbox.outgoing)
         for line, level in tenancy.backplane.line_levels().items():
             if level:  # raised while the devices were being made, or before they were left behind
                 self._outbox.line(line, level)

@@ -64,9 +64,11 @@ class Session:
         residents: Residents | None = None,
         directory: Directory | None = None,
         refusals: Refusals | None = None,
+        may_share: bool = False,
     ) -> None:
         """``peer`` is where the client comes from; ``residents`` are the VMs of the host that this
-        is a session of, ``directory`` the servers that it knows and ``refusals`` its count."""
+        is a session of, ``directory`` the servers that it knows and ``refusals`` its count;
+        ``may_share``: the data loop can put its bytes into memory that both have."""
         self.connection = Connection(Role.SERVER)
         self.outbox = Outbox(self.connection)
         self.clock = VmClock()
@@ -78,7 +80,7 @@ class Session:
         self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id), self.take_mail)
         self._refusals = refusals or Refusals()
         directory = directory or Directory(identity)
-        self.reception = Reception(identity, allot_id, directory, self.outbox, peer)
+        self.reception = Reception(identity, allot_id, directory, self.outbox, peer, may_share)
 
     @property
     def backplane(self) -> Backplane:

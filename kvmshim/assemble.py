@@ -72,7 +72,7 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         spec,
         server=options.server,
         models=options.model,
-        wait=WaitPolicy(options.wait, options.cores),
+        wait=WaitPolicy(options.wait, options.cores, share=options.share),
         process=process,
     )
 

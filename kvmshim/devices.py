@@ -205,6 +205,7 @@ class Devices:
             memory_bytes=self.spec.memory_bytes,
             epoch_ns=around.epoch_ns,
             leased=not self.spec.strict,
+            share=around.wait.share,
             vm_id=around.vm_id,
         )
 

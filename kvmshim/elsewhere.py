@@ -30,6 +30,7 @@ class VmIdentity:
     memory_bytes: int
     epoch_ns: int
     leased: bool = True
+    share: bool = True
     vm_id: int = 0
 
 
@@ -47,7 +48,7 @@ def attach_everywhere(
             found.append(attach_at(other, owner, theirs, same, first.welcome.client_id))
     except BaseException:
         for attachment in found:
-            attachment.sock.close()
+            attachment.close()
         raise
     return found
 
@@ -129,6 +130,7 @@ def _attach(
         memory_bytes=vm.memory_bytes,
         epoch_ns=vm.epoch_ns,
         leased=vm.leased,
+        share=vm.share,
         key=key,
         server_id=server_id,
         client_id=client_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from devserver.protocol import limits
 from devserver.protocol.address import TcpAddress, UnixAddress, parse_address
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode, ProtocolError
+from devserver.protocol.greetings import LEASES, SHARED_MEMORY
 from devserver.protocol.messages import (
     Attach,
     Attached,
@@ -28,8 +30,6 @@ from kvmshim.errors import InputError, ServerError, printable
 from kvmshim.given import check_given
 
 CONNECT_TIMEOUT_S = 10.0
-#: The name of leases in a greeting.
-LEASE_FEATURE = "lease"
 
 
 class Whereabouts(Protocol):
@@ -54,8 +54,16 @@ class Attachment:
     server: str
     early: list[Message] = field(default_factory=list)
     leased: bool = False
+    #: What the bytes go through from now on instead of the socket, if that has been agreed.
+    memory_fd: int | None = None
     #: How another one is reached, if it is not the server that a machine names itself.
     where: Whereabouts | None = None
+
+    def close(self) -> None:
+        """Ends it, if nobody takes it over."""
+        self.sock.close()
+        if self.memory_fd is not None:
+            os.close(self.memory_fd)
 
 
 def connect(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
@@ -99,6 +107,7 @@ def attach(
     memory_bytes: int,
     epoch_ns: int,
     leased: bool = True,
+    share: bool = True,
     key: str = "",
     server_id: int = 0,
     client_id: int = 0,
@@ -106,7 +115,8 @@ def attach(
 ) -> Attachment:
     """Shakes hands on a connected socket and asks for the VM's devices.
 
-    ``leased``: whether to take leases, the answers of reads that a server hands over. ``key``: that
+    ``leased``: whether to take leases, the answers of reads that a server hands over. ``share``:
+    whether bytes may go through memory, if the server is on this machine. ``key``: that
     of the devices that the VM has left behind, which are to be what is in ``devices``.
     ``server_id`` is the server that is wanted if it is to be reached through this one,
     ``client_id`` an identifier that this client has already.
@@ -116,10 +126,13 @@ def attach(
     connection = Connection(Role.CLIENT)
     greeter = _Greeter(sock, connection, server, time.monotonic() + timeout_s)
     try:
+        features = [LEASES] if leased else []
+        if share and sock.family == socket.AF_UNIX:
+            features.append(SHARED_MEMORY)
         name = socket.gethostname()[: limits.MAX_NAME_BYTES]
         hello = Hello(
             name=name,
-            features=[LEASE_FEATURE] if leased else [],
+            features=features,
             server_id=server_id,
             client_id=client_id,
         )
@@ -134,13 +147,17 @@ def attach(
             key=key,
         )
         attached = greeter.exchange(request, Attached)
+        if SHARED_MEMORY in welcome.features and greeter.memory_fd is None:
+            raise ServerError(f"the device server at {server} did not share the memory it offered")
         if not key:
             check_given(server, devices, attached.devices, attached.elsewhere)
     except BaseException:
-        sock.close()
+        greeter.close()
         raise
     sock.setblocking(False)
-    return Attachment(sock, connection, welcome, attached, server, greeter.early, leased)
+    attachment = Attachment(sock, connection, welcome, attached, server, greeter.early, leased)
+    attachment.memory_fd = greeter.memory_fd
+    return attachment
 
 
 class _Greeter:
@@ -154,6 +171,14 @@ class _Greeter:
         self._server = server
         self._deadline_s = deadline_s
         self.early: list[Message] = []
+        #: A descriptor that came with a message.
+        self.memory_fd: int | None = None
+
+    def close(self) -> None:
+        """Closes the connection, and what came with it."""
+        self._sock.close()
+        if self.memory_fd is not None:
+            os.close(self.memory_fd)
 
     def exchange(self, question: Message, wanted: type[Any]) -> Any:
         """Sends a message and waits for the wanted one."""
@@ -185,13 +210,23 @@ class _Greeter:
         if left_s <= 0:  # though it may be talking all the time
             raise TimeoutError
         self._sock.settimeout(left_s)
-        data = self._sock.recv(65536)
+        data = self._take_in()
         if not data:
             raise ServerError(
                 f"the device server at {self._server} closed the connection during the handshake; "
                 f"is it a devserver? Its log may say more"
             )
         return self._connection.receive(data)
+
+    def _take_in(self) -> bytes:
+        if self._sock.family != socket.AF_UNIX:
+            return self._sock.recv(65536)
+        data, found, _, _ = socket.recv_fds(self._sock, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+        for descriptor in found:
+            if self.memory_fd is not None:
+                os.close(self.memory_fd)
+            self.memory_fd = descriptor
+        return data
 
     def _answer(self, messages: list[Message], wanted: type[Any]) -> Any:
         answer: Any = None

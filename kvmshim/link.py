@@ -56,13 +56,15 @@ class WaitPolicy:
     """How a vCPU waits for an answer: ``mode`` is adaptive, spin or block.
 
     ``cores`` says where it and its embedded server run: auto, any, same or apart (see
-    :mod:`kvmshim.cores`).
+    :mod:`kvmshim.cores`). ``share``: whether it looks for the answer in memory, where its server is
+    on the same machine and has a Unix socket; else it always asks the socket.
     """
 
     mode: str = "adaptive"
     cores: str = "auto"
     spin_ns: int = DEFAULT_SPIN_NS
     flush_ns: int = DEFAULT_FLUSH_NS
+    share: bool = True
 
 
 def leases_of(devices: Sequence[AttachedDevice]) -> Any:
@@ -113,6 +115,7 @@ class Link:
         held = ffi.from_buffer("uint8_t[]", rest)
         setup = ffi.new("struct link_setup *")
         setup.fd = self._sock.fileno()
+        setup.memory_fd = -1 if attachment.memory_fd is None else attachment.memory_fd
         setup.server_id, setup.client_id = welcome.server_id, welcome.client_id
         setup.vm_id, setup.hypervisor = attachment.attached.vm_id, connection.hypervisor
         # Numbered messages that came with the handshake are read again, by the C side.
@@ -129,9 +132,12 @@ class Link:
         setup.spin_ns, setup.flush_after_ns = wait.spin_ns, wait.flush_ns
         setup.heartbeat_ns, setup.deadline_ns = welcome.heartbeat_ns, welcome.deadline_ns
         self.handle = lib.link_new(control, setup)
+        number = ffi.errno
+        if attachment.memory_fd is not None:
+            os.close(attachment.memory_fd)
         if self.handle == ffi.NULL:
             lib.leases_free(self.leases)
-            raise ServerError(f"can't set up the link to {self.server}: {os.strerror(ffi.errno)}")
+            raise ServerError(f"can't set up the link to {self.server}: {os.strerror(number)}")
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ MODULES = (
             "coalesced",
             "codec",
             "control",
+            "duct",
             "emulated",
             "engine",
             "floor",
@@ -75,6 +76,7 @@ MODULES = (
             "link",
             "link_receive",
             "link_send",
+            "link_serve",
             "link_wait",
             "load",
             "patience",
@@ -88,6 +90,7 @@ MODULES = (
         headers=("relay", "serve"),
         sources=(
             "codec",
+            "duct",
             "patience",
             "relay",
             "serve",

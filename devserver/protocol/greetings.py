@@ -61,6 +61,12 @@ def _check_length(what: str, text: str, bound: int) -> None:
         raise PlainError(f"{what} has {length} bytes; it may have at most {bound}")
 
 
+#: Features of a greeting: the client takes leases,
+LEASES = "lease"
+#: and, on a Unix socket, bytes through memory that the server shares with it.
+SHARED_MEMORY = "shared-memory"
+
+
 @dataclass(frozen=True)
 class Hello(_Bounded):
     """A client introduces itself. ``epoch`` 0 opens a new session, another resumes that one.

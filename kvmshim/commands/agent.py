@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import socket
 
+from kvmshim.commands.run import add_sharing
 from kvmshim.errors import InputError
 
 
@@ -14,6 +15,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--server", required=True, metavar="ADDRESS", help="the owner's address")
     parser.add_argument("--name", default=socket.gethostname(), help="what this client is called")
     parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
+    add_sharing(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if not kinds or "kvm" in kinds:
         with System() as system:  # better now than at the first launch
             system.require()
-    agent = Agent(options.server, options.name, WaitPolicy(options.wait))
+    agent = Agent(options.server, options.name, WaitPolicy(options.wait, share=options.share))
     try:
         asyncio.run(agent.run())
     finally:

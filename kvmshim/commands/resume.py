@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
             state,
             server=options.server,
             models=options.model,
-            wait=WaitPolicy(options.wait, options.cores),
+            wait=WaitPolicy(options.wait, options.cores, share=options.share),
             process=process,
         )
         return run_to_the_end(stack.enter_context(machine), options)

@@ -102,7 +102,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where the virtual CPU and its own server run",
     )
+    add_sharing(parser)
     parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
+
+
+def add_sharing(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of every command that has links to servers."""
+    parser.add_argument(
+        "--no-shared-memory",
+        dest="share",
+        action="store_false",
+        help="send everything through the socket, also to a server on this machine",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

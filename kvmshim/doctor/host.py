@@ -274,7 +274,7 @@ def _try_server() -> float:
             epoch_ns=time.time_ns(),
         )
         answered_s = time.monotonic()
-        attachment.sock.close()
+        attachment.close()
     return answered_s - started_s
 
 

@@ -51,6 +51,7 @@ struct link {
 
 struct link_setup {
     int fd;
+    int memory_fd;
     uint32_t server_id, vm_id, client_id;
     uint8_t source;
     uint8_t hypervisor;

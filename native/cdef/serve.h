@@ -69,6 +69,7 @@ struct serve_loop *serve_new(int mode, int64_t spin_ns);
 void serve_free(struct serve_loop *loop);
 struct serve_stream *serve_add(struct serve_loop *loop, int fd, uint32_t id);
 void serve_remove(struct serve_loop *loop, struct serve_stream *stream);
+int serve_share(struct serve_loop *loop, struct serve_stream *stream);
 int serve_watch(struct serve_loop *loop, int fd, int on);
 int serve_bind(struct serve_stream *stream, const struct serve_access *access);
 void serve_unbind(struct serve_stream *stream);

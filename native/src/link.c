@@ -95,7 +95,7 @@ int link_request(struct link *link, const struct link_access *access)
     return 0;
 }
 
-static void start_flush_timer(struct link *link, uint64_t after_ns)
+void start_flush_timer(struct link *link, uint64_t after_ns)
 {
     struct itimerspec when = {
         .it_value.tv_sec = (time_t)(after_ns / 1000000000),
@@ -204,67 +204,6 @@ int link_send(struct link *link, const struct message *message)
     return is_open(link) ? 0 : LINK_LOST;
 }
 
-/* -- the event thread --------------------------------------------------------------------- */
-
-static void serve_socket(struct link *link)
-{
-    if (atomic_load(&link->out_waiting)) {
-        pthread_mutex_lock(&link->tx_lock);
-        tx_push(link);
-        if (!atomic_load(&link->out_waiting))
-            arm(link, EPOLLIN);
-        pthread_mutex_unlock(&link->tx_lock);
-    }
-    link->stats.roused++;
-    if (pthread_mutex_trylock(&link->rx_lock) == 0) { /* else a vCPU reads */
-        while (receive(link, MSG_DONTWAIT))
-            ;
-        pthread_mutex_unlock(&link->rx_lock);
-    }
-}
-
-static void serve_timer(struct link *link)
-{
-    uint64_t expirations;
-    if (read(link->timer_fd, &expirations, sizeof expirations) < 0)
-        return;
-    pthread_mutex_lock(&link->tx_lock);
-    link->timer_set = false;
-    if (link->flushes == link->flushes_seen)
-        tx_flush(link);
-    else if (link->batch_writes) /* a vCPU that writes on sends its batches itself */
-        start_flush_timer(link, LINK_LATE_FLUSHES * link->flush_after_ns);
-    link->flushes_seen = link->flushes;
-    pthread_mutex_unlock(&link->tx_lock);
-}
-
-void link_serve(struct link *link)
-{
-    while (!atomic_load(&link->closing) && is_open(link)) {
-        struct epoll_event events[4];
-        int n = epoll_wait(link->epoll_fd, events, 4, heartbeat_ms(link));
-        for (int i = 0; i < n; i++) {
-            if (events[i].data.fd == link->fd)
-                serve_socket(link);
-            else if (events[i].data.fd == link->timer_fd)
-                serve_timer(link);
-            else if (events[i].data.fd == link->tick_fd)
-                cool_down(link);
-        }
-        look_after(link);
-    }
-}
-
-void link_close(struct link *link)
-{
-    pthread_mutex_lock(&link->tx_lock);
-    if (is_open(link))
-        tx_flush(link);
-    pthread_mutex_unlock(&link->tx_lock);
-    atomic_store(&link->closing, true);
-    rouse(link->wake_fd);
-}
-
 /* -- making and freeing ------------------------------------------------------------------- */
 
 static int watch(struct link *link, int fd)
@@ -346,7 +285,9 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     pthread_mutex_init(&link->tx_lock, NULL);
     pthread_mutex_init(&link->rx_lock, NULL);
     pthread_mutex_init(&link->inbox_lock, NULL);
-    if (!open_descriptors(link) || !may_sleep(link->fd) || !make_buffers(link)) {
+    bool has_way = setup->memory_fd < 0 ||
+                   duct_open(&link->duct, setup->fd, setup->memory_fd) == 0;
+    if (!has_way || !open_descriptors(link) || !may_sleep(link->fd) || !make_buffers(link)) {
         int error = errno;
         link_free(link);
         errno = error;
@@ -367,6 +308,7 @@ void link_free(struct link *link)
     if (!link)
         return;
     patience_end(&link->patience);
+    duct_close(&link->duct);
     close_descriptor(link->epoll_fd);
     close_descriptor(link->timer_fd);
     close_descriptor(link->tick_fd);

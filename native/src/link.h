@@ -6,7 +6,8 @@
  * epoll set for the length of a wait, so that an answer wakes only the thread that wants it. Where
  * one wait follows another (the link is "hot") it stays disarmed between them, as arming and
  * disarming cost as much as a tenth of an access: then the event thread looks every LINK_TICK_NS
- * whether there was a wait since, and arms the socket again when there was none.
+ * whether there was a wait since, and arms the socket again when there was none. Where the bytes go
+ * through memory (duct.h) the socket stays armed, and it is the server's bell that is.
  * Who writes: any thread, under the transmit lock, one send per frame.
  *
  * Lock order: receive before transmit before inbox.
@@ -22,6 +23,7 @@
 
 #include "codec.h"
 #include "control.h"
+#include "duct.h"
 #include "lease.h"
 #include "patience.h"
 
@@ -75,6 +77,7 @@ struct link {
     int tick_fd;  /* timerfd, ticks while the link is hot */
     int wake_fd;  /* ends or rouses link_serve */
     int inbox_fd; /* eventfd, readable when the inbox has messages or the state has changed */
+    struct duct duct;
     struct control *control;
     uint32_t server_id, vm_id, client_id;
     uint8_t source; /* of interrupt lines (lines.h) */
@@ -138,6 +141,7 @@ struct link {
 
 struct link_setup {
     int fd; /* a connected stream socket, owned by the caller */
+    int memory_fd; /* what the bytes go through instead, from now on; -1: nothing */
     uint32_t server_id, vm_id, client_id;
     uint8_t source; /* of interrupt lines (lines.h) */
     uint8_t hypervisor;

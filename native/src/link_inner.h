@@ -1,6 +1,7 @@
 /*
  * What the parts of a link share. link.c makes and frees it and serves the vCPU; link_send.c fills
- * and empties the transmit buffer; link_receive.c acts on what comes in; link_wait.c waits.
+ * and empties the transmit buffer; link_receive.c acts on what comes in; link_wait.c waits;
+ * link_serve.c is the event thread.
  */
 #ifndef KVMSHIM_LINK_INNER_H
 #define KVMSHIM_LINK_INNER_H
@@ -23,6 +24,9 @@ static inline bool is_open(struct link *link)
     return atomic_load_explicit(&link->state, memory_order_acquire) == LINK_OPEN;
 }
 
+/* The event thread is to send the batch by then, if nobody else has; the transmit lock is held. */
+void start_flush_timer(struct link *link, uint64_t after_ns);
+
 /* -- sending (link_send.c); the transmit lock is held, except for say() -- */
 
 /* A frame: begin, any number of messages, end. Then push. */
@@ -32,20 +36,29 @@ void tx_batch(struct link *link);
 void tx_end(struct link *link, size_t at);
 /* Hands the socket what it takes; the rest waits for whoever polls the socket next. */
 void tx_push(struct link *link);
+/* The same for what is left over; takes the transmit lock. */
+void push_rest(struct link *link);
 /* The batch, in a frame of its own, pushed. */
 void tx_flush(struct link *link);
 /* Forgets the batches that the server has acknowledged. */
 void tx_reap(struct link *link);
 /* Sends one message that is not numbered. */
 void say(struct link *link, struct message *message);
-/* What the event thread watches the socket for. */
+/* What the event thread watches the socket for; the receive lock is held too. */
 void arm(struct link *link, uint32_t events);
+/* It is to see when there is room for what is left over. */
+void arm_for_room(struct link *link);
 
 /* -- receiving (link_receive.c); the receive lock is held -- */
 
-/* Reads what is there and acts on it; false if nothing was there. flags: MSG_DONTWAIT, or 0 to sleep
- * until something is there, a signal comes, or LINK_NAP_US are over. */
-bool receive(struct link *link, int flags);
+enum how_to_receive {
+    RX_LOOK,  /* what is there */
+    RX_ASK,   /* the same, and whether the server is; the event thread is told of what comes later */
+    RX_SLEEP, /* until something is there, a signal comes, or LINK_NAP_US are over */
+};
+
+/* Reads what is there and acts on it; false if nothing was there. */
+bool receive(struct link *link, enum how_to_receive how);
 /* Acts on the whole frames in the receive buffer. */
 void rx_frames(struct link *link);
 /* Makes room for the rest of a frame that is longer than the buffer. */

@@ -247,11 +247,33 @@ bool rx_room(struct link *link)
     return true;
 }
 
-bool receive(struct link *link, int flags)
+static ssize_t take_in(struct link *link, uint8_t *to, size_t room, enum how_to_receive how)
+{
+    if (!link->duct.page)
+        return recv(link->fd, to, room, how == RX_SLEEP ? 0 : MSG_DONTWAIT);
+    ssize_t heard = 1;
+    if (how == RX_ASK) { /* in this order: a bell that is heard here rings no more */
+        heard = duct_hear(&link->duct);
+        duct_await_bell(&link->duct);
+    }
+    ssize_t n = duct_take(&link->duct, to, room);
+    if (n == 0 && how == RX_SLEEP) {
+        duct_sleep(&link->duct, LINK_NAP_US);
+        heard = duct_hear(&link->duct);
+        n = duct_take(&link->duct, to, room);
+    }
+    if (n == 0 && heard != 0) {
+        errno = EAGAIN;
+        n = -1;
+    }
+    return n;
+}
+
+bool receive(struct link *link, enum how_to_receive how)
 {
     if (!rx_room(link))
         return false;
-    ssize_t n = recv(link->fd, link->in + link->in_used, link->in_size - link->in_used, flags);
+    ssize_t n = take_in(link, link->in + link->in_used, link->in_size - link->in_used, how);
     if (n > 0) {
         link->in_used += (size_t)n;
         link->stats.frames_in++;

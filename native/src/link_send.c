@@ -80,18 +80,43 @@ void tx_batch(struct link *link)
 
 void arm(struct link *link, uint32_t events)
 {
+    if (link->duct.page) {
+        if (events)
+            duct_await_bell(&link->duct);
+        else
+            duct_look(&link->duct);
+        return;
+    }
     struct epoll_event event = { .events = events, .data.fd = link->fd };
     epoll_ctl(link->epoll_fd, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-/* Hands the socket what it takes; the rest waits for whoever polls the socket next. */
-void tx_push(struct link *link)
+void arm_for_room(struct link *link)
+{
+    if (link->duct.page)
+        duct_await_bell_if_awake(&link->duct);
+    else
+        arm(link, EPOLLIN | EPOLLOUT);
+}
+
+static ssize_t give_out(struct link *link, const uint8_t *bytes, size_t length)
+{
+    link->stats.sends++;
+    if (!link->duct.page)
+        return send(link->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = duct_give(&link->duct, bytes, length);
+    if (n == 0) {
+        errno = EAGAIN;
+        n = -1;
+    }
+    return n;
+}
+
+static void push_some(struct link *link)
 {
     size_t done = 0;
     while (done < link->out_used && is_open(link)) {
-        ssize_t n = send(link->fd, link->out + done, link->out_used - done,
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
-        link->stats.sends++;
+        ssize_t n = give_out(link, link->out + done, link->out_used - done);
         if (n > 0)
             done += (size_t)n;
         else if (errno == EAGAIN)
@@ -106,8 +131,25 @@ void tx_push(struct link *link)
     bool waiting = link->out_used > 0;
     if (waiting != atomic_exchange(&link->out_waiting, waiting) && waiting) {
         atomic_store(&link->watched_for_room, true);
-        arm(link, EPOLLIN | EPOLLOUT);
+        arm_for_room(link);
     }
+}
+
+void tx_push(struct link *link)
+{
+    do
+        push_some(link);
+    while (link->duct.page && atomic_load(&link->out_waiting) &&
+           duct_has_room_again(&link->duct) && is_open(link));
+}
+
+void push_rest(struct link *link)
+{
+    if (!atomic_load(&link->out_waiting))
+        return;
+    pthread_mutex_lock(&link->tx_lock);
+    tx_push(link);
+    pthread_mutex_unlock(&link->tx_lock);
 }
 
 void tx_flush(struct link *link)

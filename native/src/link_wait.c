@@ -41,19 +41,19 @@ static void wait_for_room(struct link *link)
         { .fd = link->control->stop_fd, .events = POLLIN },
     };
     poll(fds, 2, heartbeat_ms(link));
-    pthread_mutex_lock(&link->tx_lock);
-    tx_push(link);
-    pthread_mutex_unlock(&link->tx_lock);
 }
 
 /* One look at the stream; true if something came. */
 static bool look(struct link *link, bool spin)
 {
     bool waiting = atomic_load_explicit(&link->out_waiting, memory_order_relaxed);
-    if (waiting)
+    bool by_poll = waiting && !link->duct.page;
+    if (by_poll)
         wait_for_room(link);
-    bool sleep = !spin && !waiting;
-    bool got = receive(link, sleep ? 0 : MSG_DONTWAIT);
+    if (waiting)
+        push_rest(link);
+    bool sleep = !spin && !by_poll;
+    bool got = receive(link, sleep ? RX_SLEEP : RX_LOOK);
     if (!got && sleep)
         look_after(link);
     return got;
@@ -80,8 +80,10 @@ static int wait_locked(struct link *link, bool (*done)(struct link *), int64_t s
             return LINK_LOST;
         if (control_pending(link->control) & (CONTROL_STOP | CONTROL_LINK))
             return LINK_STOPPED;
-        if (turns % LOOK_AFTER_EVERY == 0)
+        if (turns % LOOK_AFTER_EVERY == 0) {
+            got |= receive(link, RX_ASK);
             look_after(link);
+        }
         spin = spin && (got || look_on(link, start));
     }
     if (spin)
@@ -115,6 +117,17 @@ static void heat_up(struct link *link, int64_t began_ns)
     set_tick(link, LINK_TICK_NS);
 }
 
+/* The event thread is to be woken again; what came before is looked for once more. */
+static void watch_again(struct link *link, uint32_t events)
+{
+    arm(link, events);
+    if (!link->duct.page)
+        return;
+    while (receive(link, RX_LOOK))
+        ;
+    push_rest(link);
+}
+
 void cool_down(struct link *link)
 {
     uint64_t expirations;
@@ -126,7 +139,7 @@ void cool_down(struct link *link)
         link->hot = false;
         link->quick_waits = 0;
         set_tick(link, 0);
-        arm(link, events_wanted(link));
+        watch_again(link, events_wanted(link));
     }
     link->waits_seen = link->waits_ended;
     pthread_mutex_unlock(&link->rx_lock);
@@ -144,8 +157,11 @@ static void take_socket(struct link *link, int64_t start)
 static void give_socket_back(struct link *link)
 {
     bool watched = atomic_exchange(&link->watched_for_room, false);
-    if (!link->hot || watched)
-        arm(link, link->hot && !atomic_load(&link->out_waiting) ? 0 : events_wanted(link));
+    bool waiting = atomic_load(&link->out_waiting);
+    if (!link->hot || (waiting && link->duct.page))
+        watch_again(link, events_wanted(link));
+    else if (watched)
+        arm(link, waiting ? events_wanted(link) : 0);
 }
 
 int wait_for(struct link *link, bool (*done)(struct link *))

@@ -85,6 +85,7 @@ void serve_remove(struct serve_loop *loop, struct serve_stream *stream)
     }
     if (loop->hot == stream)
         loop->hot = NULL;
+    duct_close(&stream->duct);
     free(stream->in);
     free(stream->out);
     free(stream->accesses);

@@ -18,11 +18,12 @@
 #include <sys/epoll.h>
 
 #include "codec.h"
+#include "duct.h"
 #include "patience.h"
 
 enum {
     SERVE_HEADER = 4,                /* the length before a frame */
-    SERVE_CHUNK = 64 * 1024,         /* received at a time */
+    SERVE_CHUNK = DUCT_BYTES,        /* received at a time */
     SERVE_EVENTS = 64,               /* taken from epoll at a time */
     SERVE_NAP_US = 10000,            /* the longest sleep that notices one stream only */
     SERVE_MAX_ACCESSES = 2048,       /* that a stream can have handles for */
@@ -74,6 +75,7 @@ struct serve_stream {
     struct serve_counters counters;
     struct serve_clock clock;
     uint32_t interest;
+    struct duct duct;
     uint8_t *in; /* the beginning of a frame */
     size_t in_used;
     uint8_t *out; /* what waits for the client to read, from out_at on */
@@ -136,6 +138,12 @@ struct serve_stream *serve_add(struct serve_loop *loop, int fd, uint32_t id);
 void serve_remove(struct serve_loop *loop, struct serve_stream *stream);
 /* Has SERVE_OTHER returned while fd is readable, or not any more; -1 and errno if it can't. */
 int serve_watch(struct serve_loop *loop, int fd, int on);
+
+/*
+ * Sends what was put to the stream whose turn it is, and with it memory that all further bytes of
+ * both directions go through (duct.h); -1 and errno if it can't. Only for a Unix socket.
+ */
+int serve_share(struct serve_loop *loop, struct serve_stream *stream);
 
 /* Gives an access of the stream's client a handle; -1 if it has too many. */
 int serve_bind(struct serve_stream *stream, const struct serve_access *access);

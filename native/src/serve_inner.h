@@ -17,6 +17,10 @@ bool out_message(struct serve_loop *loop, const struct message *message);
 int out_end(struct serve_loop *loop, struct serve_stream *stream);
 int out_retry(struct serve_loop *loop, struct serve_stream *stream);
 
+bool has_backlog(const struct serve_stream *stream);
+/* More waits for the client than SERVE_HIGH_OUT. */
+bool is_choked(const struct serve_stream *stream);
+
 /* serve_wait.c: receives from the next stream that has something, or waits for one. */
 int serve_wait(struct serve_loop *loop);
 

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "serve_inner.h"
 
@@ -53,11 +55,21 @@ bool out_message(struct serve_loop *loop, const struct message *message)
     return at != NULL;
 }
 
+bool has_backlog(const struct serve_stream *stream)
+{
+    return stream->out_used != stream->out_at;
+}
+
+bool is_choked(const struct serve_stream *stream)
+{
+    return stream->out_used - stream->out_at >= SERVE_HIGH_OUT;
+}
+
+/* Where bytes go through memory, a bell is rung when there is room: the socket is not asked. */
 static void set_interest(struct serve_loop *loop, struct serve_stream *stream)
 {
-    size_t waiting = stream->out_used - stream->out_at;
-    uint32_t interest = (waiting < SERVE_HIGH_OUT ? EPOLLIN : 0u) | (waiting ? EPOLLOUT : 0u);
-    if (interest == stream->interest)
+    uint32_t interest = (is_choked(stream) ? 0u : EPOLLIN) | (has_backlog(stream) ? EPOLLOUT : 0u);
+    if (interest == stream->interest || stream->duct.page)
         return;
     struct epoll_event event = { .events = interest, .data.ptr = stream };
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, stream->fd, &event);
@@ -67,7 +79,8 @@ static void set_interest(struct serve_loop *loop, struct serve_stream *stream)
 /* Sends; an error other than a full socket shows itself at the next receive. */
 static size_t send_some(struct serve_stream *stream, const uint8_t *bytes, size_t length)
 {
-    ssize_t n = send(stream->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = stream->duct.page ? duct_give(&stream->duct, bytes, length)
+                                  : send(stream->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n >= 0)
         return (size_t)n;
     return errno == EAGAIN || errno == EINTR ? 0 : length;
@@ -88,9 +101,9 @@ static int keep(struct serve_loop *loop, struct serve_stream *stream, const uint
 
 int out_retry(struct serve_loop *loop, struct serve_stream *stream)
 {
-    size_t waiting = stream->out_used - stream->out_at;
-    if (waiting)
-        stream->out_at += send_some(stream, stream->out + stream->out_at, waiting);
+    if (has_backlog(stream))
+        stream->out_at += send_some(stream, stream->out + stream->out_at,
+                                    stream->out_used - stream->out_at);
     if (stream->out_at == stream->out_used) {
         free(stream->out);
         stream->out = NULL;
@@ -108,8 +121,50 @@ int out_end(struct serve_loop *loop, struct serve_stream *stream)
         return 0;
     close_frame(loop);
     loop->out_used = loop->out_frame = 0;
-    size_t sent = stream->out_used == stream->out_at ? send_some(stream, loop->out, length) : 0;
+    size_t sent = has_backlog(stream) ? 0 : send_some(stream, loop->out, length);
     return sent == length ? 0 : keep(loop, stream, loop->out + sent, length - sent);
+}
+
+/* All of it, with a descriptor. */
+static int send_with(int fd, uint8_t *bytes, size_t length, int descriptor)
+{
+    struct iovec part = { bytes, length };
+    _Alignas(struct cmsghdr) uint8_t room[CMSG_SPACE(sizeof descriptor)] = { 0 };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room,
+                              .msg_controllen = sizeof room };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof descriptor);
+    memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+    ssize_t n = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n >= 0 && (size_t)n < length)
+        errno = ENOBUFS;
+    return n == (ssize_t)length ? 0 : -1;
+}
+
+int serve_share(struct serve_loop *loop, struct serve_stream *stream)
+{
+    struct duct duct;
+    if (has_backlog(stream)) {
+        errno = ENOBUFS;
+        return -1;
+    }
+    int memory_fd = duct_make(&duct, stream->fd);
+    if (memory_fd < 0)
+        return -1;
+    close_frame(loop);
+    int result = send_with(stream->fd, loop->out, loop->out_used, memory_fd);
+    int error = errno;
+    close(memory_fd);
+    loop->out_used = loop->out_frame = 0;
+    if (result < 0) {
+        duct_close(&duct);
+        errno = error;
+        return -1;
+    }
+    stream->duct = duct;
+    return 0;
 }
 
 int serve_put_interrupt(struct serve_loop *loop, uint32_t line, uint8_t level, uint64_t number)
@@ -149,6 +204,6 @@ int serve_send(struct serve_loop *loop, struct serve_stream *stream, const uint8
 {
     if (loop->current == stream)
         out_end(loop, stream);
-    size_t sent = stream->out_used == stream->out_at ? send_some(stream, frames, length) : 0;
+    size_t sent = has_backlog(stream) ? 0 : send_some(stream, frames, length);
     return sent == length ? 0 : keep(loop, stream, frames + sent, length - sent);
 }

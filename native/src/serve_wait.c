@@ -11,16 +11,52 @@
 
 #include "serve_inner.h"
 
-enum { LOOK_EVERY = 16 /* receives from the hot stream */ };
+enum {
+    LOOK_EVERY = 16,           /* receives from the hot stream */
+    LOOK_EVERY_IN_MEMORY = 256,
+};
 
 /* -- receiving ---------------------------------------------------------------------------- */
 
-/* Starts the stream's turn, if it has something to say; else current stays NULL. flags:
- * MSG_DONTWAIT, or 0 to sleep for SERVE_NAP_US at most. */
-static int receive(struct serve_loop *loop, struct serve_stream *stream, int flags)
+enum how {
+    LOOK,  /* what is there */
+    ASK,   /* the same, to be told by epoll of what comes later, and whether the client is there */
+    SLEEP, /* until something is there, for SERVE_NAP_US at most */
+};
+
+/* As recv. A look leaves this end looking: let_go() has to follow some time. */
+static ssize_t take_in(struct serve_loop *loop, struct serve_stream *stream, uint8_t *to,
+                       enum how how)
+{
+    struct duct *duct = &stream->duct;
+    if (!duct->page)
+        return recv(stream->fd, to, SERVE_CHUNK, how == SLEEP ? 0 : MSG_DONTWAIT);
+    ssize_t heard = 1;
+    if (how == ASK) {
+        heard = duct_hear(duct);
+        duct_await_bell(duct);
+    } else if (!duct_looks(duct)) {
+        duct_look(duct);
+    }
+    if (has_backlog(stream))
+        out_retry(loop, stream);
+    ssize_t n = is_choked(stream) ? 0 : duct_take(duct, to, SERVE_CHUNK);
+    if (n == 0 && how == SLEEP) {
+        duct_sleep(duct, SERVE_NAP_US);
+        n = duct_take(duct, to, SERVE_CHUNK);
+    }
+    if (n == 0 && heard != 0) {
+        errno = EAGAIN;
+        n = -1;
+    }
+    return n;
+}
+
+/* Starts the stream's turn, if it has something to say; else current stays NULL. */
+static int receive(struct serve_loop *loop, struct serve_stream *stream, enum how how)
 {
     size_t kept = stream->in_used;
-    ssize_t n = recv(stream->fd, loop->buffer + kept, SERVE_CHUNK, flags);
+    ssize_t n = take_in(loop, stream, loop->buffer + kept, how);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return SERVE_NOTHING;
     loop->exchange.stream = stream->id;
@@ -53,7 +89,7 @@ static int take_event(struct serve_loop *loop, const struct epoll_event *event)
     if (event->events & EPOLLOUT)
         out_retry(loop, stream);
     bool readable = event->events & ~(uint32_t)EPOLLOUT;
-    return readable ? receive(loop, stream, MSG_DONTWAIT) : SERVE_NOTHING;
+    return readable ? receive(loop, stream, ASK) : SERVE_NOTHING;
 }
 
 /* -- waiting ------------------------------------------------------------------------------ */
@@ -78,6 +114,12 @@ static int sleep_until(struct serve_loop *loop, int64_t due_ns)
 /* Who has something to say now, or at due_ns at the latest; 0: nobody. */
 static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
 {
+    if (loop->hot && loop->hot->duct.page && duct_looks(&loop->hot->duct)) {
+        loop->since_look = 0;
+        int found = receive(loop, loop->hot, ASK);
+        if (found != SERVE_NOTHING || loop->current)
+            return found;
+    }
     int count = sleep ? sleep_until(loop, due_ns)
                       : epoll_wait(loop->epoll_fd, loop->events, SERVE_EVENTS, 0);
     loop->now_ns = serve_now_ns();
@@ -92,6 +134,11 @@ static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
     return count < 0 && errno == EINTR ? SERVE_SIGNAL : SERVE_NOTHING;
 }
 
+static unsigned look_every(const struct serve_stream *stream)
+{
+    return stream->duct.page ? LOOK_EVERY_IN_MEMORY : LOOK_EVERY;
+}
+
 /* Looks, without sleeping, until something comes, the time is over or a timer is due. */
 static int spin(struct serve_loop *loop)
 {
@@ -100,8 +147,8 @@ static int spin(struct serve_loop *loop)
     int64_t due_ns = (int64_t)loop->exchange.due_ns;
     for (;;) {
         int found;
-        if (loop->hot && !(loop->hot->interest & EPOLLOUT) && ++loop->since_look < LOOK_EVERY)
-            found = receive(loop, loop->hot, MSG_DONTWAIT);
+        if (loop->hot && !has_backlog(loop->hot) && ++loop->since_look < look_every(loop->hot))
+            found = receive(loop, loop->hot, LOOK);
         else
             found = look(loop, false, 0);
         if (found != SERVE_NOTHING || loop->current || loop->event_count) {
@@ -128,13 +175,13 @@ static int spin(struct serve_loop *loop)
 static bool is_alone(struct serve_loop *loop, int64_t due_ns)
 {
     return loop->streams == 1 && loop->hot && !loop->idle &&
-           !(loop->hot->interest & EPOLLOUT) && ++loop->since_look < LOOK_EVERY &&
+           !has_backlog(loop->hot) && ++loop->since_look < LOOK_EVERY &&
            due_ns - loop->now_ns > SERVE_NAP_US * INT64_C(1000);
 }
 
 static int nap(struct serve_loop *loop)
 {
-    int found = receive(loop, loop->hot, 0);
+    int found = receive(loop, loop->hot, SLEEP);
     loop->idle = found == SERVE_NOTHING && !loop->current;
     if (loop->idle)
         loop->now_ns = serve_now_ns();

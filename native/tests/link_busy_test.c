@@ -20,7 +20,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     return 0;
 }
 
-enum { ACCESSES = 2000, FEEDS = 400 };
+enum { ROUNDS = 3000, ACCESSES = 2000, FEEDS = 400 };
 
 struct tally {
     struct bench *bench;
@@ -173,9 +173,60 @@ static void spinning_in_a_narrow_window(void)
     everybody_at_once(LINK_SPIN, 32);
 }
 
+static void *settle(void *link)
+{
+    CHECK_EQUAL(link_settle(link), 0);
+    return NULL;
+}
+
+static void dawdle(int turns)
+{
+    for (volatile int turn = 0; turn < turns; turn++)
+        ;
+}
+
+/* Three messages for Python, more or less close together: they come in, whenever it is. */
+static void talk(struct bench *bench, int gap)
+{
+    struct message emit = { .type = MESSAGE_EMIT, .data = (const uint8_t *)"x", .length = 1 };
+    for (int i = 0; i < 3; i++) {
+        dawdle(gap);
+        tell(bench, emit);
+    }
+    for (int heard = 0; heard < 3; heard += empty_inbox(bench))
+        CHECK(readable(bench->link->inbox_fd, PATIENCE_MS));
+}
+
+static void what_comes_while_the_last_is_read_is_heard_too(void)
+{
+    struct bench *bench = set_up();
+    start_event_thread(bench);
+    for (int i = 0; i < ROUNDS; i++)
+        talk(bench, i % 500 * 20);
+    tear_down(bench);
+}
+
+static void what_comes_as_a_wait_ends_is_heard_too(void)
+{
+    struct bench *bench = set_up();
+    start_event_thread(bench);
+    for (int i = 0; i < ROUNDS; i++) {
+        pthread_t waiter;
+        CHECK_EQUAL(pthread_create(&waiter, NULL, settle, bench->link), 0);
+        uint64_t token = hear_type(bench, MESSAGE_PING).token;
+        dawdle(i % 7 * 3000);
+        tell(bench, (struct message){ .type = MESSAGE_PONG, .token = token });
+        talk(bench, i % 500 * 20);
+        CHECK_EQUAL(pthread_join(waiter, NULL), 0);
+    }
+    tear_down(bench);
+}
+
 int main(void)
 {
     static const struct test tests[] = { TEST(adaptively), TEST(blocking),
-                                         TEST(spinning_in_a_narrow_window) };
+                                         TEST(spinning_in_a_narrow_window),
+                                         TEST(what_comes_while_the_last_is_read_is_heard_too),
+                                         TEST(what_comes_as_a_wait_ends_is_heard_too) };
     return run_tests(tests, sizeof tests / sizeof tests[0]);
 }

@@ -226,7 +226,7 @@ static void a_fence_waits_until_all_is_applied(void)
         begin(&call, bench, OUT, 1, fence);
         hear_type(bench, MESSAGE_BATCH);
         struct message ping = hear_type(bench, MESSAGE_PING);
-        CHECK(!readable(bench->fd, 0));
+        CHECK(is_silent(bench));
         tell(bench, (struct message){ .type = MESSAGE_PONG, .token = ping.token });
         CHECK_EQUAL(end(&call), 0);
     }

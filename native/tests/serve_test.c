@@ -1,10 +1,13 @@
-/* The server's data loop: what is ordinary is decoded and answered, all else is handed over whole. */
+/*
+ * The server's data loop: what is ordinary is decoded and answered, all else is handed over whole.
+ * Bytes go through memory (duct.h) where the environment has OVER_MEMORY.
+ */
 #include "serve.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -15,7 +18,26 @@ struct bench {
     struct serve_loop *loop;
     struct serve_stream *stream;
     int client, server; /* the two ends */
+    struct duct duct;   /* the client's */
 };
+
+/* The client gets memory: all that comes behind one frame goes through it. */
+static void share(struct bench *bench)
+{
+    uint8_t frame[SERVE_HEADER + 1];
+    _Alignas(struct cmsghdr) uint8_t room[CMSG_SPACE(sizeof(int))];
+    struct iovec part = { frame, sizeof frame };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room,
+                              .msg_controllen = sizeof room };
+    int memory_fd;
+    CHECK_EQUAL(serve_put(bench->loop, (const uint8_t *)"x", 1), 0);
+    CHECK_EQUAL(serve_share(bench->loop, bench->stream), 0);
+    CHECK_EQUAL(recvmsg(bench->client, &message, MSG_DONTWAIT), sizeof frame);
+    CHECK(CMSG_FIRSTHDR(&message));
+    memcpy(&memory_fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof memory_fd);
+    CHECK_EQUAL(duct_open(&bench->duct, bench->client, memory_fd), 0);
+    close(memory_fd);
+}
 
 static void add(struct bench *bench)
 {
@@ -33,6 +55,8 @@ static void add(struct bench *bench)
     bench->stream->window = 100;
     bench->stream->ack_every = 25;
     bench->stream->clock.running = 1;
+    if (getenv("OVER_MEMORY"))
+        share(bench);
 }
 
 static struct bench set_up(int mode)
@@ -49,6 +73,7 @@ static void tear_down(struct bench *bench)
     serve_remove(bench->loop, bench->stream);
     close(bench->server);
     close(bench->client);
+    duct_close(&bench->duct);
     serve_free(bench->loop);
 }
 
@@ -98,11 +123,42 @@ static size_t framed(const struct message *message, uint8_t *out)
     return (size_t)size + SERVE_HEADER;
 }
 
+/* How much of it was taken from the client; nothing where the socket or the memory is full. */
+static size_t say_some(struct bench *bench, const uint8_t *bytes, size_t length)
+{
+    ssize_t n = bench->duct.page ? duct_give(&bench->duct, bytes, length)
+                                 : send(bench->client, bytes, length, MSG_DONTWAIT);
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void say(struct bench *bench, const uint8_t *bytes, size_t length)
+{
+    CHECK_EQUAL(say_some(bench, bytes, length), length);
+}
+
+/* What the client hears, as recv(). */
+static ssize_t hear_some(struct bench *bench, uint8_t *bytes, size_t room)
+{
+    if (!bench->duct.page)
+        return recv(bench->client, bytes, room, MSG_DONTWAIT);
+    ssize_t n = duct_take(&bench->duct, bytes, room);
+    return n ? n : -1;
+}
+
+/* Until the client can't hear any more. */
+static void fill(struct bench *bench)
+{
+    static uint8_t filler[1024];
+    struct duct *duct = &bench->stream->duct;
+    while (duct->page ? duct_give(duct, filler, sizeof filler) > 0
+                      : send(bench->server, filler, sizeof filler, MSG_DONTWAIT) > 0)
+        ;
+}
+
 static void put(struct bench *bench, const struct message *message)
 {
     static uint8_t bytes[SERVE_CHUNK];
-    size_t length = framed(message, bytes);
-    CHECK_EQUAL(write(bench->client, bytes, length), length);
+    say(bench, bytes, framed(message, bytes));
 }
 
 /* Gives the access that was asked for a handle. */
@@ -116,7 +172,7 @@ static void name_access(struct bench *bench, int handle)
 static size_t heard(struct bench *bench, struct message *messages)
 {
     static uint8_t bytes[4096];
-    ssize_t n = recv(bench->client, bytes, sizeof bytes, MSG_DONTWAIT);
+    ssize_t n = hear_some(bench, bytes, sizeof bytes);
     if (n < 0)
         return 0;
     size_t count = 0, at = SERVE_HEADER;
@@ -318,7 +374,7 @@ static void frames_are_put_together_however_they_are_cut(void)
         name_access(&bench, HANDLE);
         for (int part = 0; part < 2; part++) {
             size_t from = part ? cut : 0, to = part ? length : cut;
-            CHECK_EQUAL(write(bench.client, bytes + from, to - from), to - from);
+            say(&bench, bytes + from, to - from);
             while (next(&bench) == HANDLE)
                 ;
             count += heard(&bench, answers);
@@ -344,7 +400,7 @@ static void any_bytes_are_handed_over(void)
             memcpy(bytes, (uint8_t[]){ 0, 0, 0, (uint8_t)(length - 4), 0x9f, 0x10 }, 6);
         else
             bytes[0] |= 1; /* longer than any frame may be */
-        CHECK_EQUAL(write(bench.client, bytes, length), length);
+        say(&bench, bytes, length);
         CHECK_EQUAL(next(&bench), SERVE_BYTES);
         CHECK(memcmp(bench.loop->bytes, bytes, SERVE_HEADER) == 0);
         CHECK_EQUAL(bench.loop->bytes_used, turn % 2 ? length : SERVE_HEADER);
@@ -360,10 +416,8 @@ static void the_longest_frame_is_put_together(void)
     memcpy(bytes, (uint8_t[]){ 0, 0x10, 0, 0 }, SERVE_HEADER);
     size_t sent = 0;
     int found = SERVE_TIMER;
-    fcntl(bench.client, F_SETFL, O_NONBLOCK);
     while (found == SERVE_TIMER) {
-        ssize_t n = write(bench.client, bytes + sent, sizeof bytes - sent);
-        sent += n > 0 ? (size_t)n : 0;
+        sent += say_some(&bench, bytes + sent, sizeof bytes - sent);
         found = next(&bench);
     }
     CHECK_EQUAL(found, SERVE_BYTES);
@@ -403,11 +457,10 @@ static void an_answer_that_the_socket_does_not_take_is_kept_and_sent_later(void)
     CHECK_EQUAL(next(&bench), SERVE_UNKNOWN);
     name_access(&bench, HANDLE);
     CHECK_EQUAL(next(&bench), HANDLE);
-    while (send(bench.server, filler, sizeof filler, MSG_DONTWAIT) > 0)
-        ;
+    fill(&bench);
     CHECK_EQUAL(next(&bench), SERVE_TIMER);
     CHECK(bench.stream->out_used > 0);
-    while (recv(bench.client, filler, sizeof filler, MSG_DONTWAIT) > 0)
+    while (hear_some(&bench, filler, sizeof filler) > 0)
         ;
     CHECK_EQUAL(next(&bench), SERVE_TIMER);
     CHECK_EQUAL(bench.stream->out_used, 0);
@@ -440,6 +493,7 @@ static void a_stream_that_is_removed_is_not_heard_of_again(void)
     CHECK_EQUAL(next(&one), SERVE_TIMER);
     close(two.client);
     close(two.server);
+    duct_close(&two.duct);
     tear_down(&one);
 }
 

@@ -342,10 +342,17 @@ def traced_calls(arguments: list[str], log: Path) -> int:
 def test_every_poll_crosses_a_socket_unless_the_register_is_leased_or_local(
     tmp_path: Path,
 ) -> None:
-    run = command("run", "polled", "--wait", "block")
+    run = command("run", "polled", "--wait", "block", "--no-shared-memory")
     polls = len(find_guest("polled").manifest["expect"])
     # Each is sent and received at either end.
     strict = traced_calls([*run, "--policy", "strict"], tmp_path / "strict")
     assert strict >= 4 * polls
     assert traced_calls(run, tmp_path / "leased") < strict
     assert traced_calls([*run, "--placement", "local"], tmp_path / "local") == 0
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_poll_of_a_server_on_this_machine_needs_no_socket(tmp_path: Path) -> None:
+    run = command("run", "polled", "--wait", "block", "--policy", "strict")
+    polls = len(find_guest("polled").manifest["expect"])
+    assert traced_calls(run, tmp_path / "log") < 2 * polls

@@ -15,11 +15,13 @@ PATIENCE_S = 120
 LINK = (
     "codec",
     "control",
+    "duct",
     "lines",
     "lease",
     "link",
     "link_receive",
     "link_send",
+    "link_serve",
     "link_wait",
     "patience",
 )
@@ -27,10 +29,19 @@ GUEST = (*LINK, "access", "coalesced", "halts", "lease_use", "routes")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
-    "serve_test": ("codec", "patience", "serve", "serve_message", "serve_out", "serve_wait"),
+    "serve_test": (
+        "codec",
+        "duct",
+        "patience",
+        "serve",
+        "serve_message",
+        "serve_out",
+        "serve_wait",
+    ),
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,
+    "duct_test": ("duct",),
     "halts_test": ("control", "halts", "lines"),
     "lease_test": GUEST,
     "coalesced_test": (*GUEST, "keeper"),
@@ -48,7 +59,7 @@ OPTIONS = {
 }
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a command; what it says on both streams is in ``stdout``."""
     return subprocess.run(
         command,
@@ -56,7 +67,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=PATIENCE_S,
-        env={**os.environ, **OPTIONS},
+        env={**os.environ, **OPTIONS, **environment},
     )
 
 
@@ -107,6 +118,10 @@ def test_the_c_code_holds_under_a_sanitizer(
     assert built.returncode == 0, built.stdout
     result = run([str(tmp_path / name)])
     assert result.returncode == 0, result.stdout
+    if name != "duct_test" and "duct" in PROGRAMS[name]:
+        # The same again, with bytes that go through memory.
+        result = run([str(tmp_path / name)], OVER_MEMORY="1")
+        assert result.returncode == 0, result.stdout
 
 
 def test_every_c_test_is_run() -> None:

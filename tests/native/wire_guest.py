@@ -58,7 +58,7 @@ class WireGuest:
 
     def _setup(self, identifiers: tuple[int, int, int, int]) -> Any:
         setup = ffi.new("struct link_setup *")
-        setup.fd, setup.leases = self._client.fileno(), self._leases
+        setup.fd, setup.memory_fd, setup.leases = self._client.fileno(), -1, self._leases
         setup.server_id, setup.vm_id, setup.client_id, setup.hypervisor = identifiers
         setup.window, setup.wait_mode = 4096, lib.LINK_BLOCK
         setup.heartbeat_ns, setup.deadline_ns = 10**11, 2 * 10**11

@@ -1,0 +1,78 @@
+/*
+ * One end of a stream whose bytes go through memory that both processes have mapped.
+ *
+ * The socket that the stream began on stays: its end is the stream's end, and a byte on it is a
+ * *bell*, for an end that sleeps in poll or epoll. An end says how it is to be woken when it has
+ * something to take, or room again: not at all (it looks by itself), by a bell, or by a futex. It
+ * says so before it looks a last time, so that nothing is put without waking it.
+ *
+ * The memory is the server's (a memfd whose size is sealed). Whatever the other end writes into it,
+ * an end only ever copies bytes out of it, at most as many as there can be.
+ *
+ * One thread at a time gives, one takes; how an end waits is said by the one that takes.
+ */
+#ifndef KVMSHIM_DUCT_H
+#define KVMSHIM_DUCT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+    DUCT_BYTES = 256 * 1024, /* that are under way in one direction; a power of two */
+    DUCT_CACHE_LINE = 64,
+};
+
+enum duct_wake { DUCT_LOOKS, DUCT_BELL, DUCT_FUTEX };
+
+struct duct_lane {
+    _Alignas(DUCT_CACHE_LINE) _Atomic uint64_t put;
+    _Alignas(DUCT_CACHE_LINE) _Atomic uint64_t taken;
+    _Atomic uint32_t full; /* whoever gives is to be woken when there is room */
+    _Alignas(DUCT_CACHE_LINE) uint8_t bytes[DUCT_BYTES];
+};
+
+struct duct_page {
+    struct {
+        _Alignas(DUCT_CACHE_LINE) _Atomic uint32_t wake;
+    } ends[2];
+    struct duct_lane lanes[2]; /* what the end of this number gives */
+};
+
+struct duct {
+    int fd;                 /* the socket, which is the owner's */
+    struct duct_page *page; /* NULL: all bytes go through the socket */
+    int end;                /* 0: the server's, 1: the client's */
+    uint64_t put, taken;    /* by this end */
+    uint64_t room_until;    /* this end may put up to here, as it was last seen */
+    _Atomic bool is_short;  /* there was no room for all that was to be given last */
+};
+
+/* The server's end, and a descriptor for the client, to be closed by the caller; -1 and errno. */
+int duct_make(struct duct *duct, int fd);
+/* The client's end; -1 and errno. EPROTO: this is no memory of a server's. */
+int duct_open(struct duct *duct, int fd, int memory_fd);
+/* Neither end has to do this before the other. */
+void duct_close(struct duct *duct);
+
+/* Gives what there is room for: how much that was, -1 (EPROTO) if the other end breaks the rules. */
+ssize_t duct_give(struct duct *duct, const uint8_t *bytes, size_t length);
+/* Takes what is there: how much that was, -1 (EPROTO) if the other end breaks the rules. */
+ssize_t duct_take(struct duct *duct, uint8_t *bytes, size_t room);
+/* Bells that were rung: as recv with MSG_DONTWAIT, so 0 when the other end has gone. */
+ssize_t duct_hear(struct duct *duct);
+
+/* This end looks by itself from now on. */
+void duct_look(struct duct *duct);
+/* A bell is to be rung from now on; what came before has to be looked for once more. */
+void duct_await_bell(struct duct *duct);
+/* The same from any thread, unless another one sleeps here: it wakes by itself. */
+void duct_await_bell_if_awake(struct duct *duct);
+bool duct_looks(const struct duct *duct);
+/* Sleeps until there is something to take, room if there was none, a signal, or nap_us are over. */
+void duct_sleep(struct duct *duct, long nap_us);
+/* Whether there was no room for all that was to be given last, and has been made some since. */
+bool duct_has_room_again(const struct duct *duct);
+
+#endif

@@ -144,7 +144,7 @@ class _Running:
 def _fleet(
     place: Place, spec: MachineSpec, plan: BootPlan, vms: int, room: int = 0
 ) -> Iterator[_Running]:
-    wait = WaitPolicy(place.wait, cores=place.cores)
+    wait = WaitPolicy(place.wait, cores=place.cores, share=place.share)
     with contextlib.ExitStack() as stack:
         machines = [
             stack.enter_context(Machine(spec, plan, server=place.server, wait=wait))

@@ -77,13 +77,26 @@ def ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
     return _trips(transport, wait, cores, count, _NO_VCPU, ffi.NULL)
 
 
+def memory_ping_pong(wait: str, cores: str, count: int) -> list[int]:
+    """The same, with bytes that go through memory which both ends have."""
+    return _trips("unix", wait, cores, count, _NO_VCPU, ffi.NULL, memory=True)
+
+
 def exit_ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
     """Samples (ns) of an exit and, behind it, such a round trip, in the same C loop."""
     with _vm(Kind.IN) as (_, vcpu):
         return _trips(transport, wait, cores, count, vcpu.fd, vcpu.run_page)
 
 
-def _trips(transport: str, wait: str, cores: str, count: int, vcpu_fd: int, run: Any) -> list[int]:
+def _trips(
+    transport: str,
+    wait: str,
+    cores: str,
+    count: int,
+    vcpu_fd: int,
+    run: Any,
+    memory: bool = False,
+) -> list[int]:
     where = choose(cores, wait, embedded=True)
     far_core = _ANY_CORE if where.server is None else min(where.server)
     near, far = _pair(transport)
@@ -91,7 +104,8 @@ def _trips(transport: str, wait: str, cores: str, count: int, vcpu_fd: int, run:
         near.setblocking(True)
         far.setblocking(True)
         sizes = (_REQUEST_BYTES, _FEEDBACK_BYTES)
-        ends = (near.fileno(), far.fileno(), *sizes, int(wait != "block"), far_core, vcpu_fd, run)
+        how = (int(wait != "block"), int(memory), far_core)
+        ends = (near.fileno(), far.fileno(), *sizes, *how, vcpu_fd, run)
         trip = ffi.new("struct floor_trip *", ends)
         return _samples(count, lambda out, n: lib.floor_pingpong(trip, out, n))
 
@@ -108,7 +122,7 @@ def _bound(bind: Callable[[], None]) -> Iterator[None]:
 
 
 def _pair(transport: str) -> tuple[socket.socket, socket.socket]:
-    if transport == "unix":
+    if transport != "tcp":
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())

@@ -61,16 +61,18 @@ def machine_spec(
 class Place:
     """Where a guest's devices are and how both ends wait.
 
-    ``server`` is an address; None starts one of the VM's own over a Unix socket.
+    ``server`` is an address; None starts one of the VM's own over a Unix socket. ``share``: bytes
+    go through memory where they can.
     """
 
     server: str | None = None
     wait: str = "adaptive"
     cores: str = "any"
+    share: bool = True
 
     def run(self, spec: MachineSpec, plan: BootPlan, room: int) -> Trace:
         """Runs a guest to its end; its exits, as long as there is ``room``."""
-        wait = WaitPolicy(self.wait, cores=self.cores)
+        wait = WaitPolicy(self.wait, cores=self.cores, share=self.share)
         with Machine(spec, plan, server=self.server, wait=wait) as machine:
             result = machine.run(timeout_s=_TIMEOUT_S, trace_exits=room)
         if result.outcome is not Outcome.EXITED:
@@ -109,34 +111,26 @@ def _started(command: Sequence[str], wait: str, cores: str) -> Iterator[tuple[st
             process.stdout.close()
 
 
-class Servers(contextlib.ExitStack):
-    """Servers on TCP ports of this machine, started when they are first asked for."""
+@contextlib.contextmanager
+def place_for(given: str | None, transport: str, wait: str, cores: str) -> Iterator[Place]:
+    """Where to run a guest for a row: on the server at the ``given`` address, or else on one that
+    lasts no longer, as one that spins would cost the other rows a core."""
+    if given is not None:
+        yield Place(given, wait, cores)
+    elif transport != "tcp":
+        yield Place(None, wait, cores, share=transport == "unix")
+    else:
+        with serving("tcp://127.0.0.1:0", wait, cores) as (address, _):
+            yield Place(address, wait, cores)
 
-    def __init__(self, given: str | None = None) -> None:
-        """``given`` is the address of a server that stands for all."""
-        super().__init__()
-        self._given = given
-        self._addresses: dict[tuple[str, str], str] = {}
-        self._relays: dict[tuple[str, str, str], str] = {}
 
-    def place(self, transport: str, wait: str, cores: str) -> Place:
-        """Where to run a guest for a row."""
-        if self._given is not None:
-            return Place(self._given, wait, cores)
-        if transport == "unix":
-            return Place(None, wait, cores)
-        if (wait, cores) not in self._addresses:
-            server = serving("tcp://127.0.0.1:0", wait, cores)
-            self._addresses[wait, cores] = self.enter_context(server)[0]
-        return Place(self._addresses[wait, cores], wait, cores)
-
-    def relay(self, transport: str, wait: str, cores: str) -> Place:
-        """The same, on a server that relays to an I/O server."""
-        if (transport, wait, cores) not in self._relays:
-            folder = self.enter_context(tempfile.TemporaryDirectory(prefix="kvmshim-bench-"))
-            listen = "tcp://127.0.0.1:0" if transport == "tcp" else f"unix:{folder}/socket"
-            owner, _ = self.enter_context(serving(listen, wait, cores, "--route", "relay"))
-            join = ("host", "--join", owner, "--listen", f"unix:{folder}/hop", "--name", "hop")
-            self.enter_context(_started(join, wait, cores))
-            self._relays[transport, wait, cores] = owner
-        return Place(self._relays[transport, wait, cores], wait, cores)
+@contextlib.contextmanager
+def relayed_place_for(transport: str, wait: str, cores: str) -> Iterator[Place]:
+    """The same, on a server that relays to an I/O server."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kvmshim-bench-"))
+        listen = "tcp://127.0.0.1:0" if transport == "tcp" else f"unix:{folder}/socket"
+        owner, _ = stack.enter_context(serving(listen, wait, cores, "--route", "relay"))
+        join = ("host", "--join", owner, "--listen", f"unix:{folder}/hop", "--name", "hop")
+        stack.enter_context(_started(join, wait, cores))
+        yield Place(owner, wait, cores)

@@ -12,10 +12,11 @@ from typing import Any
 class Conditions:
     """What a row was measured under; empty or 0 where that has no meaning for it.
 
-    ``transport`` is ``unix`` or ``tcp``; ``wait`` is ``spin``, ``block`` or ``adaptive``; ``cores``
-    where the virtual CPU and its server ran (:mod:`kvmshim.cores`), and the two ends of the row's
-    floor as well; ``policy`` is ``strict``, ``declared`` or ``local``; ``rtt_ns`` the round trip
-    that a lab added; ``vms`` how many VMs or clients there were.
+    ``transport`` is ``unix``, ``unix-socket`` (nothing goes through shared memory) or ``tcp``;
+    ``wait`` is ``spin``, ``block`` or ``adaptive``; ``cores`` where the virtual CPU and its server
+    ran (:mod:`kvmshim.cores`), and the two ends of the row's floor as well; ``policy`` is
+    ``strict``, ``declared`` or ``local``; ``rtt_ns`` the round trip that a lab added; ``vms`` how
+    many VMs or clients there were.
     """
 
     transport: str = ""

@@ -6,14 +6,14 @@ import contextlib
 import os
 import platform
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from devserver.protocol.address import TcpAddress, parse_address
 from kvmshim.bench import floors
 from kvmshim.bench.accesses import Bench, model_in
-from kvmshim.bench.machines import DECLARED, LOCAL, STRICT, Place, Servers
+from kvmshim.bench.machines import DECLARED, LOCAL, STRICT, Place, place_for, relayed_place_for
 from kvmshim.bench.peers import find_qemu, qemu_accesses
 from kvmshim.bench.rows import Conditions, Part, Row, make_row
 from kvmshim.bench.steps import (
@@ -67,6 +67,7 @@ ROOTS = (
 )
 REMOTE = (
     "raw_pingpong",
+    "raw_memory_pingpong",
     "raw_exit_pingpong",
     "remote_in",
     "remote_out_finish",
@@ -97,23 +98,18 @@ def describe_host() -> dict[str, Any]:
 
 @dataclass
 class Suite:
-    """The steps of a choice. Its servers run until it is closed."""
+    """The steps of a choice."""
 
     choice: Choice
     note: Note
-    _servers: Servers = field(init=False)
 
     def __post_init__(self) -> None:
         if self.choice.server is not None:
             tcp = isinstance(parse_address(self.choice.server), TcpAddress)
             self.choice = replace(self.choice, transports=("tcp" if tcp else "unix",))
-        self._servers = Servers(self.choice.server)
 
-    def __enter__(self) -> Suite:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._servers.close()
+    def _place(self, at: Conditions) -> contextlib.AbstractContextManager[Place]:
+        return place_for(self.choice.server, at.transport, at.wait, at.cores)
 
     def steps(self) -> list[Step]:
         """What there is to do, without what was not asked for."""
@@ -177,12 +173,16 @@ class Suite:
             here = replace(at, cores=cores)
             measure = partial(floors.ping_pong, at.transport, at.wait, cores, self.choice.count)
             yield plain("raw_pingpong", measure, here)
+        if at.transport == "unix":
+            measure = partial(floors.memory_ping_pong, at.wait, at.cores, self.choice.count)
+            yield plain("raw_memory_pingpong", measure, at)
 
     def _access(self, name: str, at: Conditions) -> Callable[[], list[float]]:
         def measure() -> list[float]:
-            find = self._servers.relay if name == "relayed_in" else self._servers.place
-            place = find(at.transport, at.wait, at.cores)
-            samples: list[float] = getattr(Bench(place, self._each(name, at)), name)()
+            where = (at.transport, at.wait, at.cores)
+            relayed = name == "relayed_in"
+            with relayed_place_for(*where) if relayed else self._place(at) as place:
+                samples: list[float] = getattr(Bench(place, self._each(name, at)), name)()
             return samples
 
         return measure
@@ -232,12 +232,12 @@ class Suite:
         """Strict and declared beside local, all of one round before the next."""
 
         def run() -> list[Row]:
-            place = self._servers.place(at.transport, at.wait, at.cores)
             took: dict[str, list[float]] = {policy: [] for policy in (LOCAL, STRICT, DECLARED)}
             for _ in range(TRIES):
                 for policy, times in took.items():
                     if policy in self.choice.policies:
-                        times.append(workload.run(place, policy, at.rtt_ns))
+                        with self._place(at) as place:
+                            times.append(workload.run(place, policy, at.rtt_ns))
             return list(_beside_local(workload.name, took, at))
 
         return Step((workload.name,), at, run)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvmshim.bench.rows import Row
     from kvmshim.bench.suite import Choice
 
-_TRANSPORTS = ("unix", "tcp")
+_TRANSPORTS = ("unix", "unix-socket", "tcp")
 _WAITS = ("spin", "block", "adaptive")
 _CORES = ("auto", "any", "same", "apart")
 _SWEEPS = ("rtt", "vms")
@@ -150,16 +150,15 @@ def _measure(choice: Choice) -> list[Row]:
 
     progress = _Progress()
     rows: list[Row] = []
-    with Suite(choice, progress.note) as suite:
-        steps = suite.steps()
-        for number, step in enumerate(steps, 1):
-            progress.show(f"{number}/{len(steps)} {step.title()}")
-            try:
-                rows += step.run()
-            except HostError as error:
-                if not step.optional:
-                    raise
-                progress.note(f"{', '.join(step.names)} left out: {error}")
+    steps = Suite(choice, progress.note).steps()
+    for number, step in enumerate(steps, 1):
+        progress.show(f"{number}/{len(steps)} {step.title()}")
+        try:
+            rows += step.run()
+        except HostError as error:
+            if not step.optional:
+                raise
+            progress.note(f"{', '.join(step.names)} left out: {error}")
     progress.show("")
     return [row for row in rows if not choice.only or row.name in choice.only]
 

@@ -6,7 +6,7 @@ int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_p
 struct floor_trip {
     int near, far;
     size_t request_bytes, answer_bytes;
-    int spin, far_core;
+    int spin, memory, far_core;
     int vcpu_fd;
     struct kvm_run *run;
 };

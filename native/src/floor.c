@@ -8,8 +8,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "control.h"
+#include "duct.h"
 
 int floor_exits(int vcpu_fd, struct kvm_run *run, uint64_t *samples, size_t count)
 {
@@ -74,12 +76,41 @@ int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_p
 
 enum { MAX_BYTES = 8192 };
 
+enum { LOOKS_TO_AN_ASK = 1 << 16, NAP_US = 20000 };
+
+struct end {
+    int fd;
+    bool spin;
+    struct duct duct; /* used if it has a page */
+};
+
+struct far_end {
+    struct end end;
+    size_t request_bytes, answer_bytes;
+};
+
+static ssize_t take_some(struct end *end, uint8_t *buffer, size_t bytes, unsigned look)
+{
+    if (!end->duct.page)
+        return recv(end->fd, buffer, bytes, end->spin ? MSG_DONTWAIT : 0);
+    ssize_t n = duct_take(&end->duct, buffer, bytes);
+    if (n == 0 && !end->spin) {
+        duct_sleep(&end->duct, NAP_US);
+        n = duct_take(&end->duct, buffer, bytes);
+    }
+    bool ask = n == 0 && (!end->spin || look % LOOKS_TO_AN_ASK == 0);
+    if (n || (ask && duct_hear(&end->duct) == 0))
+        return n;
+    errno = EAGAIN;
+    return -1;
+}
+
 /* Receives exactly so many bytes; false when the peer is gone. */
-static bool take(int fd, uint8_t *buffer, size_t bytes, bool spin)
+static bool take(struct end *end, uint8_t *buffer, size_t bytes)
 {
     size_t done = 0;
-    while (done < bytes) {
-        ssize_t n = recv(fd, buffer + done, bytes - done, spin ? MSG_DONTWAIT : 0);
+    for (unsigned look = 1; done < bytes; look++) {
+        ssize_t n = take_some(end, buffer + done, bytes - done, look);
         if (n > 0)
             done += (size_t)n;
         else if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -88,20 +119,34 @@ static bool take(int fd, uint8_t *buffer, size_t bytes, bool spin)
     return true;
 }
 
-struct far_end {
-    int fd;
-    size_t request_bytes, answer_bytes;
-    bool spin;
-};
+static bool give(struct end *end, const uint8_t *buffer, size_t bytes)
+{
+    if (!end->duct.page)
+        return send(end->fd, buffer, bytes, MSG_NOSIGNAL) >= 0;
+    return duct_give(&end->duct, buffer, bytes) == (ssize_t)bytes;
+}
 
 static void *answer(void *argument)
 {
-    struct far_end *end = argument;
+    struct far_end *far = argument;
     uint8_t buffer[MAX_BYTES] = { 0 };
-    while (take(end->fd, buffer, end->request_bytes, end->spin))
-        if (send(end->fd, buffer, end->answer_bytes, MSG_NOSIGNAL) < 0)
+    while (take(&far->end, buffer, far->request_bytes))
+        if (!give(&far->end, buffer, far->answer_bytes))
             break;
     return NULL;
+}
+
+static int share(struct end *near, struct end *far)
+{
+    int memory_fd = duct_make(&near->duct, near->fd);
+    if (memory_fd < 0)
+        return -1;
+    int result = duct_open(&far->duct, far->fd, memory_fd);
+    close(memory_fd);
+    duct_look(&near->duct);
+    if (result == 0)
+        duct_look(&far->duct);
+    return result;
 }
 
 /* A thread on a core of its own choice, or where the caller may run (-1). */
@@ -135,34 +180,42 @@ static int next_port(int vcpu_fd, struct kvm_run *run)
     return run->io.port;
 }
 
-static bool one_trip(const struct floor_trip *trip, uint8_t *buffer)
+static bool one_trip(const struct floor_trip *trip, struct end *near, uint8_t *buffer)
 {
     if (trip->vcpu_fd >= 0 && next_port(trip->vcpu_fd, trip->run) < 0)
         return false;
-    return send(trip->near, buffer, trip->request_bytes, MSG_NOSIGNAL) >= 0 &&
-           take(trip->near, buffer, trip->answer_bytes, trip->spin);
+    return give(near, buffer, trip->request_bytes) && take(near, buffer, trip->answer_bytes);
 }
 
 int floor_pingpong(const struct floor_trip *trip, uint64_t *samples, size_t count)
 {
     uint8_t buffer[MAX_BYTES] = { 0 };
-    struct far_end end = { trip->far, trip->request_bytes, trip->answer_bytes, trip->spin };
+    struct end near = { .fd = trip->near, .spin = trip->spin };
+    struct far_end far = { { .fd = trip->far, .spin = trip->spin }, trip->request_bytes,
+                           trip->answer_bytes };
     pthread_t thread;
     if (trip->request_bytes > MAX_BYTES || trip->answer_bytes > MAX_BYTES) {
         errno = EINVAL;
         return -1;
     }
-    if ((errno = start_on(trip->far_core, &thread, &end)))
+    int result = trip->memory ? share(&near, &far.end) : 0;
+    if (result == 0 && (errno = start_on(trip->far_core, &thread, &far)))
+        result = -1;
+    if (result < 0) {
+        duct_close(&near.duct);
+        duct_close(&far.end.duct);
         return -1;
-    int result = 0;
+    }
     for (size_t i = 0; i < count && result == 0; i++) {
         int64_t before = monotonic_ns();
-        result = one_trip(trip, buffer) ? 0 : -1;
+        result = one_trip(trip, &near, buffer) ? 0 : -1;
         samples[i] = (uint64_t)(monotonic_ns() - before);
     }
     int error = errno;
     shutdown(trip->near, SHUT_RDWR);
     pthread_join(thread, NULL);
+    duct_close(&near.duct);
+    duct_close(&far.end.duct);
     errno = error;
     return result;
 }

@@ -25,12 +25,13 @@ int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_p
  * A thread answers at one end of a connected pair of sockets what the caller sends at the other:
  * request_bytes there, answer_bytes back. Both ends spin, or both block. The thread runs on the
  * core far_core, or wherever the caller may (-1). With a vcpu_fd that is not -1, each repetition
- * begins with an exit as in floor_exits(), and is sampled whole.
+ * begins with an exit as in floor_exits(), and is sampled whole. With memory, bytes go through a
+ * duct (duct.h) between the two.
  */
 struct floor_trip {
     int near, far;
     size_t request_bytes, answer_bytes;
-    int spin, far_core;
+    int spin, memory, far_core;
     int vcpu_fd;
     struct kvm_run *run;
 };

@@ -9,13 +9,13 @@ from kvmshim.bench.suite import NAMES, Choice, Suite
 
 
 def titles(choice: Choice) -> list[str]:
-    with Suite(choice, lambda text: None) as chosen:
-        return [step.title() for step in chosen.steps()]
+    chosen = Suite(choice, lambda text: None)
+    return [step.title() for step in chosen.steps()]
 
 
 def test_without_a_choice_every_row_is_measured_in_the_documented_order() -> None:
-    with Suite(Choice(waits=("spin",)), lambda text: None) as chosen:
-        names = [name for step in chosen.steps() for name in step.names]
+    chosen = Suite(Choice(waits=("spin",)), lambda text: None)
+    names = [name for step in chosen.steps() for name in step.names]
     assert tuple(names) == NAMES
 
 
@@ -45,8 +45,8 @@ def test_an_absent_emulator_is_noted_once_and_its_rows_left_out(
 ) -> None:
     monkeypatch.setattr(suite, "find_qemu", lambda: None)
     notes: list[str] = []
-    with Suite(Choice(), notes.append) as chosen:
-        names = {name for step in chosen.steps() for name in step.names}
+    chosen = Suite(Choice(), notes.append)
+    names = {name for step in chosen.steps() for name in step.names}
     assert notes == ["qemu-system-x86_64 is not installed: its rows are left out"]
     assert not names & {"peer_qemu_in", "peer_qemu_out"}
 
@@ -73,16 +73,14 @@ def test_the_try_with_the_middle_ratio_counts() -> None:
 
 
 def test_a_round_trip_asleep_is_measured_on_every_placement_of_its_ends() -> None:
-    with Suite(
-        Choice(waits=("block", "spin"), only=("raw_pingpong",)), lambda text: None
-    ) as chosen:
-        places = [(step.at.wait, step.at.cores) for step in chosen.steps()]
+    chosen = Suite(Choice(waits=("block", "spin"), only=("raw_pingpong",)), lambda text: None)
+    places = [(step.at.wait, step.at.cores) for step in chosen.steps()]
     assert places == [("block", "any"), ("block", "same"), ("block", "apart"), ("spin", "any")]
 
 
 def test_only_what_a_host_may_lack_can_be_left_out() -> None:
-    with Suite(Choice(waits=("spin",)), lambda text: None) as chosen:
-        optional = {name for step in chosen.steps() if step.optional for name in step.names}
+    chosen = Suite(Choice(waits=("spin",)), lambda text: None)
+    optional = {name for step in chosen.steps() if step.optional for name in step.names}
     assert optional - {"peer_qemu_in", "peer_qemu_out"} == {
         "raw_coalesced_exit",
         "remote_out_coalesced",

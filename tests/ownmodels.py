@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
+
+from devserver.board import DeviceWiring
+from kvmshim.machinefile.spec import DeviceSpec, MachineSpec
+
+#: Where the adder's register is, of a machine that has no more memory than real mode reaches.
+ABOVE_1_MIB = 1 << 20
 
 _HEAD = """\
 from dataclasses import dataclass
@@ -42,6 +50,36 @@ _LOADED = _DICE.replace('"dice"', '"loaded"').replace(
     "return self.state.seed % 6 + 1", 'raise ValueError("it rolled off the table")'
 )
 
+_ADDER = """\
+from dataclasses import dataclass
+
+from devserver.models import Device, Policy, Region, Register, Space
+
+
+class Adder(Device):
+    '''Adds up what is written to it.'''
+
+    kind = "adder"
+    regions = (
+        Region(
+            name="io",
+            size=4,
+            space=Space.MEMORY,
+            registers=(Register(offset=0, name="SUM", policy=Policy.COALESCED),),
+        ),
+    )
+
+    @dataclass
+    class State:
+        sum: int = 0
+
+    def read_sum(self, now_ns):
+        return self.state.sum
+
+    def write_sum(self, value, now_ns):
+        self.state.sum = self.state.sum + value & 0xFF
+"""
+
 _RESETTER = """\
 from devserver.models import Access, Device, Region, Register, Signal
 
@@ -72,6 +110,29 @@ def loaded_dice(folder: Path) -> tuple[Path, int]:
     """A file with the model ``loaded``, whose read raises, and the line that does."""
     line = 1 + _LOADED[: _LOADED.index("raise ")].count("\n")
     return _write(folder / "loaded.py", _LOADED), line
+
+
+def adder(folder: Path) -> Path:
+    """A file with the model ``adder``, whose register is in memory and may be coalesced."""
+    return _write(folder / "adder.py", _ADDER)
+
+
+def with_adder(spec: MachineSpec, placement: str, policy: str = "") -> MachineSpec:
+    """A machine with an adder above its one MiB of memory."""
+    policies = {"SUM": policy} if policy else {}
+    wiring = DeviceWiring(
+        name="adder", kind="adder", bases={"": ABOVE_1_MIB}, lines={}, policies=policies
+    )
+    devices = (*spec.devices, DeviceSpec(wiring=wiring, placement=placement))
+    return dataclasses.replace(spec, memory_bytes=ABOVE_1_MIB, devices=devices)
+
+
+def add_in_memory(values: Iterable[int]) -> bytes:
+    """Real-mode code that writes to the adder, and reads the sum into AL."""
+    code = b"\xb8\xff\xff\x8e\xd8"  # mov ax, ffff; mov ds, ax
+    for value in values:
+        code += b"\xc6\x06\x10\x00" + bytes([value])  # mov byte [0010], value
+    return code + b"\xa0\x10\x00"  # mov al, [0010]
 
 
 def resetter(folder: Path) -> Path:

@@ -13,15 +13,13 @@ import tinyguest
 from commandline import PATIENCE_S
 from emulated import emulate, emulated, emulated_spec
 from library import Holdings, Terminal
-from ownmodels import ROLLS, dice, loaded_dice
+from ownmodels import ABOVE_1_MIB, ROLLS, add_in_memory, adder, dice, loaded_dice, with_adder
 
-from devserver.board import DeviceWiring
 from kvmshim.agent.abilities import hypervisors
 from kvmshim.assemble import machine_for
 from kvmshim.errors import HostError, InputError
 from kvmshim.hypervisor.choose import choose
 from kvmshim.hypervisor.unicorn import engine
-from kvmshim.machinefile import DeviceSpec
 from kvmshim.outcome import Outcome
 from kvmshim.system import System
 
@@ -29,7 +27,6 @@ pytestmark = pytest.mark.unicorn
 
 HELLO = b"Hello from a real CPU; my devices are somewhere else.\r\n"
 OWN = f"port={tinyguest.OWN_PORT:#x}"
-ABOVE_1_MIB = 0x10_0000
 
 
 @pytest.fixture(autouse=True)
@@ -147,49 +144,13 @@ def test_a_model_that_raises_ends_an_emulated_machine(image: Path, tmp_path: Pat
     assert result.message.endswith(f"{model}:{line}")
 
 
-REGISTERS_IN_MEMORY = """\
-from dataclasses import dataclass
-
-from devserver.models import Device, Region, Register, Space
-
-
-class Adder(Device):
-    '''Adds up what is written to it.'''
-
-    kind = "adder"
-    regions = (
-        Region(name="io", size=4, space=Space.MEMORY, registers=(Register(offset=0, name="SUM"),)),
-    )
-
-    @dataclass
-    class State:
-        sum: int = 0
-
-    def read_sum(self, now_ns):
-        return self.state.sum
-
-    def write_sum(self, value, now_ns):
-        self.state.sum = self.state.sum + value & 0xFF
-"""
-
-
 @pytest.mark.parametrize("place", ["local", pytest.param("server", marks=pytest.mark.process)])
 def test_a_device_in_memory_is_reached_from_real_mode(
     place: str, image: Path, tmp_path: Path
 ) -> None:
-    model = tmp_path / "adder.py"
-    model.write_text(REGISTERS_IN_MEMORY)
-    add = b"\xc6\x06\x10\x00"  # mov byte [0010], ...
-    image.write_bytes(
-        b"\xb8\xff\xff\x8e\xd8"  # mov ax, ffff; mov ds, ax
-        + add + b"\x05" + add + b"\x07"
-        + b"\xa0\x10\x00" + tinyguest.leave_with_al()  # mov al, [0010]
-    )  # fmt: skip
-    wiring = DeviceWiring(name="adder", kind="adder", bases={"": ABOVE_1_MIB}, lines={})
-    spec = emulated_spec(image, placement=place)
-    devices = (*spec.devices, DeviceSpec(wiring=wiring, placement=place))
-    spec = dataclasses.replace(spec, memory_bytes=ABOVE_1_MIB, devices=devices)
-    with machine_for(spec, models=[str(model)]) as made:
+    image.write_bytes(add_in_memory((5, 7)) + tinyguest.leave_with_al())
+    spec = with_adder(emulated_spec(image, placement=place), place)
+    with machine_for(spec, models=[str(adder(tmp_path))]) as made:
         assert made.run(timeout_s=PATIENCE_S).status == 12
 
 

@@ -13,6 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U /* include/uapi/linux/memfd.h, since Linux 6.3 */
+#endif
+
 enum {
     SERVER, CLIENT,
     SEALS = F_SEAL_SHRINK | F_SEAL_GROW,
@@ -35,9 +39,17 @@ static int map(struct duct *duct, int fd, int memory_fd, int end)
     return 0;
 }
 
+/* A host may insist that nobody can execute it (vm.memfd_noexec); older kernels don't know that. */
+static int new_memory(void)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = memfd_create("kvmshim", flags | MFD_NOEXEC_SEAL);
+    return fd < 0 && errno == EINVAL ? memfd_create("kvmshim", flags) : fd;
+}
+
 int duct_make(struct duct *duct, int fd)
 {
-    int memory_fd = memfd_create("duct", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int memory_fd = new_memory();
     if (memory_fd < 0)
         return -1;
     if (ftruncate(memory_fd, sizeof *duct->page) < 0 || fcntl(memory_fd, F_ADD_SEALS, SEALS) < 0 ||

@@ -2,6 +2,7 @@
 #include "patience.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -58,6 +59,13 @@ static int64_t waited_for_a_core_ns(struct patience *patience)
     return sscanf(text, "%lld %lld", &ran_ns, &waited_ns) == 2 ? waited_ns : -1;
 }
 
+/* Whoever is waited for wants the same one. */
+static bool has_one_core(void)
+{
+    cpu_set_t cores;
+    return sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) == 1;
+}
+
 /* Asks, now and then, whether the looking thread had to wait for its core a good part of the time. */
 static bool was_preempted(struct patience *patience, int64_t spent_ns, int64_t now_ns)
 {
@@ -80,7 +88,11 @@ void patience_learn(struct patience *patience, bool paid, int64_t start_ns, int6
 {
     if (patience->mode != PATIENCE_ADAPTIVE)
         return;
+    bool accounts = patience->spun_ns + now_ns - start_ns >= ACCOUNT_NS;
     if (was_preempted(patience, now_ns - start_ns, now_ns)) {
+        pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
+    } else if ((accounts || !paid) && has_one_core()) {
+        patience->preempted_ns = PREEMPTED_MAX_NS;
         pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
     } else if (!paid) {
         patience->score /= 2;

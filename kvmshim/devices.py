@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devserver.board import DeviceWiring
 from devserver.plain import PlainError
@@ -17,12 +17,14 @@ from kvmshim.errors import HostError, InputError
 from kvmshim.handshake import Attachment, connect
 from kvmshim.hypervisor.choose import choose
 from kvmshim.link import Link, WaitPolicy
-from kvmshim.local import LocalDevices
 from kvmshim.machinefile import MachineSpec
 from kvmshim.relocation import Destination, Owner, Taken, relocate
 from kvmshim.routes import Routes
 from kvmshim.server_process import ServerProcess
 from kvmshim.vmstate.state import PendingInput, Seat
+
+if TYPE_CHECKING:
+    from kvmshim.local import LocalDevices
 
 #: Saved states of devices: place, device name, what Slot.save gave as bytes.
 States = Mapping[str, Mapping[str, bytes]]
@@ -188,6 +190,8 @@ class Devices:
     def _make_local(
         self, wirings: Sequence[DeviceWiring], states: Mapping[str, bytes]
     ) -> LocalDevices:
+        from kvmshim.local import LocalDevices  # slow to come by, and not always needed
+
         around = self._around
         return LocalDevices(wirings, around.epoch_ns, around.control, around.set_line, states)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from devserver.models.device import Signal
 from devserver.protocol.messages import Event, EventKind, Message
 from kvmshim.abi import lib
 from kvmshim.errors import KvmError
 from kvmshim.link import Link
-from kvmshim.local import LocalDevices
 from kvmshim.outcome import Outcome, RunResult
 from kvmshim.vcpu import Registers
+
+if TYPE_CHECKING:
+    from kvmshim.local import LocalDevices
 
 
 @dataclass

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from devserver.protocol.messages import AttachedDevice
 from kvmshim import placement
@@ -18,7 +18,6 @@ from kvmshim.hypervisor.choose import choose as choose_hypervisor
 from kvmshim.hypervisor.interface import Host
 from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
-from kvmshim.local import LocalDevices
 from kvmshim.machinefile import MachineSpec
 from kvmshim.outcome import RunResult
 from kvmshim.physical import PhysicalMemory
@@ -33,6 +32,9 @@ from kvmshim.vmstate.describe import describe, plan_of, spec_of
 from kvmshim.vmstate.kinds import check_host
 from kvmshim.vmstate.memory import DirtyLog, PageRun, blocks
 from kvmshim.vmstate.state import Block, Header, MachineDescription, MachineState, Seat
+
+if TYPE_CHECKING:
+    from kvmshim.local import LocalDevices
 
 
 class Machine:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from devserver.protocol.messages import AttachedDevice, WantedDevice
 from kvmshim.errors import InputError, KvmshimError
 from kvmshim.link import Link
-from kvmshim.local import LocalDevices
 from kvmshim.vmstate.state import PendingInput
 
-Owner = Link | LocalDevices
+if TYPE_CHECKING:
+    from kvmshim.local import LocalDevices
+
+Owner: TypeAlias = "Link | LocalDevices"
 
 
 @dataclass(frozen=True)

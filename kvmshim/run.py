@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devserver.protocol.messages import AttachedDevice, Emit, Message
 from kvmshim import placement
@@ -23,7 +23,6 @@ from kvmshim.ending import Ending
 from kvmshim.hypervisor.interface import Vcpu
 from kvmshim.link import Link
 from kvmshim.loader import CpuStart
-from kvmshim.local import LocalDevices
 from kvmshim.outcome import RunResult
 from kvmshim.ring import Ring
 from kvmshim.routes import Routes
@@ -50,6 +49,9 @@ _VCPU_COUNTERS = (
     "coalesced_writes",
     "waited_writes",
 )
+
+if TYPE_CHECKING:
+    from kvmshim.local import LocalDevices
 
 
 @dataclass

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devserver.protocol.messages import Hypervisor
 from kvmshim.abi import lib
 from kvmshim.hypervisor.interface import Host, Vcpu, Vm
 from kvmshim.link import Link
-from kvmshim.local import LocalDevices
 from kvmshim.machinefile.spec import PLACED_LOCALLY
 from kvmshim.physical import PhysicalMemory
 from kvmshim.run import Progress
@@ -24,6 +23,9 @@ from kvmshim.vmstate.state import (
     MachineDescription,
     PendingInput,
 )
+
+if TYPE_CHECKING:
+    from kvmshim.local import LocalDevices
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from kvmshim.errors import HostError
+from kvmshim.hypervisor.interface import Vcpu
 from kvmshim.hypervisor.unicorn.package import library_version
 from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu
 from kvmshim.vmstate.state import DamagedState
@@ -21,13 +22,15 @@ def need() -> str:
     return f"{_NAME} {library_version()}"
 
 
-def save(vcpu: UnicornVcpu) -> dict[str, bytes]:
+def save(vcpu: Vcpu) -> dict[str, bytes]:
     """The structures of a vCPU that does not run."""
+    assert isinstance(vcpu, UnicornVcpu)
     return {_NAME: vcpu.save()}
 
 
-def load(vcpu: UnicornVcpu, structures: Mapping[str, bytes]) -> None:
+def load(vcpu: Vcpu, structures: Mapping[str, bytes]) -> None:
     """Puts them back. Raises :class:`DamagedState`."""
+    assert isinstance(vcpu, UnicornVcpu)
     try:
         vcpu.load(structures[_NAME])
     except (KeyError, ValueError) as error:

@@ -8,11 +8,10 @@ from kvmshim import abi
 from kvmshim.abi import lib
 from kvmshim.errors import HostError
 from kvmshim.hypervisor.interface import Host, Vcpu, Vm
-from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu
 from kvmshim.system import System
 from kvmshim.vcpu import Vcpu as KvmVcpu
 from kvmshim.vm import Vm as KvmVm
-from kvmshim.vmstate import chips, cpu, emulated
+from kvmshim.vmstate import chips, cpu
 from kvmshim.vmstate.state import ChipState, CpuState, Header
 
 #: KVM_GET_MP_STATE (api.rst).
@@ -26,12 +25,13 @@ def save_processor(
 
     ``halted``: the guest has executed HLT, and the hypervisor does not know.
     """
-    if isinstance(vcpu, UnicornVcpu):
+    if not isinstance(vcpu, KvmVcpu):
+        from kvmshim.vmstate import emulated
+
         state = CpuState(emulated.save(vcpu), {}, (), _RUNNABLE, 0)
         return _marked(state, halted), ChipState(), {emulated.need()}
     assert isinstance(host, System)
     assert isinstance(vm, KvmVm)
-    assert isinstance(vcpu, KvmVcpu)
     saved = _marked(cpu.save_cpu(vcpu, host, has_apic=vm.has_irqchip), halted)
     saved_chips = chips.save_chips(vm, host)
     return saved, saved_chips, {*cpu.needs_of_cpu(saved), *chips.needs_of_chips(saved_chips)}
@@ -39,11 +39,12 @@ def save_processor(
 
 def expected(host: Host, vm: Vm, vcpu: Vcpu) -> tuple[CpuState, set[str]]:
     """The same as far as it is known while the machine runs: its CPUID and its needs."""
-    if isinstance(vcpu, UnicornVcpu):
+    if not isinstance(vcpu, KvmVcpu):
+        from kvmshim.vmstate import emulated
+
         return CpuState({}, {}, (), 0, 0), {emulated.need()}
     assert isinstance(host, System)
     assert isinstance(vm, KvmVm)
-    assert isinstance(vcpu, KvmVcpu)
     needs = {*cpu.needs_of(host, has_apic=vm.has_irqchip)}
     if vm.has_irqchip:
         needs.add("KVM_CAP_IRQCHIP")
@@ -52,12 +53,13 @@ def expected(host: Host, vm: Vm, vcpu: Vcpu) -> tuple[CpuState, set[str]]:
 
 def load_processor(host: Host, vm: Vm, vcpu: Vcpu, header: Header) -> None:
     """Puts it back. Raises :class:`KvmshimError`."""
-    if isinstance(vcpu, UnicornVcpu):
+    if not isinstance(vcpu, KvmVcpu):
+        from kvmshim.vmstate import emulated
+
         emulated.load(vcpu, header.cpu.structures)
         return
     assert isinstance(host, System)
     assert isinstance(vm, KvmVm)
-    assert isinstance(vcpu, KvmVcpu)
     chips.load_chips(vm, host, header.chips)
     saved = header.cpu
     if not vm.has_irqchip:  # then KVM knows of no other state
@@ -73,6 +75,8 @@ def was_halted(header: Header) -> bool:
 def check_host(header: Header, host: Host) -> None:
     """Raises :class:`HostError` naming what this host lacks to go on with the machine."""
     if not isinstance(host, System):
+        from kvmshim.vmstate import emulated
+
         emulated.check_needs(header.needs)
         return
     absent = []

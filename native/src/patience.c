@@ -8,7 +8,8 @@
 
 enum {
     SCORE_MAX = 16,
-    ACCOUNT_NS = 1000000,  /* so much looking between two questions to the scheduler */
+    FRUITLESS_COST = 6,    /* so many looks that pay make up for one that does not */
+    ACCOUNT_NS = 250000,   /* so much looking between two questions to the scheduler */
     FRUITLESS_NS = 250000, /* the first pause where nothing came, and the longest */
     FRUITLESS_MAX_NS = 4000000,
     PREEMPTED_NS = 4000000, /* the first pause where the core was taken away, and the longest */
@@ -95,8 +96,8 @@ void patience_learn(struct patience *patience, bool paid, int64_t start_ns, int6
         patience->preempted_ns = PREEMPTED_MAX_NS;
         pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
     } else if (!paid) {
-        patience->score /= 2;
-        if (patience->score == 0)
+        patience->score -= FRUITLESS_COST;
+        if (patience->score <= 0)
             pause_looking(patience, now_ns, &patience->fruitless_ns, FRUITLESS_MAX_NS);
     } else if (patience->score < SCORE_MAX) {
         patience->score++;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +23,8 @@ def find_library() -> Path | None:
 
 def library_version() -> str | None:
     """The package's version; None if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to come by
+
     if find_library() is None:
         return None
     try:

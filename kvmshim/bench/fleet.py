@@ -18,18 +18,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kvmshim.bench.accesses import LATCH_PORT
-from kvmshim.bench.guest import MARK_PORT, Kind, Trace, bench_plan
+from kvmshim.bench.guest import Kind, bench_plan
 from kvmshim.bench.machines import Place, machine_spec
 from kvmshim.errors import HostError
-from kvmshim.link import WaitPolicy
+from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
 from kvmshim.machine import Machine
 from kvmshim.machinefile import MachineSpec
-from kvmshim.outcome import Outcome, RunResult
+from kvmshim.outcome import RunResult
 
 #: Descriptors that one VM takes, generously.
 _DESCRIPTORS_EACH = 24
-_BLOCK = 64
+#: How often a guest does what it does: as good as for ever.
+_WITHOUT_END = 0xFFFFFFFF
+_DEVICE = "testdev"
+#: What is counted begins when each has made so many accesses, and takes at least so long.
+_WARM_UP = 64
+_SHORTEST_NS = 500_000_000
+_LOOK_S = 0.02
 #: They are calm when they take less than this share of a core for a look, which is a second long
 #: unless fewer accesses than these are asked for; then they are looked at for some looks more.
 _CALM = 0.1
@@ -62,7 +68,6 @@ def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fle
     """Runs three fleets after one another: idle, posting, reading."""
     _allow_descriptors(vms * _DESCRIPTORS_EACH)
     place = Place(address, "adaptive", "any")
-    each = max(20, accesses // vms)
     began_s = time.monotonic()
     with _fleet(place, machine_spec(), bench_plan(Kind.IDLE, 0, 0), vms) as idle:
         idle.start()
@@ -72,14 +77,13 @@ def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fle
         shares = _shares((os.getpid(), server_pid), _IDLE_LOOKS * look_s)
         memory = [_resident_bytes(pid) for pid in (os.getpid(), server_pid)]
         idle.stop()
-    blocks = max(2, each // _BLOCK)
-    posting = machine_spec(overrides={"testdev": {"LATCH": "posted"}})
-    posted = _time(place, posting, bench_plan(Kind.BLOCKS, LATCH_PORT, blocks, _BLOCK), vms)
-    sync = _time(place, machine_spec(), bench_plan(Kind.IN, LATCH_PORT, each), vms)
+    posting = machine_spec(overrides={_DEVICE: {"LATCH": "posted"}})
+    posted_ns = _time(place, posting, Kind.OUT, vms, accesses)
+    sync_ns = _time(place, machine_spec(), Kind.IN, vms, accesses)
     return Fleet(
         vms=vms,
-        posted_ns=posted / (vms * blocks * _BLOCK),
-        sync_ns=sync / (vms * each),
+        posted_ns=posted_ns,
+        sync_ns=sync_ns,
         start_s=round(start_s, 3),
         settle_s=round(settle_s, 3),
         client_bytes=memory[0],
@@ -89,25 +93,33 @@ def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fle
     )
 
 
-def _time(place: Place, spec: MachineSpec, plan: BootPlan, vms: int) -> int:
-    """ns from the first access of the first VM to the last one of the last."""
-    with _fleet(place, spec, plan, vms, room=1_000_000 // vms + 1000) as fleet:
+def _time(place: Place, spec: MachineSpec, kind: Kind, vms: int, accesses: int) -> float:
+    """ns per access of all VMs together, while all of them are at it."""
+    with _fleet(place, spec, bench_plan(kind, LATCH_PORT, _WITHOUT_END), vms) as fleet:
         fleet.start()
-        traces = fleet.traces()
-    times = [at for trace in traces for at, port in trace if port in (LATCH_PORT, MARK_PORT)]
-    return max(times) - min(times)
+        while min(fleet.made()) < _WARM_UP:
+            fleet.look()
+        began_ns, before = time.monotonic_ns(), sum(fleet.made())
+        while True:
+            fleet.look()
+            made, took_ns = sum(fleet.made()) - before, time.monotonic_ns() - began_ns
+            if made >= accesses and took_ns >= _SHORTEST_NS:
+                break
+        fleet.stop()
+    return took_ns / made
 
 
 class _Running:
     """Machines that are ready, each of which gets a thread to run in."""
 
-    def __init__(self, machines: Sequence[Machine], room: int) -> None:
+    def __init__(self, machines: Sequence[Machine]) -> None:
         self._machines = machines
+        owners = [machine.device(_DEVICE)[0] for machine in machines]
+        self._links = [owner for owner in owners if isinstance(owner, Link)]
         self._results: list[RunResult] = []
         self._gate = threading.Barrier(len(machines) + 1)
         self._threads = [
-            threading.Thread(target=self._run, args=(machine, room), daemon=True)
-            for machine in machines
+            threading.Thread(target=self._run, args=(machine,), daemon=True) for machine in machines
         ]
 
     def start(self) -> None:
@@ -122,18 +134,20 @@ class _Running:
             machine.stop()
         self._join()
 
-    def traces(self) -> list[Trace]:
-        """Waits until all have ended by themselves; raises HostError if one ended badly."""
-        self._join()
-        well = [result for result in self._results if result.outcome is Outcome.EXITED]
-        if len(well) != len(self._machines):
-            why = next((r.message for r in self._results if r not in well), "no result")
-            raise HostError(f"a VM of the fleet did not end well: {why}")
-        return [result.trace for result in well]
+    def made(self) -> list[int]:
+        """How many accesses each has made by now."""
+        stats = [link.stats() for link in self._links]
+        return [each["requests"] + each["posted"] for each in stats]
 
-    def _run(self, machine: Machine, room: int) -> None:
+    def look(self) -> None:
+        """Lets some time pass; raises HostError if one has ended, as none does by itself."""
+        time.sleep(_LOOK_S)
+        if self._results:
+            raise HostError(f"a VM of the fleet has ended: {self._results[0].message}")
+
+    def _run(self, machine: Machine) -> None:
         self._gate.wait()
-        self._results.append(machine.run(timeout_s=_TIMEOUT_S, trace_exits=room))
+        self._results.append(machine.run(timeout_s=_TIMEOUT_S))
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -141,16 +155,14 @@ class _Running:
 
 
 @contextlib.contextmanager
-def _fleet(
-    place: Place, spec: MachineSpec, plan: BootPlan, vms: int, room: int = 0
-) -> Iterator[_Running]:
+def _fleet(place: Place, spec: MachineSpec, plan: BootPlan, vms: int) -> Iterator[_Running]:
     wait = WaitPolicy(place.wait, cores=place.cores, share=place.share)
     with contextlib.ExitStack() as stack:
         machines = [
             stack.enter_context(Machine(spec, plan, server=place.server, wait=wait))
             for _ in range(vms)
         ]
-        yield _Running(machines, room)
+        yield _Running(machines)
 
 
 def _allow_descriptors(wanted: int) -> None:

@@ -4,9 +4,9 @@
  * Who reads: the vCPU thread reads the stream itself while it waits for a feedback; the event
  * thread (link_serve) reads it the rest of the time. The socket is disarmed in the event thread's
  * epoll set for the length of a wait, so that an answer wakes only the thread that wants it. Where
- * one wait follows another (the link is "hot") it stays disarmed between them, as arming and
+ * one wait follows another at once (the link is "hot") it stays disarmed between them, as arming and
  * disarming cost as much as a tenth of an access: then the event thread looks every LINK_TICK_NS
- * whether there was a wait since, and arms the socket again when there was none. Where the bytes go
+ * whether there were waits since, and arms the socket again when there were few. Where the bytes go
  * through memory (duct.h) the socket stays armed, and it is the server's bell that is.
  * Who writes: any thread, under the transmit lock, one send per frame.
  *
@@ -50,7 +50,7 @@ enum {
     LINK_BATCH_WRITES = 64, /* a batch this long is sent at once */
     LINK_INBOX_HIGH = 4 << 20, /* the guest pauses while so many bytes wait for Python */
     LINK_HOT_WAITS = 16,       /* so many waits in quick succession make a link hot */
-    LINK_HOT_GAP_NS = 50000,   /* a wait so soon after another is in quick succession */
+    LINK_HOT_NS = 50000,       /* a wait that begins so soon after another is in quick succession */
     LINK_TICK_NS = 500000,
     LINK_LATE_FLUSHES = 10,    /* so much longer the timer waits for a vCPU that flushes by itself */
     LINK_NAP_US = 20000,       /* a stop that just misses a sleep is noticed so much later */
@@ -129,7 +129,7 @@ struct link {
     struct patience patience; /* the receive lock is held to look at this and the next five */
     bool hot;
     uint32_t quick_waits;
-    int64_t waited_ns; /* when the last wait ended */
+    int64_t began_ns; /* when the last wait began */
     uint64_t waits_ended, waits_seen; /* in all; at the event thread's last tick */
     uint64_t heartbeat_ns, deadline_ns;
     _Atomic int64_t heard_ns;

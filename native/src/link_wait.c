@@ -108,7 +108,8 @@ static uint32_t events_wanted(struct link *link)
 
 static void heat_up(struct link *link, int64_t began_ns)
 {
-    bool quick = began_ns - link->waited_ns < LINK_HOT_GAP_NS;
+    bool quick = began_ns - link->began_ns < LINK_HOT_NS;
+    link->began_ns = began_ns;
     link->quick_waits = quick ? link->quick_waits + 1 : 0;
     if (link->hot || link->quick_waits < LINK_HOT_WAITS)
         return;
@@ -135,7 +136,7 @@ void cool_down(struct link *link)
         return;
     if (pthread_mutex_trylock(&link->rx_lock) != 0)
         return; /* a vCPU waits */
-    if (link->waits_seen == link->waits_ended) {
+    if (link->waits_ended - link->waits_seen < LINK_TICK_NS / LINK_HOT_NS / 2) {
         link->hot = false;
         link->quick_waits = 0;
         set_tick(link, 0);
@@ -171,7 +172,6 @@ int wait_for(struct link *link, bool (*done)(struct link *))
     take_socket(link, start);
     int result = wait_locked(link, done, start);
     give_socket_back(link);
-    link->waited_ns = monotonic_ns();
     link->waits_ended++;
     pthread_mutex_unlock(&link->rx_lock);
     return result;

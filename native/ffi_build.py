@@ -62,6 +62,7 @@ MODULES = (
             "coalesced",
             "codec",
             "control",
+            "crowd",
             "duct",
             "emulated",
             "engine",
@@ -90,6 +91,7 @@ MODULES = (
         headers=("relay", "serve"),
         sources=(
             "codec",
+            "crowd",
             "duct",
             "patience",
             "relay",

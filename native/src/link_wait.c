@@ -71,7 +71,7 @@ static bool look_on(struct link *link, int64_t start)
 
 static int wait_locked(struct link *link, bool (*done)(struct link *), int64_t start)
 {
-    bool spin = patience_wants_to_look(&link->patience, start);
+    bool spin = patience_enter(&link->patience, start);
     for (uint32_t turns = 1; !done(link); turns++) {
         bool got = look(link, spin);
         if (done(link))
@@ -171,6 +171,7 @@ int wait_for(struct link *link, bool (*done)(struct link *))
     pthread_mutex_lock(&link->rx_lock);
     take_socket(link, start);
     int result = wait_locked(link, done, start);
+    patience_leave(&link->patience);
     give_socket_back(link);
     link->waits_ended++;
     pthread_mutex_unlock(&link->rx_lock);

@@ -2,9 +2,12 @@
 #include "patience.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
+
+#include "crowd.h"
 
 enum {
     SCORE_MAX = 16,
@@ -15,6 +18,7 @@ enum {
     PREEMPTED_NS = 4000000, /* the first pause where the core was taken away, and the longest */
     PREEMPTED_MAX_NS = 64000000,
     PREEMPTED_PART = 3, /* of the time that passed */
+    CORES_EVERY = 1024, /* waits: then the cores are counted again */
 };
 
 struct patience patience_new(int mode, int64_t spin_ns)
@@ -31,11 +35,31 @@ void patience_end(struct patience *patience)
     patience->schedstat_fd = -1;
 }
 
-bool patience_wants_to_look(const struct patience *patience, int64_t now_ns)
+/* That the calling thread may run on. */
+static int count_cores(void)
+{
+    cpu_set_t cores;
+    return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : INT_MAX;
+}
+
+bool patience_enter(struct patience *patience, int64_t now_ns)
 {
     if (patience->mode != PATIENCE_ADAPTIVE)
         return patience->mode == PATIENCE_SPIN;
-    return now_ns >= patience->resume_ns;
+    if (patience->waits++ % CORES_EVERY == 0)
+        patience->cores = count_cores();
+    patience->counted = patience->score > 0;
+    if (patience->counted)
+        crowd_join();
+    bool wants = now_ns >= patience->resume_ns;
+    return wants && crowd_lets_look(patience->cores - !patience->counted, now_ns);
+}
+
+void patience_leave(struct patience *patience)
+{
+    if (patience->counted)
+        crowd_leave();
+    patience->counted = false;
 }
 
 static void pause_looking(struct patience *patience, int64_t now_ns, int64_t *pause_ns,
@@ -60,13 +84,6 @@ static int64_t waited_for_a_core_ns(struct patience *patience)
     return sscanf(text, "%lld %lld", &ran_ns, &waited_ns) == 2 ? waited_ns : -1;
 }
 
-/* Whoever is waited for wants the same one. */
-static bool has_one_core(void)
-{
-    cpu_set_t cores;
-    return sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) == 1;
-}
-
 /* Asks, now and then, whether the looking thread had to wait for its core a good part of the time. */
 static bool was_preempted(struct patience *patience, int64_t spent_ns, int64_t now_ns)
 {
@@ -89,11 +106,11 @@ void patience_learn(struct patience *patience, bool paid, int64_t start_ns, int6
 {
     if (patience->mode != PATIENCE_ADAPTIVE)
         return;
-    bool accounts = patience->spun_ns + now_ns - start_ns >= ACCOUNT_NS;
+    if (paid)
+        crowd_gain();
+    else
+        crowd_pay(now_ns - start_ns);
     if (was_preempted(patience, now_ns - start_ns, now_ns)) {
-        pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
-    } else if ((accounts || !paid) && has_one_core()) {
-        patience->preempted_ns = PREEMPTED_MAX_NS;
         pause_looking(patience, now_ns, &patience->preempted_ns, PREEMPTED_MAX_NS);
     } else if (!paid) {
         patience->score -= FRUITLESS_COST;

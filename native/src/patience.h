@@ -7,7 +7,7 @@
  * wait for a core (Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat). After each
  * disappointment the waiter sleeps at once for a while that doubles with the next one. The longest
  * while is so much longer than what is lost before the disappointment that it is a few percent at
- * most.
+ * most. What one waiter can't know, that others wait too, crowd.h does.
  */
 #ifndef KVMSHIM_PATIENCE_H
 #define KVMSHIM_PATIENCE_H
@@ -25,13 +25,21 @@ struct patience {
     int64_t fruitless_ns, preempted_ns; /* for how long the next time, by the reason */
     int64_t spun_ns;                    /* since the last question to the scheduler */
     int64_t asked_ns, waited_ns;        /* when that was, and its answer then */
+    int cores;                          /* that the thread may run on */
+    unsigned waits;
+    bool counted; /* among those that wait for what is expected soon */
     int schedstat_fd;                   /* of the waiting thread; -1: not open */
 };
 
 struct patience patience_new(int mode, int64_t spin_ns);
 void patience_end(struct patience *patience);
-/* For one thread only, from here on. Whether it should look before it sleeps; now_ns: CLOCK_MONOTONIC. */
-bool patience_wants_to_look(const struct patience *patience, int64_t now_ns);
+/*
+ * For one thread only, from here on. A wait begins: whether to look before sleeping; now_ns:
+ * CLOCK_MONOTONIC. It counts as one that waits in this process until it leaves, which it does before
+ * it sleeps for what may never come.
+ */
+bool patience_enter(struct patience *patience, int64_t now_ns);
+void patience_leave(struct patience *patience);
 /* It looked from start_ns to now_ns; paid: something came. For adaptive waiters only. */
 void patience_learn(struct patience *patience, bool paid, int64_t start_ns, int64_t now_ns);
 

@@ -191,17 +191,16 @@ static bool serve(struct relay *relay, struct relay_end *end, uint32_t events)
 static int look(struct relay *relay, struct epoll_event *events)
 {
     int64_t start = now_ns();
-    if (patience_wants_to_look(&relay->patience, start)) {
-        for (int64_t now = start; now - start < relay->patience.spin_ns; now = now_ns()) {
-            int count = epoll_wait(relay->epoll_fd, events, EVENTS, 0);
-            if (count) {
-                patience_learn(&relay->patience, true, start, now_ns());
-                return count;
-            }
-        }
-        patience_learn(&relay->patience, false, start, now_ns());
+    bool spin = patience_enter(&relay->patience, start);
+    int count = 0;
+    if (spin) {
+        int64_t now = start;
+        for (; count == 0 && now - start < relay->patience.spin_ns; now = now_ns())
+            count = epoll_wait(relay->epoll_fd, events, EVENTS, 0);
+        patience_learn(&relay->patience, count != 0, start, now);
     }
-    return epoll_wait(relay->epoll_fd, events, EVENTS, -1);
+    patience_leave(&relay->patience);
+    return count ? count : epoll_wait(relay->epoll_fd, events, EVENTS, -1);
 }
 
 void relay_run(struct relay *relay)

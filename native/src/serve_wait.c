@@ -200,12 +200,14 @@ int serve_wait(struct serve_loop *loop)
         return take_event(loop, &loop->events[loop->event_at++]);
     }
     loop->event_count = 0;
-    if (loop->now_ns < due_ns && patience_wants_to_look(&loop->patience, loop->now_ns)) {
+    if (loop->now_ns < due_ns && patience_enter(&loop->patience, loop->now_ns)) {
         int found = spin(loop);
+        patience_leave(&loop->patience);
         if (found != SERVE_NOTHING || loop->current || loop->event_count ||
             loop->now_ns >= due_ns || loop->patience.mode == PATIENCE_SPIN)
             return found;
     }
+    patience_leave(&loop->patience);
     if (is_alone(loop, due_ns))
         return nap(loop);
     loop->idle = false;

@@ -15,6 +15,7 @@ PATIENCE_S = 120
 LINK = (
     "codec",
     "control",
+    "crowd",
     "duct",
     "lines",
     "lease",
@@ -31,6 +32,7 @@ PROGRAMS = {
     "codec_test": ("codec",),
     "serve_test": (
         "codec",
+        "crowd",
         "duct",
         "patience",
         "serve",
@@ -43,6 +45,7 @@ PROGRAMS = {
     "link_busy_test": LINK,
     "duct_test": ("duct",),
     "halts_test": ("control", "halts", "lines"),
+    "patience_test": ("crowd", "patience"),
     "lease_test": GUEST,
     "coalesced_test": (*GUEST, "keeper"),
     "emulated_test": (*GUEST, "emulated", "intr", "keeper", "vcpu"),

@@ -28,6 +28,11 @@ class Ring:
                 lib.coalesced_zone(self._ring, zone.start, zone.length, port)
         handle.coalesced = self._ring
 
+    @property
+    def is_there(self) -> bool:
+        """Whoever looks after it also notices when the vCPU has halted for good."""
+        return bool(self._ring != ffi.NULL)
+
     def start(self) -> None:
         """Has the ring looked after. Raises :class:`HostError`."""
         if self._ring != ffi.NULL and lib.keeper_add(self._ring) < 0:

@@ -253,15 +253,17 @@ class Run:
         input_fd = self._input_fd
         listening = False
         end_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
-        probe = _Probe(self._vcpu)
+        probe = None if self._ring.is_there else _Probe(self._vcpu)
         while True:
             if input_fd is not None and not listening and self._input_has_room():
                 poll.register(input_fd, select.POLLIN)
                 listening = True
-            wait_s = probe.wait_s() if listening or input_fd is None else _INPUT_RETRY_S
+            waits_s = [] if probe is None else [probe.wait_s()]
+            if input_fd is not None and not listening:
+                waits_s.append(_INPUT_RETRY_S)
             if end_s is not None:
-                wait_s = min(wait_s, max(0.0, end_s - time.monotonic()))
-            ready = {fd for fd, _ in poll.poll(wait_s * 1000)}
+                waits_s.append(max(0.0, end_s - time.monotonic()))
+            ready = {fd for fd, _ in poll.poll(min(waits_s) * 1000 if waits_s else None)}
             self._drain()
             if self._done_fd in ready:
                 return
@@ -277,7 +279,8 @@ class Run:
                 self._timed_out = True
                 lib.control_raise(self._parts.control, lib.CONTROL_STOP)
                 end_s = None
-            probe.turn(self._parts.control)
+            if probe is not None:
+                probe.turn(self._parts.control)
 
     def _drain(self) -> None:
         """Takes what links and local devices have for the world, and hands it on."""
@@ -342,7 +345,10 @@ class Run:
 
 
 class _Probe:
-    """Looks, less and less often, whether a vCPU that makes no exits is halted for good."""
+    """Looks, less and less often, whether a vCPU that makes no exits is halted for good.
+
+    For a vCPU without a ring: see :attr:`kvmshim.ring.Ring.is_there`.
+    """
 
     def __init__(self, vcpu: Any) -> None:
         self._vcpu = vcpu

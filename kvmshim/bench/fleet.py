@@ -35,7 +35,7 @@ _DEVICE = "testdev"
 #: What is counted begins when each has made so many accesses, and takes at least so long.
 _WARM_UP = 64
 _SHORTEST_NS = 500_000_000
-_LOOK_S = 0.02
+_LOOK_S = 0.1
 #: They are calm when they take less than this share of a core for a look, which is a second long
 #: unless fewer accesses than these are asked for; then they are looked at for some looks more.
 _CALM = 0.1
@@ -136,8 +136,8 @@ class _Running:
 
     def made(self) -> list[int]:
         """How many accesses each has made by now."""
-        stats = [link.stats() for link in self._links]
-        return [each["requests"] + each["posted"] for each in stats]
+        stats = [link.handle.stats for link in self._links]
+        return [int(each.requests + each.posted) for each in stats]
 
     def look(self) -> None:
         """Lets some time pass; raises HostError if one has ended, as none does by itself."""

@@ -1,6 +1,6 @@
 """Many VMs in one client process: what they do per second, and what they cost while they sleep.
 
-``python -m kvmshim.bench.fleet ADDRESS SERVER_PID VMS ACCESSES`` prints one JSON object; the
+``python -m kvmshim.bench.fleet ADDRESS SERVER_PID WAIT VMS ACCESSES`` prints one JSON object; the
 benchmark starts it as a process of its own for each number of VMs, so that memory counts from zero.
 """
 
@@ -53,6 +53,7 @@ class Fleet:
     bytes; processor time while all are idle is a share of one core.
     """
 
+    wait: str
     vms: int
     posted_ns: float
     sync_ns: float
@@ -64,10 +65,10 @@ class Fleet:
     server_idle: float
 
 
-def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fleet:
+def measure_fleet(address: str, server_pid: int, wait: str, vms: int, accesses: int) -> Fleet:
     """Runs three fleets after one another: idle, posting, reading."""
     _allow_descriptors(vms * _DESCRIPTORS_EACH)
-    place = Place(address, "adaptive", "any")
+    place = Place(address, wait, "any")
     began_s = time.monotonic()
     with _fleet(place, machine_spec(), bench_plan(Kind.IDLE, 0, 0), vms) as idle:
         idle.start()
@@ -81,6 +82,7 @@ def measure_fleet(address: str, server_pid: int, vms: int, accesses: int) -> Fle
     posted_ns = _time(place, posting, Kind.OUT, vms, accesses)
     sync_ns = _time(place, machine_spec(), Kind.IN, vms, accesses)
     return Fleet(
+        wait=wait,
         vms=vms,
         posted_ns=posted_ns,
         sync_ns=sync_ns,
@@ -203,6 +205,6 @@ def _resident_bytes(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    _address, _pid, _vms, _accesses = sys.argv[1:]
-    found = measure_fleet(_address, int(_pid), int(_vms), int(_accesses))
+    _address, _pid, _wait, _vms, _accesses = sys.argv[1:]
+    found = measure_fleet(_address, int(_pid), _wait, int(_vms), int(_accesses))
     print(json.dumps(asdict(found)))

@@ -42,8 +42,9 @@ def series(
 ) -> dict[str, list[tuple[float, float]]]:
     """The lines of a plot by their names: points in the order of ``x``."""
     lines: dict[str, list[tuple[float, float]]] = {}
+    several = len({row.wait for row in rows if row.wait}) > 1
     for row in rows:
-        name = f"{row.name} {row.policy}".strip()
+        name = f"{row.name} {row.policy} {row.wait if several else ''}".strip()
         lines.setdefault(name, []).append((x(row), y(row)))
     return {name: sorted(points) for name, points in lines.items()}
 

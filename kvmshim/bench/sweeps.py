@@ -33,14 +33,15 @@ def check_lab() -> None:
         raise HostError("--sweep rtt builds network namespaces and needs root; run it with sudo")
 
 
-def sweep_rtt(rtt_ns: int, count: int) -> list[Row]:
+def sweep_rtt(rtt_ns: int, count: int, waits: Sequence[str]) -> list[Row]:
     """The rows of :data:`RTT_NAMES` with a server that is ``rtt_ns`` away, in a lab."""
     from kvmshim.lab.run import Lab
 
     with Lab(rtt_ns, 0.0, 1) as lab:
         address = lab.conditions.servers[0]
-        options = ["--server", address, "--wait", "adaptive", "--count", str(count), "--json"]
-        command = [sys.executable, "-m", "kvmshim", "bench", *options, "--only", *RTT_NAMES]
+        options = ["--server", address, "--count", str(count), "--json", "--only", *RTT_NAMES]
+        options += [f"--wait={wait}" for wait in waits]
+        command = [sys.executable, "-m", "kvmshim", "bench", *options]
         process = lab.start(command, stdout=subprocess.PIPE)
         said, _ = process.communicate()
     if process.returncode:
@@ -59,29 +60,34 @@ class FleetRun:
     """What a number of VMs did: rows, and what they took while they were idle."""
 
     rows: list[Row]
-    idle: Fleet
+    idle: list[Fleet]
 
 
-def sweep_vms(vms: int, count: int) -> FleetRun:
-    """So many VMs in one client process, with one server."""
+def sweep_vms(vms: int, count: int, waits: Sequence[str]) -> FleetRun:
+    """So many VMs in one client process, with one server, waiting in each of these ways."""
+    rounds = [[_fleet(wait, vms, count) for wait in waits] for _ in range(ROUNDS)]
+    found = FleetRun([], [])
+    for wait, fleets in zip(waits, zip(*rounds, strict=True), strict=True):
+        at = Conditions("unix", wait, "any", vms=vms)
+        samples = ([fleet.posted_ns for fleet in fleets], [fleet.sync_ns for fleet in fleets])
+        found.rows.extend(
+            make_row(name, each, at) for name, each in zip(FLEET_NAMES, samples, strict=True)
+        )
+        found.idle.append(sorted(fleets, key=lambda fleet: fleet.client_idle)[ROUNDS // 2])
+    return found
+
+
+def _fleet(wait: str, vms: int, count: int) -> Fleet:
     with tempfile.TemporaryDirectory() as folder:
         listen = f"unix:{folder}/server"
-        with serving(listen, "adaptive", "any", "--max-clients", "1024") as (address, pid):
-            fleets = [_fleet(address, pid, vms, count) for _ in range(ROUNDS)]
-    at = Conditions("unix", "adaptive", "any", vms=vms)
-    samples = ([fleet.posted_ns for fleet in fleets], [fleet.sync_ns for fleet in fleets])
-    rows = [make_row(name, each, at) for name, each in zip(FLEET_NAMES, samples, strict=True)]
-    return FleetRun(rows, sorted(fleets, key=lambda fleet: fleet.client_idle)[ROUNDS // 2])
-
-
-def _fleet(address: str, pid: int, vms: int, count: int) -> Fleet:
-    command = [sys.executable, "-m", "kvmshim.bench.fleet", address, str(pid), str(vms)]
-    done = subprocess.run(
-        [*command, str(count * _ACCESSES_EACH)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        with serving(listen, wait, "any", "--max-clients", "1024") as (address, pid):
+            arguments = [address, str(pid), wait, str(vms), str(count * _ACCESSES_EACH)]
+            done = subprocess.run(
+                [sys.executable, "-m", "kvmshim.bench.fleet", *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise HostError(f"{vms} VMs in one process can't be measured: {last}")
@@ -91,11 +97,21 @@ def _fleet(address: str, pid: int, vms: int, count: int) -> Fleet:
 def idle_table(fleets: Sequence[Fleet]) -> list[str]:
     """What idle VMs take, for people."""
     lines = [
-        ("idle VMs", "client", "server", "client CPU", "server CPU", "started in", "calm after")
+        (
+            "idle VMs",
+            "wait",
+            "client",
+            "server",
+            "client CPU",
+            "server CPU",
+            "started in",
+            "calm after",
+        )
     ]
     lines += [
         (
             str(fleet.vms),
+            fleet.wait,
             f"{fleet.client_bytes / 1e6:.0f} MB",
             f"{fleet.server_bytes / 1e6:.0f} MB",
             f"{fleet.client_idle:.2%}",

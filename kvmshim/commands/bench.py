@@ -86,6 +86,8 @@ def _check(options: argparse.Namespace) -> None:
         check_matplotlib()
     if options.sweep and options.only:
         raise InputError("--only chooses among the rows of a run without --sweep; leave one out")
+    if options.sweep and (options.transport or options.cores != "auto"):
+        raise InputError("--sweep chooses transport and cores; leave --transport and --cores out")
     if options.sweep and options.server:
         raise InputError("--sweep starts servers of its own; leave --server out")
     if "rtt" in options.sweep:
@@ -170,18 +172,19 @@ def _sweep(options: argparse.Namespace, fleets: list[Fleet]) -> list[Row]:
 
     progress = _Progress()
     rows: list[Row] = []
+    waits = options.wait or ("adaptive",)
     for rtt_ns in sweeps.RTTS_NS if "rtt" in options.sweep else ():
         progress.show(f"a round trip of {in_words(rtt_ns)}")
-        rows += sweeps.sweep_rtt(rtt_ns, options.count)
+        rows += sweeps.sweep_rtt(rtt_ns, options.count, waits)
     for vms in sweeps.VMS if "vms" in options.sweep else ():
         progress.show(f"{vms} VMs")
         try:
-            found = sweeps.sweep_vms(vms, options.count)
+            found = sweeps.sweep_vms(vms, options.count, waits)
         except HostError as error:  # too many for this host: what was measured still counts
             progress.note(f"{error}; its rows are left out")
             continue
         rows += found.rows
-        fleets.append(found.idle)
+        fleets += found.idle
     progress.show("")
     return rows
 

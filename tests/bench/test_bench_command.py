@@ -106,6 +106,7 @@ def test_a_comparison_stands_in_the_object_too(measured: dict[str, Any], tmp_pat
         (("--plots", "figures"), "give --sweep"),
         (("--sweep", "vms", "--only", "remote_in"), "leave one out"),
         (("--sweep", "vms", "--server", "unix:/s"), "leave --server out"),
+        (("--sweep", "vms", "--cores", "same"), "leave --transport and --cores out"),
         (("--server", "ftp://x"), "ftp://x"),
     ],
 )

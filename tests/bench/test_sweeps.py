@@ -6,6 +6,7 @@ from kvmshim.bench.fleet import Fleet
 from kvmshim.bench.sweeps import FLEET_NAMES, idle_table, sweep_vms
 
 FLEET = Fleet(
+    wait="adaptive",
     vms=8,
     posted_ns=1000.0,
     sync_ns=10_000.0,
@@ -20,12 +21,27 @@ FLEET = Fleet(
 
 def test_the_table_of_idle_vms_gives_memory_and_processor_time() -> None:
     _, line = idle_table([FLEET])
-    assert line.split() == ["8", "23", "MB", "20", "MB", "1.00%", "0.00%", "0.50", "s", "2", "s"]
+    assert line.split() == [
+        "8",
+        "adaptive",
+        "23",
+        "MB",
+        "20",
+        "MB",
+        "1.00%",
+        "0.00%",
+        "0.50",
+        "s",
+        "2",
+        "s",
+    ]
 
 
 @pytest.mark.kvm
 def test_two_vms_in_one_process_post_read_and_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvmshim.bench.sweeps.ROUNDS", 1)
-    found = sweep_vms(2, 10)
-    assert [(row.name, row.vms) for row in found.rows] == [(name, 2) for name in FLEET_NAMES]
-    assert found.idle.client_bytes > 0
+    found = sweep_vms(2, 10, ("adaptive", "block"))
+    assert [(row.name, row.wait, row.vms) for row in found.rows] == [
+        (name, wait, 2) for wait in ("adaptive", "block") for name in FLEET_NAMES
+    ]
+    assert all(fleet.client_bytes > 0 for fleet in found.idle)

@@ -103,7 +103,7 @@ class RunningVm:
         """Has it stand still. Raises :class:`InputError` if it does not run."""
         with self._changed:
             if self.state is not State.RUNNING or self._machine is None:
-                raise InputError(f"VM '{self.name}' is {self.state}; it can't be paused")
+                raise InputError(f"VM '{self.name}' {self._is()}; it can't be paused")
             self._wanted = State.PAUSED
             self._machine.pause()
             self._await(State.PAUSED)
@@ -123,7 +123,7 @@ class RunningVm:
         try:
             with self._changed:
                 if self._machine is None:
-                    raise InputError(f"VM '{self.name}' is {self.state}")
+                    raise InputError(f"VM '{self.name}' {self._is()}; no device of it can be moved")
                 self._machine.move_device(device, to)
                 self.devices = _described(self._machine)
         finally:
@@ -138,7 +138,7 @@ class RunningVm:
         """
         with self._changed:
             if self._machine is None:
-                raise InputError(f"VM '{self.name}' is {self.state}")
+                raise InputError(f"VM '{self.name}' {self._is()}")
             return work(self._machine)
 
     def hold(self) -> bool:
@@ -166,14 +166,14 @@ class RunningVm:
         """Writes its whole state to a file; it is to be paused. Raises :class:`KvmshimError`."""
         with self._changed:
             if self.state is not State.PAUSED or self._machine is None:
-                raise InputError(f"VM '{self.name}' is {self.state}; it can't be saved")
+                raise InputError(f"VM '{self.name}' {self._is()}; it can't be saved")
             write_state(path, self._machine.save())
 
     def type(self, data: bytes) -> None:
         """Gives its console input."""
         with self._changed:
             if self._machine is None or self._console is None or self.state is not State.RUNNING:
-                raise InputError(f"VM '{self.name}' is {self.state}; nobody reads its console")
+                raise InputError(f"VM '{self.name}' {self._is()}; nobody reads its console")
             self._machine.feed(self._console, data)
 
     def await_launch(self) -> None:
@@ -205,6 +205,12 @@ class RunningVm:
         with self._printing:
             self._backlog[:0] = backlog
             self._printed += printed
+
+    def _is(self) -> str:
+        """Its state, in words."""
+        if self.state is State.RUNNING and self._machine is None:
+            return "is just ending"
+        return f"is {self.state}"
 
     def _await(self, state: State) -> None:
         ended = (State.STOPPED, State.FAILED)

@@ -13,7 +13,7 @@ from devserver.protocol.limits import FRAME_HEADER_BYTES
 from devserver.protocol.messages import MessageType
 from kvmshim.abi import CAPABILITIES, ffi, lib
 from kvmshim.bench.guest import LINE, LINE_PORT, MARK_PORT, Kind, bench_plan
-from kvmshim.cores import choose
+from kvmshim.cores import Cores, choose
 from kvmshim.cpu_start import apply_start
 from kvmshim.errors import HostError
 from kvmshim.machinefile.spec import DEFAULT_MEMORY_BYTES
@@ -72,7 +72,7 @@ def ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
     """Samples (ns) of a round trip of an IN's bytes between two threads, written in C.
 
     Both ends run where a virtual CPU and its server would (``cores``, :mod:`kvmshim.cores`).
-    Anything but ``block`` spins.
+    Both sleep with ``block``, and with ``adaptive`` where they have one core between them.
     """
     return _trips(transport, wait, cores, count, _NO_VCPU, ffi.NULL)
 
@@ -104,10 +104,17 @@ def _trips(
         near.setblocking(True)
         far.setblocking(True)
         sizes = (_REQUEST_BYTES, _FEEDBACK_BYTES)
-        how = (int(wait != "block"), int(memory), far_core)
+        how = (int(_spins(wait, where)), int(memory), far_core)
         ends = (near.fileno(), far.fileno(), *sizes, *how, vcpu_fd, run)
         trip = ffi.new("struct floor_trip *", ends)
         return _samples(count, lambda out, n: lib.floor_pingpong(trip, out, n))
+
+
+def _spins(wait: str, where: Cores) -> bool:
+    if wait != "adaptive":
+        return wait == "spin"
+    here = os.sched_getaffinity(0)
+    return len(here | (where.server or here)) > 1
 
 
 @contextlib.contextmanager

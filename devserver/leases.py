@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from devserver.backplane import Backplane, Mapped
-from devserver.models.device import Lessor
+from devserver.models.dispatch import Lessor
 from devserver.models.lease import ANY_LANE, LANES, Lease, Term
 from devserver.policies import offsets
 from devserver.protocol.connection import blank

@@ -24,11 +24,20 @@ the client platform, or in a unit test with no guest at all::
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from devserver.models.context import Bus, Context, NullBus, OptionError, Signal
+from devserver.models.dispatch import (
+    Lessor,
+    Reader,
+    RunWriter,
+    Writer,
+    last_of_run,
+    plain_bytes,
+    plain_entry,
+)
 from devserver.models.lease import ANY_LANE, Hold, Lease, Term
 from devserver.models.registers import Access, Policy, Region, Register, Space
 from devserver.models.state import StateError, from_plain, to_plain
@@ -52,32 +61,6 @@ __all__ = [
     "Term",
 ]
 
-T = TypeVar("T")
-Reader = Callable[[int], int]
-Writer = Callable[[int, int], None]
-Lessor = Callable[[int], Lease | None]
-#: Bytes written one after the other and their VM times; False: write them one by one.
-RunWriter = Callable[[bytes, Sequence[int]], bool]
-
-
-def _plain_bytes(rows: Mapping[str, list[tuple[Register, T] | None]]) -> Iterator[tuple[int, T]]:
-    """The offsets where one byte-wide register serves a single byte in every bank."""
-    for offset, entry in enumerate(rows[""]):
-        same = all(row[offset] is entry for row in rows.values())
-        if same and entry is not None and entry[0].width == 1:
-            yield offset, entry[1]
-
-
-def _plain_entry(
-    rows: Mapping[str, list[tuple[Register, T] | None]], offset: int, size: int
-) -> T | None:
-    """What serves ``size`` bytes at an offset in every bank, if one register does just that."""
-    entry = rows[""][offset]
-    if entry is None or any(row[offset] is not entry for row in rows.values()):
-        return None
-    register = entry[0]
-    return entry[1] if (register.offset, register.width) == (offset, size) else None
-
 
 class Device:
     """Base of every device model.
@@ -89,7 +72,8 @@ class Device:
     names a ``storage`` field of the state. Values are unsigned and fit the register's width.
 
     Where many bytes may be written to one register in a row, ``write_foo_run(values, times_ns) ->
-    bool`` takes them all at once, or leaves everything as it is and returns False.
+    bool`` takes them all at once, or leaves everything as it is and returns False. A register that
+    only stores needs none.
 
     For a leased register they define ``lease_foo(now_ns) -> Lease | None``, None where the client
     is to ask: because a read would change something now, or because the answer can't be said in
@@ -265,11 +249,11 @@ class Device:
         It is so where one register as wide as the read answers, in every bank. The value is not
         masked.
         """
-        return _plain_entry(self._readers[region], offset, size)
+        return plain_entry(self._readers[region], offset, size)
 
     def plain_writer(self, region: str, offset: int, size: int) -> Writer | None:
         """What a write there comes down to; see :meth:`plain_reader`. The value must fit."""
-        return _plain_entry(self._writers[region], offset, size)
+        return plain_entry(self._writers[region], offset, size)
 
     def run_writer(self, region: str, offset: int) -> RunWriter | None:
         """What takes many bytes written to ``offset`` at once, in the bank that is selected now."""
@@ -344,13 +328,13 @@ class Device:
                     self._lessors[region.name, bank, register.offset] = self._lessor(register)
             if register.access.writable:
                 writer = (register, self._writer(register))
-                run: RunWriter | None = getattr(self, f"write_{register.name.lower()}_run", None)
+                run = self._run_writer(register)
                 for bank in chosen:
                     self._writers[region.name][bank][places] = [writer] * register.width
                     self._run_writers[region.name, bank, register.offset] = run
-        for offset, serve_read in _plain_bytes(self._readers[region.name]):
+        for offset, serve_read in plain_bytes(self._readers[region.name]):
             self._quick_readers[region.name, offset] = serve_read
-        for offset, serve_write in _plain_bytes(self._writers[region.name]):
+        for offset, serve_write in plain_bytes(self._writers[region.name]):
             self._quick_writers[region.name, offset] = serve_write
 
     def _reader(self, register: Register) -> Reader:
@@ -366,6 +350,13 @@ class Device:
             return handler
         storage = self._storage(register, "write")
         return lambda value, now_ns: setattr(self.state, storage, value)
+
+    def _run_writer(self, register: Register) -> RunWriter | None:
+        name = register.name.lower()
+        handler: RunWriter | None = getattr(self, f"write_{name}_run", None)
+        if handler is None and register.storage and not hasattr(self, f"write_{name}"):
+            return last_of_run(lambda: self.state, register.storage)
+        return handler
 
     def _lessor(self, register: Register) -> Lessor | None:
         name = register.name.lower()

@@ -147,14 +147,9 @@ def test_writes_to_lanes_that_a_lease_calls_unaffected_or_steady_leave_it_true(
             holds(twin, place, lease, at_ns)
 
 
-def runs(device: Device) -> list[tuple[str, int, str]]:
-    """Where a model takes many bytes at once, and the method's name."""
-    return [
-        (region.name, register.offset, f"write_{register.name.lower()}_run")
-        for region in device.regions
-        for register in region.registers
-        if hasattr(device, f"write_{register.name.lower()}_run")
-    ]
+def runs(device: Device) -> list[Place]:
+    """Where a model takes many bytes at once, in one bank or in all."""
+    return [place for place in places(device) if device.has_run_writer(*place)]
 
 
 @pytest.mark.parametrize(
@@ -164,16 +159,17 @@ def runs(device: Device) -> list[tuple[str, int, str]]:
 @given(data=st.data())
 def test_a_run_of_writes_is_the_same_as_one_after_the_other(variant: Variant, data: Any) -> None:
     rig = used_rig(variant, data)
-    region, offset, name = data.draw(st.sampled_from(runs(rig.device)))
-    assume(rig.device.bank() in ("", "data"))  # only the UART has banks: THR is in that one
+    place = data.draw(st.sampled_from(runs(rig.device)))
     text = data.draw(st.binary(min_size=1, max_size=20))
     one, other = rig.twin(), rig.twin()
-    if not getattr(other.device, name)(text, [rig.now_ns] * len(text)):
+    run = other.device.run_writer(*place)
+    assume(run is not None)
+    if not run(text, [rig.now_ns] * len(text)):
         assert other.device.save() == rig.device.save()
         assert other.said == []
         return
     for value in text:
-        one.write(region, offset, 1, value)
+        one.write(*place, 1, value)
     assert other.device.save() == one.device.save()
     assert said_together(other) == said_together(one)
     assert other.levels == one.levels

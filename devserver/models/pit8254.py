@@ -226,8 +226,7 @@ class Pit8254(Device):
 
     def advance(self, now_ns: int) -> None:
         state, timer = self.state, self.state.counters[0]
-        if state.owed and now_ns >= (state.window + 1) * WINDOW_NS:
-            self._make_up(now_ns)
+        self._make_up_if_due(now_ns)
         while self._edge_ns is not None and self._edge_ns <= now_ns:
             if self._may_make_edge(self._edge_ns):
                 timer.run_to(self._edge)
@@ -236,6 +235,7 @@ class Pit8254(Device):
                 timer.run_to(pulses_at(now_ns))
                 state.owed = True
             self._schedule()
+        self._make_up_if_due(now_ns)  # where the first edge passed over is seen that late
 
     def _may_make_edge(self, at_ns: int) -> bool:
         """Counts an edge; False when its window has had as many as it may have."""
@@ -247,9 +247,11 @@ class Pit8254(Device):
         state.edges += 1
         return True
 
-    def _make_up(self, now_ns: int) -> None:
+    def _make_up_if_due(self, now_ns: int) -> None:
         """One rising edge in place of all that were passed over; then the line is as OUT is."""
         state, timer = self.state, self.state.counters[0]
+        if not state.owed or now_ns < (state.window + 1) * WINDOW_NS:
+            return
         timer.run_to(pulses_at(now_ns))
         state.window, state.edges, state.owed = now_ns // WINDOW_NS, 2, False
         self.set_line("irq", False)

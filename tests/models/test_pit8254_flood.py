@@ -75,3 +75,12 @@ def test_reads_go_on_while_interrupts_are_passed_over() -> None:
     for now_ns in range(0, 5 * WINDOW_NS, WINDOW_NS // 50):
         run(pit, now_ns)
         assert 0 <= pit.read("counters", 0, 1, now_ns) <= 2
+
+
+def test_the_next_deadline_is_never_one_that_has_just_been_served() -> None:
+    pit, _ = timer_with_count(2)
+    served_ns = -1
+    while (due_ns := pit.deadline_ns()) is not None and due_ns <= 3 * WINDOW_NS:
+        assert due_ns > served_ns
+        pit.advance(due_ns)
+        served_ns = due_ns

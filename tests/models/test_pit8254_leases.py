@@ -12,7 +12,7 @@ from devserver.models import Device
 from devserver.models.lease import MAX_TERMS, Hold, Lease
 from devserver.models.pit8254 import Lane, Pit8254
 
-some = settings(max_examples=80, deadline=None)
+some = settings(max_examples=40, deadline=None)
 PORTS = [("counters", 0), ("counters", 1), ("counters", 2), ("portb", 0)]
 PORTB = ("portb", 0)
 MODES = range(6)

@@ -9,7 +9,7 @@ from pit_sessions import Step, accesses, inspect, play, sessions, spans_ns
 
 from devserver.models.pit8254 import MAX_EDGES
 
-some = settings(max_examples=50, deadline=None)
+some = settings(max_examples=30, deadline=None)
 
 
 @some
@@ -23,7 +23,7 @@ def test_the_closed_form_agrees_with_the_data_sheet_played_pulse_by_pulse(
     assert model.edges[:MAX_EDGES] == naive.edges[:MAX_EDGES]  # above, the model may merge them
 
 
-@settings(some, max_examples=25)
+@settings(some, max_examples=10)
 @given(
     mode=st.integers(0, 7),
     bcd=st.booleans(),

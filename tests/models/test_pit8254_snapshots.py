@@ -20,7 +20,7 @@ def snapshot_of(pit: Bench) -> dict[str, Any]:
     return pit.device.save()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(steps=sessions(), index=st.integers(0, 2), data=st.data())
 def test_absurd_numbers_are_refused_or_do_no_harm(
     steps: list[Step], index: int, data: st.DataObject

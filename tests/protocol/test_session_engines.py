@@ -141,7 +141,7 @@ def said_wrongly(client: Connection, message: Message) -> bytes:
     return codec.frame(codec.encode(stamped) + codec.encode(Ping(3)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.one_of(MESSAGES, BATCHES), min_size=1, max_size=4), max_size=8),
     st.sampled_from([None, *MISTAKES]) | st.binary(min_size=1, max_size=60),

@@ -74,9 +74,7 @@ def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def compiled(
-    sources: list[Path], sanitizer: str, program: Path
-) -> subprocess.CompletedProcess[str]:
+def gcc(sanitizer: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     flags = [
         "-std=gnu11",
         "-g",
@@ -88,7 +86,28 @@ def compiled(
         f"-I{NATIVE / 'src'}",
         *WARNINGS,
     ]
-    return run(["gcc", *flags, *map(str, sources), "-o", str(program)])
+    return run(["gcc", *flags, *map(str, arguments)])
+
+
+class Objects:
+    """What the sources are compiled to, once for each sanitizer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[tuple[str, str], Path] = {}
+
+    def of(self, source: str, sanitizer: str) -> Path:
+        if (source, sanitizer) not in self._made:
+            made = self._folder / f"{source}-{sanitizer}.o"
+            built = gcc(sanitizer, "-c", NATIVE / "src" / f"{source}.c", "-o", made)
+            assert built.returncode == 0, built.stdout
+            self._made[source, sanitizer] = made
+        return self._made[source, sanitizer]
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    return Objects(tmp_path_factory.mktemp("objects"))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +119,7 @@ def lacking(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     found = {}
     for sanitizer in (MEMORY, THREADS):
         program = folder / sanitizer
-        result = compiled([source], sanitizer, program)
+        result = gcc(sanitizer, source, "-o", program)
         if result.returncode == 0:
             result = run([str(program)])
         if result.returncode != 0:
@@ -111,13 +130,12 @@ def lacking(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.sanitize
 @pytest.mark.parametrize(("name", "sanitizer"), CASES)
 def test_the_c_code_holds_under_a_sanitizer(
-    name: str, sanitizer: str, lacking: dict[str, str], tmp_path: Path
+    name: str, sanitizer: str, lacking: dict[str, str], objects: Objects, tmp_path: Path
 ) -> None:
     if sanitizer in lacking:
         pytest.skip(f"-fsanitize={sanitizer} does not work here: {lacking[sanitizer]}")
-    sources = [NATIVE / "tests" / f"{name}.c"]
-    sources += [NATIVE / "src" / f"{source}.c" for source in PROGRAMS[name]]
-    built = compiled(sources, sanitizer, tmp_path / name)
+    parts = [objects.of(source, sanitizer) for source in PROGRAMS[name]]
+    built = gcc(sanitizer, NATIVE / "tests" / f"{name}.c", *parts, "-o", tmp_path / name)
     assert built.returncode == 0, built.stdout
     result = run([str(tmp_path / name)])
     assert result.returncode == 0, result.stdout

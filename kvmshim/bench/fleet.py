@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from kvmshim.bench.accesses import LATCH_PORT
 from kvmshim.bench.guest import Kind, bench_plan
-from kvmshim.bench.machines import Place, machine_spec
+from kvmshim.bench.machines import Place, allow_descriptors, machine_spec
 from kvmshim.errors import HostError
 from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
@@ -67,7 +66,7 @@ class Fleet:
 
 def measure_fleet(address: str, server_pid: int, wait: str, vms: int, accesses: int) -> Fleet:
     """Runs three fleets after one another: idle, posting, reading."""
-    _allow_descriptors(vms * _DESCRIPTORS_EACH)
+    allow_descriptors(vms * _DESCRIPTORS_EACH)
     place = Place(address, wait, "any")
     began_s = time.monotonic()
     with _fleet(place, machine_spec(), bench_plan(Kind.IDLE, 0, 0), vms) as idle:
@@ -165,12 +164,6 @@ def _fleet(place: Place, spec: MachineSpec, plan: BootPlan, vms: int) -> Iterato
             for _ in range(vms)
         ]
         yield _Running(machines)
-
-
-def _allow_descriptors(wanted: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
 def _settle(look_s: float) -> float:

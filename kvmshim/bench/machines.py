@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import resource
 import subprocess
 import sys
 import tempfile
@@ -134,3 +135,10 @@ def relayed_place_for(transport: str, wait: str, cores: str) -> Iterator[Place]:
         join = ("host", "--join", owner, "--listen", f"unix:{folder}/hop", "--name", "hop")
         stack.enter_context(_started(join, wait, cores))
         yield Place(owner, wait, cores)
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Lets this process, and those that it starts, open so many files, or as many as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

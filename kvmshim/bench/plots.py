@@ -25,15 +25,20 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Draws what the rows of a sweep show; the files, one of each format for each plot."""
     check_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
-    over_rtt, over_vms = (
-        [row for row in rows if row.per_s is None],
-        [row for row in rows if row.per_s is not None],
-    )
+    over_rtt = [row for row in rows if row.per_s is None]
+    over_vms = [row for row in rows if row.name.startswith("vms_")]
+    over_clients = [row for row in rows if row.name.startswith("server_")]
     files = []
     if _points(over_rtt, _rtt_us):
         files += _save(folder / "latency_over_rtt", lambda axes: _latency(axes, over_rtt))
     if _points(over_vms, _vms):
-        files += _save(folder / "throughput_over_vms", lambda axes: _throughput(axes, over_vms))
+        many = "virtual machines"
+        files += _save(folder / "throughput_over_vms", lambda a: _throughput(a, over_vms, many))
+    if _points(over_clients, _vms):
+        many = "clients of one server"
+        files += _save(
+            folder / "throughput_over_clients", lambda a: _throughput(a, over_clients, many)
+        )
     return files
 
 
@@ -71,12 +76,12 @@ def _latency(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_ylabel("median time [µs]")
 
 
-def _throughput(axes: Any, rows: Sequence[Row]) -> None:
+def _throughput(axes: Any, rows: Sequence[Row], many: str) -> None:
     for name, points in series(rows, _vms, lambda row: row.per_s or 0.0).items():
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("virtual machines")
+    axes.set_xlabel(many)
     axes.set_ylabel("accesses per second, all together")
 
 

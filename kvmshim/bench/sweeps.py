@@ -1,4 +1,4 @@
-"""Sweeps: how figures change with the round trip of a network, and with the number of VMs."""
+"""Sweeps: how figures change with a network's round trip, the number of VMs, and of clients."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from kvmshim.bench.fleet import Fleet
 from kvmshim.bench.machines import serving
 from kvmshim.bench.rows import Conditions, Row, align, make_row
+from kvmshim.bench.throughput import RATES, server_rate
 from kvmshim.errors import HostError, InputError
 
 RTTS_NS = (0, 100_000, 1_000_000, 10_000_000)
 RTT_NAMES = ("remote_in", "remote_out_posted", "remote_out_coalesced", "leased_in", "print_polled")
 VMS = (1, 8, 64, 200, 500)
+CLIENTS = (1, 8, 64, 256, 1000)
+CLIENT_NAMES = ("server_posted_per_s", "server_sync_per_s")
 FLEET_NAMES = ("vms_posted_per_s", "vms_sync_per_s")
 ROUNDS = 3
 #: Accesses of all VMs together for each repetition that is asked for.
@@ -53,6 +56,15 @@ def rtt_of_this_lab() -> int:
     """The round trip (ns) of the lab that this process runs in; 0 outside of one."""
     about = os.environ.get("KVMSHIM_LAB")
     return int(json.loads(about)["rtt_ns"]) if about else 0
+
+
+def sweep_clients(clients: int, count: int) -> list[Row]:
+    """The rows of :data:`CLIENT_NAMES` with so many clients."""
+    at = Conditions("unix", "adaptive", "apart", vms=clients)
+    return [
+        make_row(name, server_rate(replace(RATES[name], clients=clients), count), at)
+        for name in CLIENT_NAMES
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from devserver.protocol.messages import (
     Welcome,
 )
 from kvmshim.abi import ffi, lib
-from kvmshim.bench.machines import serving
+from kvmshim.bench.machines import allow_descriptors, serving
 from kvmshim.cores import choose
 from kvmshim.errors import HostError, ServerError
 
@@ -33,6 +33,7 @@ _WARM_UP_NS = 100_000_000
 _ROUND_NS = 250_000_000
 _ROUNDS = 5
 _RECEIVE_BYTES = 65536
+_DESCRIPTORS_EACH, _DESCRIPTORS_BESIDE = 2, 128
 _DEVICES = [
     WantedDevice("console", "debugcon", {"io": 0xE9}),
     WantedDevice("latch", "testdev", {"latch": 0xE0}),
@@ -69,11 +70,13 @@ def server_rate(rate: Rate, count: int) -> list[float]:
     """
     share = min(1.0, count / 1000)
     where = choose("apart", "spin", embedded=True)
+    allow_descriptors(rate.clients * _DESCRIPTORS_EACH + _DESCRIPTORS_BESIDE)
     before = os.sched_getaffinity(0)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         listen = f"unix:{folder}/server"
-        address, _ = stack.enter_context(serving(listen, "adaptive", "apart"))
+        most = ("--max-clients", str(rate.clients + 1))
+        address, _ = stack.enter_context(serving(listen, "adaptive", "apart", *most))
         clients = [stack.enter_context(_client(address, n)) for n in range(rate.clients)]
         where.bind_vcpu()
         stack.callback(os.sched_setaffinity, 0, before)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TRANSPORTS = ("unix", "unix-socket", "tcp")
 _WAITS = ("spin", "block", "adaptive")
 _CORES = ("auto", "any", "same", "apart")
-_SWEEPS = ("rtt", "vms")
+_SWEEPS = ("rtt", "vms", "clients")
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
         choices=_SWEEPS,
         action="append",
         default=[],
-        help="measure over round trips (in a lab; needs root) or over numbers of VMs, instead",
+        help="measure over round trips (in a lab; needs root), VMs or clients of a server, instead",
     )
     parser.add_argument("--plots", metavar="DIR", help="draw the sweeps there (needs matplotlib)")
     parser.add_argument(
@@ -80,7 +80,7 @@ def _check(options: argparse.Namespace) -> None:
     """Raises before anything is measured what would otherwise come after it."""
     if options.plots:
         if not options.sweep:
-            raise InputError("--plots shows sweeps; give --sweep rtt or --sweep vms as well")
+            raise InputError("--plots shows sweeps; give --sweep as well")
         from kvmshim.bench.plots import check_matplotlib
 
         check_matplotlib()
@@ -185,6 +185,9 @@ def _sweep(options: argparse.Namespace, fleets: list[Fleet]) -> list[Row]:
             continue
         rows += found.rows
         fleets += found.idle
+    for clients in sweeps.CLIENTS if "clients" in options.sweep else ():
+        progress.show(f"{clients} clients")
+        rows += sweeps.sweep_clients(clients, options.count)
     progress.show("")
     return rows
 

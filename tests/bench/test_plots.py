@@ -15,7 +15,8 @@ def sweep() -> list[Row]:
         for name, policy in (("remote_in", ""), ("print_polled", "strict"))
     ]
     vms = [make_row("vms_sync_per_s", [n * 100], Conditions(vms=n)) for n in (1, 8)]
-    return rtts + vms
+    clients = [make_row("server_sync_per_s", [n * 10], Conditions(vms=n)) for n in (1, 8)]
+    return rtts + vms + clients
 
 
 def test_a_line_is_a_row_under_one_policy_in_the_order_of_its_points() -> None:
@@ -32,6 +33,8 @@ def test_each_sweep_is_drawn_as_svg_and_png(tmp_path: Path) -> None:
     assert sorted(path.name for path in files) == [
         "latency_over_rtt.png",
         "latency_over_rtt.svg",
+        "throughput_over_clients.png",
+        "throughput_over_clients.svg",
         "throughput_over_vms.png",
         "throughput_over_vms.svg",
     ]

@@ -3,7 +3,13 @@
 import pytest
 
 from kvmshim.bench.fleet import Fleet
-from kvmshim.bench.sweeps import FLEET_NAMES, idle_table, sweep_vms
+from kvmshim.bench.sweeps import (
+    CLIENT_NAMES,
+    FLEET_NAMES,
+    idle_table,
+    sweep_clients,
+    sweep_vms,
+)
 
 FLEET = Fleet(
     wait="adaptive",
@@ -45,3 +51,10 @@ def test_two_vms_in_one_process_post_read_and_sleep(monkeypatch: pytest.MonkeyPa
         (name, wait, 2) for wait in ("adaptive", "block") for name in FLEET_NAMES
     ]
     assert all(fleet.client_bytes > 0 for fleet in found.idle)
+
+
+@pytest.mark.process
+def test_a_server_is_asked_by_as_many_clients_as_are_wanted() -> None:
+    rows = sweep_clients(3, 10)
+    assert [(row.name, row.vms) for row in rows] == [(name, 3) for name in CLIENT_NAMES]
+    assert all(row.per_s for row in rows)

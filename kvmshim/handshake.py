@@ -61,9 +61,13 @@ class Attachment:
 
     def close(self) -> None:
         """Ends it, if nobody takes it over."""
-        self.sock.close()
-        if self.memory_fd is not None:
-            os.close(self.memory_fd)
+        _hang_up(self.sock, self.memory_fd)
+
+
+def _hang_up(sock: socket.socket, memory_fd: int | None) -> None:
+    sock.close()
+    if memory_fd is not None:
+        os.close(memory_fd)
 
 
 def connect(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
@@ -152,12 +156,11 @@ def attach(
         if not key:
             check_given(server, devices, attached.devices, attached.elsewhere)
     except BaseException:
-        greeter.close()
+        _hang_up(sock, greeter.memory_fd)
         raise
     sock.setblocking(False)
-    attachment = Attachment(sock, connection, welcome, attached, server, greeter.early, leased)
-    attachment.memory_fd = greeter.memory_fd
-    return attachment
+    how = (leased, greeter.memory_fd)
+    return Attachment(sock, connection, welcome, attached, server, greeter.early, *how)
 
 
 class _Greeter:
@@ -173,12 +176,6 @@ class _Greeter:
         self.early: list[Message] = []
         #: A descriptor that came with a message.
         self.memory_fd: int | None = None
-
-    def close(self) -> None:
-        """Closes the connection, and what came with it."""
-        self._sock.close()
-        if self.memory_fd is not None:
-            os.close(self.memory_fd)
 
     def exchange(self, question: Message, wanted: type[Any]) -> Any:
         """Sends a message and waits for the wanted one."""

@@ -29,6 +29,9 @@ from kvmshim.routes import Routes
 from kvmshim.vcpu import Registers
 from kvmshim.vm import RingPlace
 
+if TYPE_CHECKING:
+    from kvmshim.local import LocalDevices
+
 #: Called with a device's name, its channel's name and the bytes that it sent to the world.
 OutputHandler = Callable[[str, str, bytes], None]
 #: Sees the input before the guest does; may change it, or return None to stop the guest.
@@ -49,9 +52,6 @@ _VCPU_COUNTERS = (
     "coalesced_writes",
     "waited_writes",
 )
-
-if TYPE_CHECKING:
-    from kvmshim.local import LocalDevices
 
 
 @dataclass

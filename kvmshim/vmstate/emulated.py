@@ -7,12 +7,15 @@ other version may have it back. It has no addresses of the process in it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from kvmshim.errors import HostError
 from kvmshim.hypervisor.interface import Vcpu
 from kvmshim.hypervisor.unicorn.package import library_version
-from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu
 from kvmshim.vmstate.state import DamagedState
+
+if TYPE_CHECKING:
+    from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu
 
 _NAME = "unicorn"
 
@@ -22,17 +25,22 @@ def need() -> str:
     return f"{_NAME} {library_version()}"
 
 
+def _emulated(vcpu: Vcpu) -> UnicornVcpu:
+    from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu  # slow to come by, and rarely needed
+
+    assert isinstance(vcpu, UnicornVcpu)
+    return vcpu
+
+
 def save(vcpu: Vcpu) -> dict[str, bytes]:
     """The structures of a vCPU that does not run."""
-    assert isinstance(vcpu, UnicornVcpu)
-    return {_NAME: vcpu.save()}
+    return {_NAME: _emulated(vcpu).save()}
 
 
 def load(vcpu: Vcpu, structures: Mapping[str, bytes]) -> None:
     """Puts them back. Raises :class:`DamagedState`."""
-    assert isinstance(vcpu, UnicornVcpu)
     try:
-        vcpu.load(structures[_NAME])
+        _emulated(vcpu).load(structures[_NAME])
     except (KeyError, ValueError) as error:
         raise DamagedState(f"the state of the processor is damaged: {error}") from None
 

@@ -11,7 +11,7 @@ from kvmshim.hypervisor.interface import Host, Vcpu, Vm
 from kvmshim.system import System
 from kvmshim.vcpu import Vcpu as KvmVcpu
 from kvmshim.vm import Vm as KvmVm
-from kvmshim.vmstate import chips, cpu
+from kvmshim.vmstate import chips, cpu, emulated
 from kvmshim.vmstate.state import ChipState, CpuState, Header
 
 #: KVM_GET_MP_STATE (api.rst).
@@ -26,8 +26,6 @@ def save_processor(
     ``halted``: the guest has executed HLT, and the hypervisor does not know.
     """
     if not isinstance(vcpu, KvmVcpu):
-        from kvmshim.vmstate import emulated
-
         state = CpuState(emulated.save(vcpu), {}, (), _RUNNABLE, 0)
         return _marked(state, halted), ChipState(), {emulated.need()}
     assert isinstance(host, System)
@@ -40,8 +38,6 @@ def save_processor(
 def expected(host: Host, vm: Vm, vcpu: Vcpu) -> tuple[CpuState, set[str]]:
     """The same as far as it is known while the machine runs: its CPUID and its needs."""
     if not isinstance(vcpu, KvmVcpu):
-        from kvmshim.vmstate import emulated
-
         return CpuState({}, {}, (), 0, 0), {emulated.need()}
     assert isinstance(host, System)
     assert isinstance(vm, KvmVm)
@@ -54,8 +50,6 @@ def expected(host: Host, vm: Vm, vcpu: Vcpu) -> tuple[CpuState, set[str]]:
 def load_processor(host: Host, vm: Vm, vcpu: Vcpu, header: Header) -> None:
     """Puts it back. Raises :class:`KvmshimError`."""
     if not isinstance(vcpu, KvmVcpu):
-        from kvmshim.vmstate import emulated
-
         emulated.load(vcpu, header.cpu.structures)
         return
     assert isinstance(host, System)
@@ -75,8 +69,6 @@ def was_halted(header: Header) -> bool:
 def check_host(header: Header, host: Host) -> None:
     """Raises :class:`HostError` naming what this host lacks to go on with the machine."""
     if not isinstance(host, System):
-        from kvmshim.vmstate import emulated
-
         emulated.check_needs(header.needs)
         return
     absent = []

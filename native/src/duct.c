@@ -167,12 +167,12 @@ ssize_t duct_take(struct duct *duct, uint8_t *bytes, size_t room)
 {
     struct duct_lane *lane = received(duct);
     uint64_t there = atomic_load(&lane->put) - duct->taken;
-    if (there == 0)
-        return 0;
     if (there > DUCT_BYTES) {
         errno = EPROTO;
         return -1;
     }
+    if (there == 0 || room == 0)
+        return 0;
     size_t now = there < room ? (size_t)there : room;
     size_t at = duct->taken % DUCT_BYTES;
     size_t first = now < DUCT_BYTES - at ? now : DUCT_BYTES - at;
@@ -188,7 +188,27 @@ ssize_t duct_take(struct duct *duct, uint8_t *bytes, size_t room)
 ssize_t duct_hear(struct duct *duct)
 {
     uint8_t bells[64];
-    return recv(duct->fd, bells, sizeof bells, MSG_DONTWAIT);
+    ssize_t heard = recv(duct->fd, bells, sizeof bells, MSG_DONTWAIT);
+    duct->ended |= heard == 0;
+    return heard;
+}
+
+ssize_t duct_receive(struct duct *duct, uint8_t *bytes, size_t room, long nap_us)
+{
+    ssize_t n = duct_take(duct, bytes, room);
+    if (n == 0 && nap_us) {
+        duct_sleep(duct, nap_us);
+        n = duct_take(duct, bytes, room);
+        if (n == 0) { /* in this order: what was put before the end is still taken */
+            duct_hear(duct);
+            n = duct_take(duct, bytes, room);
+        }
+    }
+    if (n == 0 && !duct->ended) {
+        errno = EAGAIN;
+        n = -1;
+    }
+    return n;
 }
 
 /* -- waiting ------------------------------------------------------------------------------ */
@@ -201,6 +221,12 @@ void duct_look(struct duct *duct)
 void duct_await_bell(struct duct *duct)
 {
     atomic_store(wake_of(duct, duct->end), DUCT_BELL);
+}
+
+void duct_ask(struct duct *duct)
+{
+    duct_hear(duct); /* before: a bell that is heard here rings no more */
+    duct_await_bell(duct);
 }
 
 void duct_await_bell_if_awake(struct duct *duct)

@@ -47,6 +47,7 @@ struct duct {
     uint64_t put, taken;    /* by this end */
     uint64_t room_until;    /* this end may put up to here, as it was last seen */
     _Atomic bool is_short;  /* there was no room for all that was to be given last */
+    bool ended;             /* the other end has gone, as was heard */
 };
 
 /* The server's end, and a descriptor for the client, to be closed by the caller; -1 and errno. */
@@ -62,12 +63,19 @@ ssize_t duct_give(struct duct *duct, const uint8_t *bytes, size_t length);
 ssize_t duct_take(struct duct *duct, uint8_t *bytes, size_t room);
 /* Bells that were rung: as recv with MSG_DONTWAIT, so 0 when the other end has gone. */
 ssize_t duct_hear(struct duct *duct);
+/*
+ * As recv: takes what is there, if need be sleeps for nap_us first (0: does not); 0 when the other end
+ * has gone, as far as that was heard; a sleep in vain hears. EAGAIN: nothing is there.
+ */
+ssize_t duct_receive(struct duct *duct, uint8_t *bytes, size_t room, long nap_us);
 
 /* This end looks by itself from now on. */
 void duct_look(struct duct *duct);
 /* A bell is to be rung from now on; what came before has to be looked for once more. */
 void duct_await_bell(struct duct *duct);
-/* The same from any thread, unless another one sleeps here: it wakes by itself. */
+/* The same, having heard whether the other end is there. */
+void duct_ask(struct duct *duct);
+/* Awaits a bell from any thread, unless another one sleeps here: it wakes by itself. */
 void duct_await_bell_if_awake(struct duct *duct);
 bool duct_looks(const struct duct *duct);
 /* Sleeps until there is something to take, room if there was none, a signal, or nap_us are over. */

@@ -74,9 +74,7 @@ int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_p
     return 0;
 }
 
-enum { MAX_BYTES = 8192 };
-
-enum { LOOKS_TO_AN_ASK = 1 << 16, NAP_US = 20000 };
+enum { MAX_BYTES = 8192, LOOKS_TO_AN_ASK = 1 << 16, NAP_US = 20000 };
 
 struct end {
     int fd;
@@ -93,16 +91,9 @@ static ssize_t take_some(struct end *end, uint8_t *buffer, size_t bytes, unsigne
 {
     if (!end->duct.page)
         return recv(end->fd, buffer, bytes, end->spin ? MSG_DONTWAIT : 0);
-    ssize_t n = duct_take(&end->duct, buffer, bytes);
-    if (n == 0 && !end->spin) {
-        duct_sleep(&end->duct, NAP_US);
-        n = duct_take(&end->duct, buffer, bytes);
-    }
-    bool ask = n == 0 && (!end->spin || look % LOOKS_TO_AN_ASK == 0);
-    if (n || (ask && duct_hear(&end->duct) == 0))
-        return n;
-    errno = EAGAIN;
-    return -1;
+    if (end->spin && look % LOOKS_TO_AN_ASK == 0)
+        duct_hear(&end->duct);
+    return duct_receive(&end->duct, buffer, bytes, end->spin ? 0 : NAP_US);
 }
 
 /* Receives exactly so many bytes; false when the peer is gone. */

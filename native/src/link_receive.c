@@ -251,22 +251,9 @@ static ssize_t take_in(struct link *link, uint8_t *to, size_t room, enum how_to_
 {
     if (!link->duct.page)
         return recv(link->fd, to, room, how == RX_SLEEP ? 0 : MSG_DONTWAIT);
-    ssize_t heard = 1;
-    if (how == RX_ASK) { /* in this order: a bell that is heard here rings no more */
-        heard = duct_hear(&link->duct);
-        duct_await_bell(&link->duct);
-    }
-    ssize_t n = duct_take(&link->duct, to, room);
-    if (n == 0 && how == RX_SLEEP) {
-        duct_sleep(&link->duct, LINK_NAP_US);
-        heard = duct_hear(&link->duct);
-        n = duct_take(&link->duct, to, room);
-    }
-    if (n == 0 && heard != 0) {
-        errno = EAGAIN;
-        n = -1;
-    }
-    return n;
+    if (how == RX_ASK)
+        duct_ask(&link->duct);
+    return duct_receive(&link->duct, to, room, how == RX_SLEEP ? LINK_NAP_US : 0);
 }
 
 bool receive(struct link *link, enum how_to_receive how)

@@ -51,8 +51,8 @@ bool patience_enter(struct patience *patience, int64_t now_ns)
     patience->counted = patience->score > 0;
     if (patience->counted)
         crowd_join();
-    bool wants = now_ns >= patience->resume_ns;
-    return wants && crowd_lets_look(patience->cores - !patience->counted, now_ns);
+    int cores = patience->cores - !patience->counted; /* itself it always counts */
+    return now_ns >= patience->resume_ns && crowd_lets_look(cores, now_ns);
 }
 
 void patience_leave(struct patience *patience)

@@ -31,25 +31,14 @@ static ssize_t take_in(struct serve_loop *loop, struct serve_stream *stream, uin
     struct duct *duct = &stream->duct;
     if (!duct->page)
         return recv(stream->fd, to, SERVE_CHUNK, how == SLEEP ? 0 : MSG_DONTWAIT);
-    ssize_t heard = 1;
-    if (how == ASK) {
-        heard = duct_hear(duct);
-        duct_await_bell(duct);
-    } else if (!duct_looks(duct)) {
+    if (how == ASK)
+        duct_ask(duct);
+    else if (!duct_looks(duct))
         duct_look(duct);
-    }
     if (has_backlog(stream))
         out_retry(loop, stream);
-    ssize_t n = is_choked(stream) ? 0 : duct_take(duct, to, SERVE_CHUNK);
-    if (n == 0 && how == SLEEP) {
-        duct_sleep(duct, SERVE_NAP_US);
-        n = duct_take(duct, to, SERVE_CHUNK);
-    }
-    if (n == 0 && heard != 0) {
-        errno = EAGAIN;
-        n = -1;
-    }
-    return n;
+    size_t room = is_choked(stream) ? 0 : SERVE_CHUNK;
+    return duct_receive(duct, to, room, how == SLEEP ? SERVE_NAP_US : 0);
 }
 
 /* Starts the stream's turn, if it has something to say; else current stays NULL. */
@@ -200,14 +189,14 @@ int serve_wait(struct serve_loop *loop)
         return take_event(loop, &loop->events[loop->event_at++]);
     }
     loop->event_count = 0;
-    if (loop->now_ns < due_ns && patience_enter(&loop->patience, loop->now_ns)) {
-        int found = spin(loop);
+    if (loop->now_ns < due_ns) {
+        bool looks = patience_enter(&loop->patience, loop->now_ns);
+        int found = looks ? spin(loop) : SERVE_NOTHING;
         patience_leave(&loop->patience);
         if (found != SERVE_NOTHING || loop->current || loop->event_count ||
             loop->now_ns >= due_ns || loop->patience.mode == PATIENCE_SPIN)
             return found;
     }
-    patience_leave(&loop->patience);
     if (is_alone(loop, due_ns))
         return nap(loop);
     loop->idle = false;

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import socket
 import struct
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +30,13 @@ _HEADER = struct.Struct(">I")
 #: A parcel's part.
 PART_BYTES = 256 * 1024
 _ANSWER_S = 10.0
+#: A silent connection is asked for a sign of life after 10 s, every 5 s, and given up after 30 s.
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 4,
+    socket.TCP_USER_TIMEOUT: 30_000,
+}
 #: Longest parcel: a VM's memory and then some.
 MAX_PARCEL_BYTES = 4 << 30
 
@@ -42,6 +50,10 @@ class RpcError(Exception):
 
 class Gone(RpcError):
     """The connection ended before the answer came."""
+
+
+class Unable(RpcError):
+    """The other end can't do it; another one of its kind may."""
 
 
 async def connect_panel(
@@ -75,6 +87,15 @@ async def connect_panel(
     return reader, writer
 
 
+def _end_when_silent(writer: asyncio.StreamWriter) -> None:
+    """Has the kernel end a TCP connection whose other end has vanished without a word."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class Peer:
     """One end of a conversation. ``handlers`` maps names of operations to what answers them."""
 
@@ -84,6 +105,7 @@ class Peer:
         writer: asyncio.StreamWriter,
         handlers: Mapping[str, Handler],
     ) -> None:
+        _end_when_silent(writer)
         self._reader = reader
         self._writer = writer
         self._handlers = handlers
@@ -108,6 +130,17 @@ class Peer:
     async def note(self, op: str, **arguments: Any) -> None:
         """Tells the other end something; nobody answers."""
         await self._send({"op": op, "arguments": arguments})
+
+    async def is_there(self, patience_s: float) -> bool:
+        """Whether the other end answers anything at all within this time."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.call("ping")
+        except (TimeoutError, Gone, OSError):
+            return False
+        except RpcError:  # an answer, if only that it does not know the question
+            pass
+        return True
 
     async def send_parcel(self, path: Path) -> int:
         """Sends a file; the number by which a later call may name it."""
@@ -153,7 +186,8 @@ class Peer:
             if future is None or future.done():
                 return
             if message.get("error") is not None:
-                future.set_exception(RpcError(str(message["error"])))
+                kind = Unable if message.get("unable") else RpcError
+                future.set_exception(kind(str(message["error"])))
             else:
                 future.set_result(message.get("result"))
             return
@@ -170,7 +204,7 @@ class Peer:
                 raise RpcError(f"there is no operation '{op}' here")
             answer["result"] = await handler(**arguments)
         except RpcError as error:
-            answer["error"] = str(error)
+            answer["error"], answer["unable"] = str(error), isinstance(error, Unable)
         except Exception as error:
             log.exception("operation '%s' failed", op)
             answer["error"] = f"'{op}' failed: {type(error).__name__}: {error}"

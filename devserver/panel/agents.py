@@ -11,7 +11,7 @@ from devserver.panel.desk import Desk
 from devserver.panel.fleet import ENDED, PLACED, VmState
 from devserver.panel.registry.errors import Taken
 from devserver.panel.registry.registry import STATE, Registry
-from devserver.rpc import Handler, Peer, RpcError
+from devserver.rpc import Gone, Handler, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
 
@@ -34,41 +34,52 @@ class Agent:
         }
 
     async def gone(self) -> None:
-        if not self._registered:
-            return
         desk = self._desk
-        del desk.agents[self._name]
-        desk.fleet.client_went(self._name)
-        desk.records.touch()
-        for vm in self._desk.fleet.vms.values():
+        async with desk.registering:  # what it is doing about its registration comes first
+            if not self._registered:
+                return
+            self._registered = False
+            del desk.agents[self._name]
+            desk.fleet.client_went(self._name)
+            desk.records.touch()
+            with contextlib.suppress(RpcError):
+                await desk.records.do(Registry.client_went, self._name)
+        for vm in list(desk.fleet.vms.values()):
             if vm.client == self._name and vm.state is VmState.LOST:
-                await self._desk.close_console(vm.vm_id, vm.why)
-        with contextlib.suppress(RpcError):
-            await desk.records.do(Registry.client_went, self._name)
+                await desk.close_console(vm.vm_id, vm.why)
 
     async def _register(
         self, hostname: str, hypervisors: list[dict[str, Any]], vms: list[dict[str, Any]]
     ) -> dict[str, Any]:
         """An agent says what it is and has; what it must let go."""
         desk = self._desk
-        desk.fleet.check_name(self._name)
-        client_id: int = await desk.records.do(
-            Registry.client_came,
-            self._name,
-            hostname,
-            hypervisors,
-            only_registered=desk.only_registered,
-        )
-        desk.fleet.check_name(self._name)
-        known = [vm for vm in vms if await self._make_known(vm)]
-        drop = desk.fleet.client_came(client_id, self._name, hostname, hypervisors, known)
-        drop += [vm["vm_id"] for vm in vms if vm not in known]
-        desk.agents[self._name] = self
-        self._registered = True
+        await desk.dismiss_silent(self._name)
+        async with desk.registering:
+            desk.fleet.check_name(self._name)
+            client_id: int = await desk.records.do(
+                Registry.client_came,
+                self._name,
+                hostname,
+                hypervisors,
+                only_registered=desk.only_registered,
+            )
+            known = [vm for vm in vms if await self._make_known(vm)]
+            await self._check_it_stayed()
+            drop = desk.fleet.client_came(client_id, self._name, hostname, hypervisors, known)
+            drop += [vm["vm_id"] for vm in vms if vm not in known]
+            desk.agents[self._name] = self
+            self._registered = True
         await self._drop_states(vm["vm_id"] for vm in known)
         if drop:
             log.warning("client '%s' has VMs that are not its any more: %s", self._name, drop)
         return {"client_id": client_id, "drop": drop}
+
+    async def _check_it_stayed(self) -> None:
+        """Raises :class:`Gone` if its connection has ended while it was being registered."""
+        if self.peer is None or self.peer.gone.is_set():
+            with contextlib.suppress(RpcError):
+                await self._desk.records.do(Registry.client_went, self._name)
+            raise Gone(f"client '{self._name}' went away while it was being registered")
 
     async def _make_known(self, report: dict[str, Any]) -> bool:
         """A VM that a client has is in the fleet; False if it may not be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Protocol
 
 from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
@@ -10,6 +11,11 @@ from devserver.panel.migration import Migration
 from devserver.panel.records import AskHost, Records
 from devserver.panel.registry.registry import Registry, Row
 from devserver.rpc import Handler, Peer, RpcError
+
+log = logging.getLogger("devserver.panel")
+
+#: An agent whose name somebody else comes with must show within this time that it is there.
+_SIGN_OF_LIFE_S = 3.0
 
 
 class Visitor(Protocol):
@@ -36,6 +42,8 @@ class Desk:
         self.only_registered = only_registered
         self.ask_host = ask_host
         self.agents: dict[str, Visitor] = {}
+        #: Held while an agent is taken in or let go: in the fleet and in the registry at once.
+        self.registering = asyncio.Lock()
         #: VMs on their way to another client.
         self.migrations: dict[int, Migration] = {}
         #: Who looks at a VM's console, by VM, and how many of its bytes they have been shown.
@@ -69,6 +77,19 @@ class Desk:
         if agent is None or agent.peer is None:
             raise RpcError(f"client '{vm.client}', which has VM '{vm.name}', is not connected")
         return agent.peer
+
+    async def dismiss_silent(self, name: str) -> None:
+        """Ends the connection of the agent of this name, if there is one that does not answer.
+
+        A host that has lost its power or its network does not say goodbye.
+        """
+        holder = self.agents.get(name)
+        if holder is None or holder.peer is None:
+            return
+        if not await holder.peer.is_there(_SIGN_OF_LIFE_S):
+            log.warning("client '%s' does not answer, and another of its name is here", name)
+            holder.peer.close()
+            await holder.gone()
 
     async def vms(self) -> list[Row]:
         """All VMs of all servers that share the registry; this server's as they are now."""

@@ -13,7 +13,7 @@ not run yet; such a VM may be launched again when it has ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from enum import StrEnum
@@ -178,15 +178,17 @@ class Fleet:
             if vm.client == name and vm.state in PLACED and vm.state is not S.MIGRATING:
                 self._put(vm, S.LOST, f"client '{name}' is gone")
 
-    def choose_client(self, name: str | None, *, but: str = "", kind: str = "") -> Client:
-        """The client to launch on: the named one, or the one with the fewest VMs, not ``but``.
+    def choose_client(
+        self, name: str | None, *, but: Collection[str] = (), kind: str = ""
+    ) -> Client:
+        """The client to launch on: the named one, or the one with the fewest VMs, none of ``but``.
 
         ``kind``: of the hypervisor that it must have.
         """
         online = [client for client in self.clients.values() if client.online]
         if name is not None:
             return self._checked(self._named(name, online), kind)
-        online = [client for client in online if client.name != but]
+        online = [client for client in online if client.name not in but]
         able = [client for client in online if not kind or kind in client.kinds()]
         if online and not able:
             raise RpcError(f"no client that is connected has a hypervisor '{kind}'")

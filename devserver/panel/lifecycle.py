@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import tomllib
 from pathlib import Path
@@ -12,7 +13,9 @@ from devserver.panel.desk import Desk
 from devserver.panel.fleet import ENDED, Vm, VmState
 from devserver.panel.migration import Migration, Way
 from devserver.panel.registry.registry import IMAGE, STATE, Registry
-from devserver.rpc import Gone, Peer, RpcError
+from devserver.rpc import Gone, Peer, RpcError, Unable
+
+log = logging.getLogger("devserver.panel")
 
 _KVM = "kvm"
 #: A VM in one of these is no client's.
@@ -39,7 +42,7 @@ class Lifecycle:
         )
         vm = fleet.new_vm(number, name, chosen.name)
         vm.hypervisor = _kind_of(machine)
-        await self._run(vm, machine, image, image_name)
+        await self._run(vm, machine, image, image_name, anywhere=client is None)
         return vm.shown()
 
     async def register(
@@ -81,19 +84,52 @@ class Lifecycle:
             except RpcError as error:
                 desk.fleet.step(found, VmState.FAILED, str(error))
                 raise
-            await self._run(found, found.machine, Path(file.name), found.image_name)
+            image = Path(file.name)
+            await self._run(found, found.machine, image, found.image_name, anywhere=client is None)
         return found.shown()
 
-    async def _run(self, vm: Vm, machine: str, image: Path, image_name: str) -> None:
+    async def _run(
+        self, vm: Vm, machine: str, image: Path, image_name: str, *, anywhere: bool
+    ) -> None:
+        """Runs a VM on its client, or (``anywhere``) on another if that one can't."""
+        fleet, tried = self._desk.fleet, set[str]()
+        while True:
+            try:
+                await self._run_there(vm, machine, image, image_name)
+                return
+            except RpcError as error:
+                tried.add(vm.client)
+                if vm.state is VmState.LAUNCHING:
+                    gone = isinstance(error, Gone)
+                    fleet.step(vm, VmState.LOST if gone else VmState.FAILED, str(error))
+                other = self._instead(vm, tried, error) if anywhere else None
+                if other is None:
+                    raise RpcError(f"VM '{vm.name}' can't be launched: {error}") from None
+                log.warning("client '%s' can't run VM '%s': %s", vm.client, vm.name, error)
+                fleet.step(vm, VmState.LAUNCHING)
+                vm.client = other
+
+    def _instead(self, vm: Vm, tried: set[str], error: RpcError) -> str | None:
+        """Another client to launch a VM on, if it never ran on the one that failed."""
+        began = vm.memory_bytes > 0  # its client has told of it
+        if began or vm.state not in ENDED or not isinstance(error, Gone | Unable):
+            return None
         try:
-            agent = self._desk.agent_of(vm)
-            parcel = await agent.send_parcel(image)
+            return self._desk.fleet.choose_client(None, but=tried, kind=vm.hypervisor).name
+        except RpcError:
+            return None
+
+    async def _run_there(self, vm: Vm, machine: str, image: Path, image_name: str) -> None:
+        vm.devices, vm.memory_bytes = [], 0
+        peer = self._desk.agents[vm.client].peer if vm.client in self._desk.agents else None
+        if peer is None:
+            raise Gone(f"client '{vm.client}' is gone")
+        try:
+            parcel = await peer.send_parcel(image)
             more = {"machine": machine, "image": parcel, "image_name": image_name}
-            await agent.call("launch", vm_id=vm.vm_id, name=vm.name, **more)
-        except RpcError as error:
-            if vm.state is VmState.LAUNCHING:
-                self._desk.fleet.step(vm, VmState.FAILED, str(error))
-            raise RpcError(f"VM '{vm.name}' can't be launched: {error}") from None
+            await peer.call("launch", vm_id=vm.vm_id, name=vm.name, **more)
+        except OSError as error:
+            raise Gone(f"the connection to client '{vm.client}' was lost: {error}") from None
 
     # -- running ------------------------------------------------------------------------------
 
@@ -165,7 +201,7 @@ class Lifecycle:
         desk, fleet = self._desk, self._desk.fleet
         found = await desk.find(vm)
         source = desk.agent_of(found)
-        chosen = fleet.choose_client(client, but=found.client, kind=found.hypervisor)
+        chosen = fleet.choose_client(client, but=[found.client], kind=found.hypervisor)
         if chosen.name == found.client:
             raise RpcError(f"VM '{found.name}' is on client '{chosen.name}' already")
         target = desk.agents[chosen.name].peer

@@ -91,24 +91,31 @@ class PanelServer:
 
     async def _serve(self, sock: socket.socket, about: dict[str, Any]) -> None:
         sock.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=sock)
         role, peer_name = about["role"], about["peer"]
+        try:
+            reader, writer = await asyncio.open_connection(sock=sock)
+        except OSError as error:  # it is gone already
+            log.info("%s: %s '%s' went away: %s", peer_name, role, about["name"], error.strerror)
+            sock.close()
+            return
         try:
             await self._desk.records.open()
             visitor = self._visitor(role, about["name"])
         except RpcError as error:
             log.warning("%s: %s", peer_name, error)
-            await Peer(reader, writer, {}).note("sorry", why=str(error))
+            with contextlib.suppress(OSError, RpcError):
+                await Peer(reader, writer, {}).note("sorry", why=str(error))
             writer.close()
             return
         peer = Peer(reader, writer, visitor.handlers())
         visitor.peer = peer
-        await peer.note("welcome")
         log.info("%s: %s '%s' is here", peer_name, role, about["name"])
         try:
+            with contextlib.suppress(OSError, RpcError):  # then reading ends at once
+                await peer.note("welcome")
             await peer.serve()
         finally:
-            with contextlib.suppress(RpcError):
+            with contextlib.suppress(OSError, RpcError):
                 await visitor.gone()
             log.info("%s: %s '%s' is gone", peer_name, role, about["name"])
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from devserver.rpc import Handler, Peer, RpcError, connect_panel
+from devserver.rpc import Handler, Peer, RpcError, Unable, connect_panel
 from kvmshim.agent.abilities import hypervisors
 from kvmshim.agent.migrating import Migrating
 from kvmshim.agent.running import Listeners, RunningVm, State
@@ -188,7 +188,7 @@ class Agent:
         await asyncio.to_thread(vm.await_launch)
         if vm.state is State.FAILED:
             self.forget(vm_id)
-            raise RpcError(vm.why)
+            raise Unable(vm.why) if vm.host_lacks else RpcError(vm.why)
 
     def _check_free(self, vm_id: int) -> None:
         known = self._vms.get(vm_id)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kvmshim.errors import InputError, KvmshimError
+from kvmshim.errors import HostError, InputError, KvmError, KvmshimError
 from kvmshim.machine import Machine
 from kvmshim.outcome import Outcome, RunResult
 from kvmshim.relocation import Destination
@@ -67,6 +67,8 @@ class RunningVm:
         self.state = State.LAUNCHING
         #: How it came to that state, if that needs saying.
         self.why = ""
+        #: It has failed for what this host lacks: another may run it.
+        self.host_lacks = False
         self.watched = False
         self._backlog = bytearray()
         self._printed = 0
@@ -236,6 +238,7 @@ class RunningVm:
                 state = State.STOPPED
         except KvmshimError as error:
             state, why = State.FAILED, str(error)
+            self.host_lacks = isinstance(error, HostError | KvmError)
         except Exception as error:
             state, why = State.FAILED, f"{type(error).__name__}: {error}"
         with self._changed:

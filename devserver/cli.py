@@ -25,6 +25,7 @@ from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode, cut
 from devserver.protocol.messages import Error
+from devserver.protocol.names import MAX_NAME, BadName, check_server_name
 from devserver.transport import ListenError, bound_address, listen_on, stop_listening
 
 EXIT_OK = 0
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ListenError,
         JoinError,
         AddressError,
+        BadName,
         catalog.UnknownModel,
         vm_commands.CommandError,
     ) as error:
@@ -161,6 +163,9 @@ def _add_serving(parser: argparse.ArgumentParser, name: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     logs.set_up(options.log)
     _check_times(options)
+    check_server_name(options.name)
+    if options.hosts > 1:
+        check_server_name(f"{options.name}-{options.hosts}")
     inherited = None if options.fd is None else _inherited(options.fd)
     try:
         for path in options.model:
@@ -238,10 +243,11 @@ def _host(options: argparse.Namespace) -> int:
     for path in options.model:
         catalog.load_file(path)
     parse_address(options.join)
+    options.name = options.name or f"{socket.gethostname()}-{os.getpid()}"[-MAX_NAME:]
+    check_server_name(options.name)
     sockets = listen_on(options.listen)
     address = options.advertise or str(bound_address(sockets[0]))
     parse_address(address)
-    options.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
     on_lost = (lambda: os.kill(os.getpid(), signal.SIGTERM)) if options.with_owner else None
     try:
         membership = Membership(options.join, options.name, address, on_lost)

@@ -15,6 +15,7 @@ from devserver.identity import Identity
 from devserver.protocol.address import AddressError, TcpAddress, UnixAddress, parse_address
 from devserver.protocol.errors import ErrorCode, RemoteProtocolError
 from devserver.protocol.messages import Elsewhere, Join, WantedDevice
+from devserver.protocol.names import BadName, check_server_name
 
 #: Devices that may go to any server.
 AUTO = "auto"
@@ -54,10 +55,11 @@ class Directory:
         """A server offers itself; raises :class:`RemoteProtocolError`."""
         try:
             parse_address(join.address)
-        except AddressError as error:
+            check_server_name(join.name)
+        except (AddressError, BadName) as error:
             raise RemoteProtocolError(ErrorCode.MALFORMED, f"JOIN: {error}") from None
         names = {server.name: server for server in self._servers.values()}
-        if not join.name or join.name in (AUTO, self.identity.name, *names):
+        if join.name in (self.identity.name, *names):
             raise RemoteProtocolError(
                 ErrorCode.IDENTITY,
                 f"a server named '{join.name}' is here already; give this one another --name",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devserver.panel.default_registry import REGISTRY_VARIABLE
+from devserver.protocol.names import check_name
 
 if TYPE_CHECKING:
     from devserver.rpc import Peer
@@ -270,13 +271,14 @@ async def _register(peer: Peer, options: argparse.Namespace) -> int:
 async def _brought(peer: Peer, options: argparse.Namespace) -> dict[str, Any]:
     """A machine and its image, which is sent."""
     what = Path(options.what)
+    name = check_name("a VM", options.name or what.stem)
     machine, image = "", what
     if what.suffix == ".toml":
         machine = _read(what).decode(errors="replace")
         image = _image_of(what, machine)
     _read(image)
     return {
-        "name": options.name or what.stem,
+        "name": name,
         "machine": machine,
         "image": await peer.send_parcel(image),
         "image_name": image.name,

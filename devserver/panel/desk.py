@@ -10,6 +10,7 @@ from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
 from devserver.panel.migration import Migration
 from devserver.panel.records import AskHost, Records
 from devserver.panel.registry.registry import Registry, Row
+from devserver.protocol.names import BadName, check_name
 from devserver.rpc import Handler, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
@@ -162,6 +163,14 @@ class Desk:
             if viewer.peer is not None:
                 await viewer.peer.note("console_closed", vm_id=vm_id, why=why)
         self.writers.pop(vm_id, None)
+
+
+def checked(what: str, name: str) -> str:
+    """``name``, if a client or VM (``what``) may have it. Raises :class:`RpcError`."""
+    try:
+        return check_name(what, name)
+    except BadName as error:
+        raise RpcError(str(error)) from None
 
 
 def _as_vm(guest: Row) -> Row:

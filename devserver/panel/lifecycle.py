@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from devserver.panel.desk import Desk
+from devserver.panel.desk import Desk, checked
 from devserver.panel.fleet import ENDED, Vm, VmState
 from devserver.panel.migration import Migration, Way
 from devserver.panel.registry.registry import IMAGE, STATE, Registry
@@ -35,6 +35,7 @@ class Lifecycle:
     ) -> dict[str, Any]:
         """Runs a VM: a machine file's text and the image that it boots."""
         desk, fleet = self._desk, self._desk.fleet
+        checked("a VM", name)
         chosen = fleet.choose_client(client, kind=_kind_of(machine))
         fleet.check_free(name)
         number: int = await desk.records.do(
@@ -50,6 +51,7 @@ class Lifecycle:
     ) -> dict[str, Any]:
         """Keeps a VM with its image, to be started later."""
         desk = self._desk
+        checked("a VM", name)
         desk.fleet.check_free(name)
         kind = _kind_of(machine)
         more = {"machine": machine, "image_name": image_name, "hypervisor": kind}

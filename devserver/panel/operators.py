@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from devserver.panel.desk import Desk
+from devserver.panel.desk import Desk, checked
 from devserver.panel.fleet import ENDED
 from devserver.panel.lifecycle import Lifecycle
 from devserver.panel.registry.registry import Registry
@@ -96,6 +96,7 @@ class Operator:
     # -- ordering -----------------------------------------------------------------------------
 
     async def _register_client(self, name: str) -> int:
+        checked("a client", name)
         number: int = await self._desk.records.do(Registry.register_client, name)
         return number
 

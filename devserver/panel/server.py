@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from devserver.panel.agents import Agent
-from devserver.panel.desk import Desk, Visitor
+from devserver.panel.desk import Desk, Visitor, checked
 from devserver.panel.operators import Operator
 from devserver.rpc import Peer, RpcError
 
@@ -120,9 +120,9 @@ class PanelServer:
             log.info("%s: %s '%s' is gone", peer_name, role, about["name"])
 
     def _visitor(self, role: str, name: str) -> Visitor:
-        """Somebody new; raises :class:`RpcError` for a role that is none."""
+        """Somebody new; raises :class:`RpcError` for a role or name that is none."""
         if role == "agent":
-            return Agent(self._desk, name)
+            return Agent(self._desk, checked("a client", name))
         if role == "operator":
             return Operator(self._desk)
         raise RpcError(f"there is no role '{role}'")

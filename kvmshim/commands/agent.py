@@ -13,10 +13,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Adds the subcommand."""
     parser = commands.add_parser("agent", help="run VMs for a server's control panel")
     parser.add_argument("--server", required=True, metavar="ADDRESS", help="the owner's address")
-    parser.add_argument("--name", default=socket.gethostname(), help="what this client is called")
+    parser.add_argument("--name", default=_host_name(), help="what this client is called")
     parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
     add_sharing(parser)
     parser.set_defaults(run=run)
+
+
+def _host_name() -> str:
+    """This host's name; one that is a number (a container's may be) would be no name."""
+    name = socket.gethostname()
+    return f"host-{name}" if name.isnumeric() else name
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     import asyncio
 
     from devserver.protocol.address import AddressError, parse_address
+    from devserver.protocol.names import BadName, check_name
     from kvmshim.agent.abilities import hypervisors
     from kvmshim.agent.agent import Agent
     from kvmshim.link import WaitPolicy
@@ -33,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
         parse_address(options.server)
     except AddressError as error:
         raise InputError(f"--server: {error}") from None
+    try:
+        check_name("a client", options.name)
+    except BadName as error:
+        raise InputError(f"--name: {error}") from None
     kinds = [hypervisor["kind"] for hypervisor in hypervisors()]
     if not kinds or "kvm" in kinds:
         with System() as system:  # better now than at the first launch

@@ -1,10 +1,12 @@
 """What to boot: reads an image and says, as plain data, what memory and vCPU are to hold."""
 
 from kvmshim.loader.bios import bios_info_block
-from kvmshim.loader.load import detect_kind, load_image, plan_image
+from kvmshim.loader.detect import detect, detect_kind
+from kvmshim.loader.load import load_image, plan_image
 from kvmshim.loader.plan import (
     BootPlan,
     CpuStart,
+    Guess,
     ImageKind,
     ProtectedStart,
     RealStart,
@@ -15,12 +17,14 @@ from kvmshim.loader.plan import (
 __all__ = [
     "BootPlan",
     "CpuStart",
+    "Guess",
     "ImageKind",
     "ProtectedStart",
     "RealStart",
     "Rom",
     "Segment",
     "bios_info_block",
+    "detect",
     "detect_kind",
     "load_image",
     "plan_image",

@@ -1,26 +1,15 @@
-"""Tells images apart and plans how to boot them.
-
-Without an explicit kind, the first of these that fits decides:
-
-1. a valid multiboot header with address fields (flag bit 16) → ``multiboot``;
-2. the ELF magic: with a multiboot header → ``multiboot``, without → ``elf32``
-   (other classes and machines are refused);
-3. bytes 55 AA at offset 510 → ``boot-sector``;
-4. a size that is a multiple of 4 KiB, up to 16 MiB, and a jump 16 bytes before the end → ``rom``;
-5. anything else → ``flat``; unless it has a multiboot header that gives no addresses, which
-   is refused, as a kernel was surely meant.
-
-The longer the signature, the earlier it is tried.
-"""
+"""Reads images and plans how to boot them; :mod:`kvmshim.loader.detect` tells them apart."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kvmshim.files import read_file
 from kvmshim.loader import elf, multiboot, realmode
+from kvmshim.loader.detect import detect
 from kvmshim.loader.plan import FOUR_GIB, BootPlan, ImageKind, ProtectedStart
 from kvmshim.loader.request import Request
 from kvmshim.units import format_size
@@ -72,7 +61,7 @@ def plan_image(
 ) -> BootPlan:
     """Plans how to boot the image ``data``, called ``name`` in errors, in a machine's memory.
 
-    ``kind`` overrides the detection described above, and is still checked. ``load_address`` and
+    ``kind`` overrides the detection, and is still checked. ``load_address`` and
     ``entry`` are physical; a kind that has its own refuses them. ``append`` follows the image's
     file name on a multiboot command line. ``bios`` is whether to start through the bundled BIOS:
     by default boot sectors do, and nothing else. Raises :class:`InputError`, one line long.
@@ -90,22 +79,9 @@ def plan_image(
     for what, value in (("load address", load_address), ("entry", entry)):
         if value is not None and not 0 <= value < FOUR_GIB:
             raise request.refuse(f"{what} {value:#x} is not a 32-bit address", "correct it")
-    chosen = detect_kind(data) if kind is None else _parse_kind(kind, request)
-    return _PLANNERS[chosen](data, request)
-
-
-def detect_kind(data: bytes) -> ImageKind:
-    """The kind that ``data`` looks like, by the rules in this module's description."""
-    header = multiboot.find_header(data)
-    if header is not None and (header.addresses is not None or elf.is_elf(data)):
-        return ImageKind.MULTIBOOT
-    if elf.is_elf(data):
-        return ImageKind.ELF32
-    if realmode.is_boot_sector(data):
-        return ImageKind.BOOT_SECTOR
-    if realmode.is_rom(data):
-        return ImageKind.ROM
-    return ImageKind.FLAT if header is None else ImageKind.MULTIBOOT
+    guess = detect(data) if kind is None else None
+    chosen = guess.kind if guess else _parse_kind(kind or "", request)
+    return replace(_PLANNERS[chosen](data, request), guess=guess)
 
 
 def _parse_kind(kind: ImageKind | str, request: Request) -> ImageKind:

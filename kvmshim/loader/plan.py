@@ -105,6 +105,27 @@ CpuStart = RealStart | ProtectedStart
 RESET_START = RealStart(cs_selector=0xF000, cs_base=0xFFFF_0000, ip=0xFFF0, edx=0x600)
 
 
+@dataclass(frozen=True)
+class Guess:
+    """What an image was taken for, without being told.
+
+    ``why`` says by what. ``others`` are kinds that it could have been too. ``note`` names a format
+    that is none of these, if the image looks like one, and what to do with it.
+    """
+
+    kind: ImageKind
+    why: str
+    others: tuple[ImageKind, ...] = ()
+    note: str = ""
+
+    def lines(self) -> list[str]:
+        """For people whose guest did not run."""
+        text = f"the image was taken for kind '{self.kind}': {self.why}"
+        if self.others:
+            text += f"; it could be {' or '.join(f'--kind {kind}' for kind in self.others)}"
+        return [text, *([f"the image {self.note}"] if self.note else [])]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BootPlan:
     """Everything that loading an image means for a machine.
@@ -113,6 +134,7 @@ class BootPlan:
     one of them that does not come from the image: what a multiboot kernel or the BIOS is told.
     ``rom`` is mapped read-only. ``bios`` asks for the bundled BIOS in the ROM area; the vCPU then
     starts in it and ``disk_image`` is the copy, at the top of memory, that INT 13h reads.
+    ``guess`` is how the kind was found; None if it was given.
     """
 
     name: str
@@ -123,6 +145,7 @@ class BootPlan:
     rom: Rom | None = None
     bios: bool = False
     disk_image: Segment | None = None
+    guess: Guess | None = None
 
     def memory(self) -> Iterator[Segment]:
         """Every segment that memory is to hold, the disk image's copy included."""

@@ -23,8 +23,6 @@ BOOT_SIGNATURE = b"\x55\xaa"
 
 ROM_GRANULE_BYTES = 4 << 10
 MAX_ROM_BYTES = 16 << 20
-#: Opcodes of the jump that a ROM begins with: JMP ptr16:16, JMP rel16, JMP rel8 (Intel SDM vol. 2).
-JUMP_OPCODES = (0xEA, 0xE9, 0xEB)
 
 _SEGMENT_BYTES = 64 << 10
 #: What a stack needs below the place it starts at.
@@ -37,12 +35,8 @@ def is_boot_sector(data: bytes) -> bool:
     return data[BOOT_SIGNATURE_OFFSET:SECTOR_BYTES] == BOOT_SIGNATURE
 
 
-def is_rom(data: bytes) -> bool:
-    """Whether ``data`` has the size of a ROM and a jump where the processor starts."""
-    return _has_rom_size(data) and data[-16] in JUMP_OPCODES
-
-
-def _has_rom_size(data: bytes) -> bool:
+def has_rom_size(data: bytes) -> bool:
+    """Whether a ROM can be of this size."""
     return 0 < len(data) <= MAX_ROM_BYTES and len(data) % ROM_GRANULE_BYTES == 0
 
 
@@ -102,7 +96,7 @@ def plan_boot_sector(data: bytes, request: Request) -> BootPlan:
 
 def plan_rom(data: bytes, request: Request) -> BootPlan:
     """A ROM: the processor starts in it, 16 bytes before its end, as after a reset."""
-    if not _has_rom_size(data):
+    if not has_rom_size(data):
         raise request.refuse(
             f"a ROM has a multiple of {format_size(ROM_GRANULE_BYTES)} and at most "
             f"{format_size(MAX_ROM_BYTES)}, this image has {len(data)} bytes",

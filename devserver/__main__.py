@@ -1,5 +1,5 @@
 """``python -m devserver``."""
 
-from devserver.cli import main
+from devserver.commands.cli import main
 
 raise SystemExit(main())

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 
 if TYPE_CHECKING:
-    from kvmshim.assemble import machine_for, machine_of
-    from kvmshim.machine import Machine
-    from kvmshim.outcome import Outcome, RunResult
+    from kvmshim.vmm.assemble import machine_for, machine_of
+    from kvmshim.vmm.machine import Machine
+    from kvmshim.vmm.outcome import Outcome, RunResult
 
 __all__ = [
     "HostError",
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 _LATE = {
-    "machine_for": "kvmshim.assemble",
-    "machine_of": "kvmshim.assemble",
-    "Machine": "kvmshim.machine",
-    "Outcome": "kvmshim.outcome",
-    "RunResult": "kvmshim.outcome",
+    "machine_for": "kvmshim.vmm.assemble",
+    "machine_of": "kvmshim.vmm.assemble",
+    "Machine": "kvmshim.vmm.machine",
+    "Outcome": "kvmshim.vmm.outcome",
+    "RunResult": "kvmshim.vmm.outcome",
 }
 
 

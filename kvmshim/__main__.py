@@ -10,7 +10,7 @@ def main() -> int:
     # Ctrl-C while modules are still being imported: there is nothing yet to tidy up or to tell.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from kvmshim import cli
+    from kvmshim.commands import cli
 
     return cli.main()
 

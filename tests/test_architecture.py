@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Modules of any size are read, never of no end: above this, one wants to be two.
 MAX_LINES = 420
 #: Files that may be longer, and how long.
-LARGER = {"devserver/session.py": 480}
+LARGER = {"devserver/session/session.py": 480}
 #: What would let a device model or the protocol do more than compute.
 WORLDLY = {
     "asyncio",
@@ -30,11 +30,11 @@ WORLDLY = {
 }
 #: What a client platform shares with a server platform; the rest is the server's own affair.
 SHARED = {
-    "devserver.backplane",
-    "devserver.board",
-    "devserver.inventory",
+    "devserver.machine.backplane",
+    "devserver.machine.board",
+    "devserver.machine.inventory",
     "devserver.models",
-    "devserver.moving",
+    "devserver.machine.moving",
     "devserver.plain",
     "devserver.protocol",
     "devserver.rpc",

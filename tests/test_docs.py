@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from commandline import environment
 
-from devserver import cli as devserver_cli
-from devserver.modelbook import as_markdown
+from devserver.commands import cli as devserver_cli
+from devserver.commands.modelbook import as_markdown
 from devserver.models import catalog
-from kvmshim import cli as kvmshim_cli
-from kvmshim import outcome
 from kvmshim.bundled import guests
+from kvmshim.commands import cli as kvmshim_cli
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 from kvmshim.loader import ImageKind
+from kvmshim.vmm import outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devserver.board import PC_BOARD
+from devserver.machine.board import PC_BOARD
 from kvmshim.loader import ImageKind, detect_kind
 
 ROOT = Path(__file__).parents[1]

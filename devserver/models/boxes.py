@@ -1,7 +1,7 @@
 """How devices of different VMs talk: they join a box, and post messages to its other members.
 
 What carries the messages is not the models' business: where VMs share a device host, its hub does
-(:mod:`devserver.hub`).
+(:mod:`devserver.machine.hub`).
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ ENTRY_POINT_GROUP = "devserver.models"
 
 #: kind -> "module:class"
 BUNDLED: dict[str, str] = {
-    "uart16550": "devserver.models.uart16550:Uart16550",
-    "pit8254": "devserver.models.pit8254:Pit8254",
-    "i8259": "devserver.models.i8259:I8259",
-    "mc146818": "devserver.models.mc146818:Mc146818",
+    "uart16550": "devserver.models.uart16550.device:Uart16550",
+    "pit8254": "devserver.models.pit8254.device:Pit8254",
+    "i8259": "devserver.models.i8259.device:I8259",
+    "mc146818": "devserver.models.mc146818.device:Mc146818",
     "postcode": "devserver.models.postcode:PostCode",
     "debugcon": "devserver.models.debugcon:DebugConsole",
     "debugexit": "devserver.models.debugexit:DebugExit",

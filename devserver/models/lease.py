@@ -1,7 +1,7 @@
 """Leases: the answer of a register's reads, handed to the client so that it can answer by itself.
 
 A lease is a value, or a function of VM time; which writes of the guest's own change it, it says
-too. The client's evaluation in C (``native/src/lease.c``) and :meth:`Lease.at` are the same
+too. The client's evaluation in C (``native/src/link/lease.c``) and :meth:`Lease.at` are the same
 formula, which ``docs/protocol.md`` states.
 
 The *lanes* of a device are the bytes of its wired regions laid end to end, in the order in which

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgpack
 
-from devserver.directory import Directory
+from devserver.cluster.directory import Directory
 from devserver.protocol.messages import Panel
-from devserver.refusals import Refusals
+from devserver.session.refusals import Refusals
 
 log = logging.getLogger("devserver.host")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from kvmshim import abi
 from kvmshim.errors import KvmshimError
+from kvmshim.hypervisor.kvm.system import System
 from kvmshim.hypervisor.unicorn.package import library_version
-from kvmshim.system import System
 
 
 def hypervisors() -> list[dict[str, Any]]:

@@ -16,12 +16,12 @@ from devserver.rpc import Handler, Peer, RpcError, Unable, connect_panel
 from kvmshim.agent.abilities import hypervisors
 from kvmshim.agent.migrating import Migrating
 from kvmshim.agent.running import Listeners, RunningVm, State
-from kvmshim.assemble import machine_for
 from kvmshim.errors import KvmshimError, ServerError
-from kvmshim.link import WaitPolicy
-from kvmshim.machine import Machine
 from kvmshim.machinefile import ImageSpec, load_machine
-from kvmshim.relocation import Destination
+from kvmshim.remote.link import WaitPolicy
+from kvmshim.vmm.assemble import machine_for
+from kvmshim.vmm.machine import Machine
+from kvmshim.vmm.relocation import Destination
 from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.file import read_state
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvmshim.agent.running import RunningVm
 from kvmshim.errors import KvmshimError
-from kvmshim.machine import Machine
+from kvmshim.vmm.machine import Machine
 from kvmshim.vmstate.file import encode_blocks
 from kvmshim.vmstate.memory import DirtyLog, PageRun
 from kvmshim.vmstate.state import Block, Header, Seat

@@ -20,11 +20,11 @@ from kvmshim.bench.accesses import LATCH_PORT
 from kvmshim.bench.guest import Kind, bench_plan
 from kvmshim.bench.machines import Place, allow_descriptors, machine_spec
 from kvmshim.errors import HostError
-from kvmshim.link import Link, WaitPolicy
 from kvmshim.loader import BootPlan
-from kvmshim.machine import Machine
 from kvmshim.machinefile import MachineSpec
-from kvmshim.outcome import RunResult
+from kvmshim.remote.link import Link, WaitPolicy
+from kvmshim.vmm.machine import Machine
+from kvmshim.vmm.outcome import RunResult
 
 #: Descriptors that one VM takes, generously.
 _DESCRIPTORS_EACH = 24

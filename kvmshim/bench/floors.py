@@ -13,13 +13,13 @@ from devserver.protocol.limits import FRAME_HEADER_BYTES
 from devserver.protocol.messages import MessageType
 from kvmshim.abi import CAPABILITIES, ffi, lib
 from kvmshim.bench.guest import LINE, LINE_PORT, MARK_PORT, Kind, bench_plan
-from kvmshim.cores import Cores, choose
-from kvmshim.cpu_start import apply_start
 from kvmshim.errors import HostError
+from kvmshim.hypervisor.cpu_start import apply_start
+from kvmshim.hypervisor.kvm.system import System
+from kvmshim.hypervisor.kvm.vm import Vm
+from kvmshim.hypervisor.physical import PhysicalMemory
 from kvmshim.machinefile.spec import DEFAULT_MEMORY_BYTES
-from kvmshim.physical import PhysicalMemory
-from kvmshim.system import System
-from kvmshim.vm import Vm
+from kvmshim.vmm.cores import Cores, choose
 
 #: What an IN of one byte sends and gets back.
 _REQUEST_BYTES = FRAME_HEADER_BYTES + LAYOUTS[MessageType.REQUEST].size
@@ -71,7 +71,7 @@ def irq_delivery(count: int) -> list[int]:
 def ping_pong(transport: str, wait: str, cores: str, count: int) -> list[int]:
     """Samples (ns) of a round trip of an IN's bytes between two threads, written in C.
 
-    Both ends run where a virtual CPU and its server would (``cores``, :mod:`kvmshim.cores`).
+    Both ends run where a virtual CPU and its server would (``cores``, :mod:`kvmshim.vmm.cores`).
     Both sleep with ``block``, and with ``adaptive`` where they have one core between them.
     """
     return _trips(transport, wait, cores, count, _NO_VCPU, ffi.NULL)

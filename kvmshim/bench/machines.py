@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
 from kvmshim.bench.guest import Trace
-from kvmshim.cores import choose
 from kvmshim.errors import HostError, ServerError
-from kvmshim.link import WaitPolicy
 from kvmshim.loader import BootPlan
-from kvmshim.machine import Machine
 from kvmshim.machinefile import MachineSpec, default_machine
 from kvmshim.machinefile.spec import PLACED_LOCALLY
-from kvmshim.outcome import Outcome
+from kvmshim.remote.link import WaitPolicy
+from kvmshim.vmm.cores import choose
+from kvmshim.vmm.machine import Machine
+from kvmshim.vmm.outcome import Outcome
 
 #: Every access waits for its answer.
 STRICT = "strict"

@@ -14,7 +14,7 @@ class Conditions:
 
     ``transport`` is ``unix``, ``unix-socket`` (nothing goes through shared memory) or ``tcp``;
     ``wait`` is ``spin``, ``block`` or ``adaptive``; ``cores`` where the virtual CPU and its server
-    ran (:mod:`kvmshim.cores`), and the two ends of the row's floor as well; ``policy`` is
+    ran (:mod:`kvmshim.vmm.cores`), and the two ends of the row's floor as well; ``policy`` is
     ``strict``, ``declared`` or ``local``; ``rtt_ns`` the round trip that a lab added; ``vms`` how
     many VMs or clients there were.
     """

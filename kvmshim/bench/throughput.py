@@ -25,8 +25,8 @@ from devserver.protocol.messages import (
 )
 from kvmshim.abi import ffi, lib
 from kvmshim.bench.machines import allow_descriptors, serving
-from kvmshim.cores import choose
 from kvmshim.errors import HostError, ServerError
+from kvmshim.vmm.cores import choose
 
 _IN, _OUT = 0, 1
 _WARM_UP_NS = 100_000_000

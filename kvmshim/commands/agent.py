@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
     from devserver.protocol.names import BadName, check_name
     from kvmshim.agent.abilities import hypervisors
     from kvmshim.agent.agent import Agent
-    from kvmshim.link import WaitPolicy
-    from kvmshim.system import System
+    from kvmshim.hypervisor.kvm.system import System
+    from kvmshim.remote.link import WaitPolicy
 
     try:
         parse_address(options.server)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kvmshim import outcome
+from kvmshim.vmm import outcome
 
 if TYPE_CHECKING:
     from kvmshim.doctor import Host

@@ -10,7 +10,7 @@ from typing import Any
 
 from kvmshim.commands import suspending
 from kvmshim.commands.run import add_common, run_to_the_end
-from kvmshim.server_process import ServerProcess
+from kvmshim.remote.server_process import ServerProcess
 
 
 def add_parser(commands: Any) -> None:
@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Goes on with the guest; returns the exit status."""
     suspending.check_options(options)
-    from kvmshim.link import WaitPolicy
-    from kvmshim.machine import Machine
+    from kvmshim.remote.link import WaitPolicy
+    from kvmshim.vmm.machine import Machine
     from kvmshim.vmstate.file import read_state
 
     with contextlib.ExitStack() as stack:

@@ -10,11 +10,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from kvmshim.commands import suspending
-from kvmshim.server_process import ServerProcess
+from kvmshim.remote.server_process import ServerProcess
 
 if TYPE_CHECKING:
-    from kvmshim.machine import Machine
-    from kvmshim.outcome import RunResult
+    from kvmshim.vmm.machine import Machine
+    from kvmshim.vmm.outcome import RunResult
 
 _EPILOG = """\
 exit status: the guest's own (what it wrote to port f4h) up to 111; 112 if that was larger;
@@ -125,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
             # Most likely wanted, and as slow to start as all that follows here: so do it first.
             process = ServerProcess(options.model, options.wait)
             stack.callback(process.close)
-        from kvmshim.assemble import assemble
+        from kvmshim.vmm.assemble import assemble
 
         return run_to_the_end(stack.enter_context(assemble(options, process)), options)
 
@@ -144,7 +144,7 @@ def run_to_the_end(machine: Machine, options: argparse.Namespace) -> int:
 
 
 def _run(machine: Machine, timeout_s: float | None) -> RunResult:
-    from kvmshim import terminal
+    from kvmshim.commands import terminal
 
     fd = sys.stdin.fileno() if sys.stdin is not None else None
     on_terminal = fd is not None and os.isatty(fd)

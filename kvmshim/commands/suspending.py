@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from kvmshim.errors import InputError
 
 if TYPE_CHECKING:
-    from kvmshim.machine import Machine
-    from kvmshim.outcome import RunResult
+    from kvmshim.vmm.machine import Machine
+    from kvmshim.vmm.outcome import RunResult
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def pausing(machine: Machine, options: argparse.Namespace) -> Iterator[None]:
 
 def suspended(machine: Machine, result: RunResult, path: str) -> RunResult:
     """Writes a machine to a file, if that is how its run ended. Raises :class:`HostError`."""
-    from kvmshim.outcome import Outcome
+    from kvmshim.vmm.outcome import Outcome
     from kvmshim.vmstate.file import write_state
 
     if result.outcome is not Outcome.PAUSED:

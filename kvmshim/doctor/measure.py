@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kvmshim.abi import ffi, lib
-from kvmshim.cpu_start import apply_start
 from kvmshim.doctor.report import Measurements
 from kvmshim.errors import HostError, KvmError
+from kvmshim.hypervisor.cpu_start import apply_start
+from kvmshim.hypervisor.kvm.system import System
+from kvmshim.hypervisor.kvm.vcpu import Vcpu
+from kvmshim.hypervisor.kvm.vm import Vm
+from kvmshim.hypervisor.memory import PAGE_BYTES, GuestMemory
 from kvmshim.loader.plan import RealStart
-from kvmshim.memory import PAGE_BYTES, GuestMemory
-from kvmshim.system import System
-from kvmshim.vcpu import Vcpu
-from kvmshim.vm import Vm
 
 _ORIGIN = 0x100
 _COUNT_ADDRESS = 0x200

@@ -18,7 +18,7 @@ def choose(name: str) -> Kind:
 
 
 def _open_kvm() -> Host:
-    from kvmshim.system import System
+    from kvmshim.hypervisor.kvm.system import System
 
     return System()
 

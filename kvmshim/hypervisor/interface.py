@@ -1,6 +1,6 @@
 """What a machine needs of a hypervisor, of whatever kind.
 
-KVM's levels (``kvmshim.system``, ``kvmshim.vm``, ``kvmshim.vcpu``) are one implementation,
+KVM's levels (``kvmshim.hypervisor.kvm.system``, ``kvmshim.hypervisor.kvm.vm``, ``kvmshim.hypervisor.kvm.vcpu``) are one implementation,
 ``kvmshim.hypervisor.unicorn`` is another.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from devserver.protocol.messages import Hypervisor
-from kvmshim.memory import GuestMemory
-from kvmshim.vcpu import Registers
-from kvmshim.vm import RingPlace, Zone
+from kvmshim.hypervisor.kvm.vcpu import Registers
+from kvmshim.hypervisor.kvm.vm import RingPlace, Zone
+from kvmshim.hypervisor.memory import GuestMemory
 
 #: Serves the ``struct vcpu_access`` that a guest has made to a device in this process.
 ServeLocal = Callable[[Any], None]
@@ -21,7 +21,7 @@ ServeLocal = Callable[[Any], None]
 class Vcpu(Protocol):
     """A virtual CPU. What it does belongs to the thread that runs it.
 
-    ``handle`` is the ``struct vcpu`` (native/src/vcpu.h) of the present run.
+    ``handle`` is the ``struct vcpu`` (native/src/vcpu/vcpu.h) of the present run.
     """
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from devserver.board import DeviceWiring
+from devserver.machine.board import DeviceWiring
 from kvmshim.machinefile.convert import BadValue
 
 #: Stands for the first region, or the only output, of a model that may not be known here.

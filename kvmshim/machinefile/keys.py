@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from devserver.board import BOARDS
+from devserver.machine.board import BOARDS
 from kvmshim.machinefile import convert, spec
 from kvmshim.machinefile.convert import Converter
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from devserver.board import BOARDS, CONTROLLERS
+from devserver.machine.board import BOARDS, CONTROLLERS
 from kvmshim.errors import InputError, printable
 from kvmshim.files import read_file
 from kvmshim.machinefile import keys, spec

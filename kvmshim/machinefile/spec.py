@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from devserver.board import BOARDS, CONTROLLERS, DeviceWiring
+from devserver.machine.board import BOARDS, CONTROLLERS, DeviceWiring
 from kvmshim.loader import ImageKind
 
 #: Placement in the server that the command line names, or in the embedded one.

@@ -18,7 +18,7 @@ _ROOM = 16
 
 
 class Arrival:
-    """What a :class:`kvmshim.machine.Machine` is restored from as it comes.
+    """What a :class:`kvmshim.vmm.machine.Machine` is restored from as it comes.
 
     It stands in for a ``MachineState``: :attr:`memory` lasts until the machine has stopped over
     there, and from then on :attr:`header` and :attr:`seats` are its last word. One thread brings

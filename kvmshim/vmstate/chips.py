@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
-from kvmshim.system import System
-from kvmshim.vm import Vm
+from kvmshim.hypervisor.kvm.system import System
+from kvmshim.hypervisor.kvm.vm import Vm
 from kvmshim.vmstate.state import ChipState, DamagedState
 
 _WHAT = "the VM"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from kvmshim import abi
 from kvmshim.abi import ffi
 from kvmshim.errors import HostError, KvmError
-from kvmshim.system import System
-from kvmshim.vcpu import Vcpu
+from kvmshim.hypervisor.kvm.system import System
+from kvmshim.hypervisor.kvm.vcpu import Vcpu
 from kvmshim.vmstate.cpuid import missing_features
 from kvmshim.vmstate.state import CpuState, DamagedState
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from devserver.board import DeviceWiring
+from devserver.machine.board import DeviceWiring
 from devserver.plain import to_plain
 from devserver.protocol.messages import Hypervisor
 from kvmshim.errors import InputError

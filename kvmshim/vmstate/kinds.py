@@ -8,9 +8,9 @@ from kvmshim import abi
 from kvmshim.abi import lib
 from kvmshim.errors import HostError
 from kvmshim.hypervisor.interface import Host, Vcpu, Vm
-from kvmshim.system import System
-from kvmshim.vcpu import Vcpu as KvmVcpu
-from kvmshim.vm import Vm as KvmVm
+from kvmshim.hypervisor.kvm.system import System
+from kvmshim.hypervisor.kvm.vcpu import Vcpu as KvmVcpu
+from kvmshim.hypervisor.kvm.vm import Vm as KvmVm
 from kvmshim.vmstate import chips, cpu, emulated
 from kvmshim.vmstate.state import ChipState, CpuState, Header
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from kvmshim.memory import PAGE_BYTES
+from kvmshim.hypervisor.memory import PAGE_BYTES
 from kvmshim.vmstate.state import MAX_BLOCK_BYTES, Block
 
 if TYPE_CHECKING:
-    from kvmshim.physical import PhysicalMemory
-    from kvmshim.vm import Slot, Vm
+    from kvmshim.hypervisor.kvm.vm import Slot, Vm
+    from kvmshim.hypervisor.physical import PhysicalMemory
 
 _ZERO_PAGE = bytes(PAGE_BYTES)
 

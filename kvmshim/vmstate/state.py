@@ -124,7 +124,7 @@ class Header:
 
     ``needs`` names the capabilities of KVM without which it can't go on; ``time_ns`` is VM time,
     ``epoch_ns`` the wall-clock time at VM time 0; ``devices`` has each
-    device's state (``devserver.moving``) by place and name.
+    device's state (``devserver.machine.moving``) by place and name.
     """
 
     machine: MachineDescription

@@ -1,6 +1,6 @@
 /* KVM's ring of coalesced writes, with a test in KVM's place. */
 #include "guest_rig.h"
-#include "keeper.h"
+#include "vcpu/keeper.h"
 
 #include <linux/kvm.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
 /* A stream whose bytes go through memory: what is put comes out, and nobody sleeps through it. */
 #define _GNU_SOURCE
-#include "duct.h"
+#include "wait/duct.h"
 
 #include <errno.h>
 #include <poll.h>

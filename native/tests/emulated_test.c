@@ -1,10 +1,10 @@
 /* What the Unicorn engine calls, with a test in the engine's place: flags and 64 bytes of memory. */
 #include <string.h>
 
-#include "access.h"
+#include "vcpu/access.h"
 #include "check.h"
-#include "emulated.h"
-#include "engine.h"
+#include "unicorn/emulated.h"
+#include "unicorn/engine.h"
 
 enum { PORT = 0x500, INTERRUPTS_ON = 1 << 9 };
 

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "link.h"
+#include "link/link.h"
 
 enum {
     SERVER_ID = 3, VM_ID = 4, CLIENT_ID = 5, HYPERVISOR = 1,

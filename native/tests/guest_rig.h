@@ -5,7 +5,7 @@
 #ifndef KVMSHIM_TEST_GUEST_RIG_H
 #define KVMSHIM_TEST_GUEST_RIG_H
 
-#include "access.h"
+#include "vcpu/access.h"
 #include "fake_server.h"
 
 enum { BASE = 0x300, PORTS = 8, DEVICE = 9 };

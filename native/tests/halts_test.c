@@ -1,5 +1,5 @@
 /* Guests that write and then halt: which of their posted writes are to wait. */
-#include "halts.h"
+#include "vcpu/halts.h"
 
 #include <string.h>
 #include <time.h>

@@ -1,12 +1,12 @@
 /* When an adaptive waiter looks and when it sleeps at once, alone and among others. */
 #define _GNU_SOURCE
-#include "patience.h"
+#include "wait/patience.h"
 
 #include <fcntl.h>
 #include <sched.h>
 
 #include "check.h"
-#include "crowd.h"
+#include "wait/crowd.h"
 
 enum { LOOK_NS = 150000, MS = 1000000 };
 

@@ -2,7 +2,7 @@
  * The server's data loop: what is ordinary is decoded and answered, all else is handed over whole.
  * Bytes go through memory (duct.h) where the environment has OVER_MEMORY.
  */
-#include "serve.h"
+#include "serve/serve.h"
 
 #include <errno.h>
 #include <string.h>

@@ -80,7 +80,7 @@ def test_the_hypervisor_signature_is_read_from_ebx_ecx_and_edx(tmp_path: Path) -
 def test_a_server_that_crashes_is_told_by_its_last_words_and_shows_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import kvmshim.link  # noqa: F401  (with the true devserver, before the broken one hides it)
+    import kvmshim.remote.link  # noqa: F401  (with the true devserver, before the broken one hides it)
 
     (tmp_path / "devserver").mkdir()
     (tmp_path / "devserver/__init__.py").write_text("raise RuntimeError('out of order')\n")

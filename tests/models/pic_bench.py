@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from devserver.models.device import Context, NullBus
-from devserver.models.i8259 import I8259
-from devserver.models.i8259_registers import FIRST_LINE_OFFSET, Icw1, Icw4, Ocw2, Ocw3
+from devserver.models.i8259.device import I8259
+from devserver.models.i8259.registers import FIRST_LINE_OFFSET, Icw1, Icw4, Ocw2, Ocw3
 
 MASTER_VECTOR, SLAVE_VECTOR = 0x30, 0x78
 READ_IRR, READ_ISR = Ocw3.D3 | Ocw3.RR, Ocw3.D3 | Ocw3.RR | Ocw3.RIS

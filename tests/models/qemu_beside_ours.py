@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from qemu_differences import Guest, uncompared
 from qemu_pc import In, Out, Outcome, Seen, Step, run
 
-from devserver.backplane import Backplane
-from devserver.board import PC_BOARD
+from devserver.machine.backplane import Backplane
+from devserver.machine.board import PC_BOARD
 from devserver.models import Signal, Space
 
 PIT_LINE, COM1_LINE, RTC_LINE = 0, 4, 8

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from qemu_pc import In, Out, Step
 
-from devserver.models.mc146818 import RegisterB, RegisterC
-from devserver.models.pit8254 import PortB
-from devserver.models.uart_registers import Msr
+from devserver.models.mc146818.device import RegisterB, RegisterC
+from devserver.models.pit8254.device import PortB
+from devserver.models.uart16550.registers import Msr
 
 PIT, PIT_CONTROL, PORT_B, RTC, COM1 = 0x40, 0x43, 0x61, 0x70, 0x3F8
 RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(COM1, COM1 + 8)

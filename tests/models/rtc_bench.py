@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from devserver.models.device import Context
-from devserver.models.mc146818 import Mc146818, RegisterA, RegisterB
-from devserver.models.rtc_calendar import Cmos
+from devserver.models.mc146818.calendar import Cmos
+from devserver.models.mc146818.device import Mc146818, RegisterA, RegisterB
 
 SECOND_NS = 1_000_000_000
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

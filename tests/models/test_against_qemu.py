@@ -14,7 +14,7 @@ from qemu_differences import COM1, IER, IIR, LCR, LSR, MCR, MSR, RBR, SCR
 from qemu_pc import In, Out, Step, Wait, run
 
 from devserver.models import Signal
-from devserver.models.uart_registers import Fcr, Ier, Lcr, Mcr
+from devserver.models.uart16550.registers import Fcr, Ier, Lcr, Mcr
 
 pytestmark = pytest.mark.qemu
 

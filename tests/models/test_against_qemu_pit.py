@@ -15,7 +15,7 @@ from qemu_beside_ours import PIT_LINE, Ours, few, flat
 from qemu_differences import PIT, PIT_CONTROL, PORT_B, Guest, uncompared
 from qemu_pc import In, Out, Outcome, Seen, Step, Wait, run
 
-from devserver.models.pit8254 import PortB
+from devserver.models.pit8254.device import PortB
 
 pytestmark = pytest.mark.qemu
 

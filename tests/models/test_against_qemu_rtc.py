@@ -25,7 +25,7 @@ from qemu_differences import (
 )
 from qemu_pc import In, Out, Step, Wait, run
 
-from devserver.models.mc146818 import RegisterA, RegisterB
+from devserver.models.mc146818.device import RegisterA, RegisterB
 
 pytestmark = pytest.mark.qemu
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devserver.backplane import Backplane
-from devserver.board import PC_BOARD
+from devserver.machine.backplane import Backplane
+from devserver.machine.board import PC_BOARD
 from devserver.models.debugcon import DebugConsole
 from devserver.models.debugexit import DebugExit
 from devserver.models.device import Context, Device, Policy, Signal, Space

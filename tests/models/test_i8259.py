@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pic_bench import MASTER_VECTOR, READ_ISR, SLAVE_VECTOR, Bench
 
-from devserver.models.i8259_registers import Icw1, Icw4
+from devserver.models.i8259.registers import Icw1, Icw4
 
 ICW1 = Icw1.D4 | Icw1.IC4
 DEFAULT_OF_MASTER, DEFAULT_OF_SLAVE = 7, 15

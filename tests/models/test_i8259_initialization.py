@@ -8,7 +8,7 @@ import pytest
 from pic_bench import MASTER_VECTOR, READ_ISR, SLAVE_VECTOR, SPECIAL_MASK, Bench
 
 from devserver.models.device import StateError
-from devserver.models.i8259_registers import Icw1, Icw4, Ocw2, Ocw3
+from devserver.models.i8259.registers import Icw1, Icw4, Ocw2, Ocw3
 
 ICW1 = Icw1.D4 | Icw1.IC4
 

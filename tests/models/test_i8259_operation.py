@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pic_bench import NO_SPECIAL_MASK, READ_IRR, READ_ISR, SPECIAL_MASK, Bench
 
-from devserver.models.i8259_registers import Icw4, Ocw2, Ocw3
+from devserver.models.i8259.registers import Icw4, Ocw2, Ocw3
 
 
 @pytest.fixture

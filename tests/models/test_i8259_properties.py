@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pic_bench import NO_SPECIAL_MASK, POLL, SPECIAL_MASK, Bench, NaivePic
 
-from devserver.models.i8259_chip import Chip
-from devserver.models.i8259_registers import Icw1, Icw4, Ocw2
+from devserver.models.i8259.chip import Chip
+from devserver.models.i8259.registers import Icw1, Icw4, Ocw2
 
 some = settings(max_examples=80, deadline=None)
 Step = tuple[Any, ...]

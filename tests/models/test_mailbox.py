@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from devserver.backplane import Backplane, BoardError
-from devserver.board import DeviceWiring
-from devserver.hub import Hub, Party
+from devserver.machine.backplane import Backplane, BoardError
+from devserver.machine.board import DeviceWiring
+from devserver.machine.hub import Hub, Party
 from devserver.models import Space
 from devserver.models.mailbox import DEPTH, MAGIC, NOBODY, Enable, Offset, Status
 

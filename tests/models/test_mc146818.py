@@ -21,8 +21,8 @@ from rtc_bench import (
 )
 
 from devserver.models.device import OptionError, Policy, StateError
-from devserver.models.mc146818 import RegisterA, RegisterB, RegisterC
-from devserver.models.rtc_calendar import Cmos
+from devserver.models.mc146818.calendar import Cmos
+from devserver.models.mc146818.device import RegisterA, RegisterB, RegisterC
 
 #: Eight ticks of 32.768 kHz, the data sheet's 244 us, in whole nanoseconds.
 BEFORE_UPDATE_NS = 244_140

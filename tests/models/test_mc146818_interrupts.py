@@ -17,8 +17,8 @@ from rtc_bench import (
     moments,
 )
 
-from devserver.models.mc146818 import RegisterB, RegisterC
-from devserver.models.rtc_calendar import Cmos, Format
+from devserver.models.mc146818.calendar import Cmos, Format
+from devserver.models.mc146818.device import RegisterB, RegisterC
 
 #: The data sheet's table of periodic interrupt rates at 32.768 kHz, for RS 1 to 15.
 RATES_HZ = [256, 128, 8192, 4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2]

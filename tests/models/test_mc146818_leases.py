@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rtc_bench import DIVIDER_RESET, H24, RUNNING, SECOND_NS, Chip
 
 from devserver.models.lease import Lease
-from devserver.models.mc146818 import UIP_NS, RegisterA, RegisterB, RegisterD
-from devserver.models.rtc_calendar import Cmos
+from devserver.models.mc146818.calendar import Cmos
+from devserver.models.mc146818.device import UIP_NS, RegisterA, RegisterB, RegisterD
 
 INDEX, DATA = 0, 1
 some = settings(max_examples=80, deadline=None)

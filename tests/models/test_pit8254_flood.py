@@ -1,7 +1,7 @@
 """A guest that asks the timer for more interrupts than anybody could take."""
 
 from devserver.models.device import Context, Signal
-from devserver.models.pit8254 import MAX_EDGES, WINDOW_NS, Pit8254
+from devserver.models.pit8254.device import MAX_EDGES, WINDOW_NS, Pit8254
 
 MODE2_TWO_BYTES = 0x34
 SECOND_NS = 1_000_000_000

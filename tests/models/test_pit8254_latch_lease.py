@@ -11,7 +11,7 @@ from pit_bench import BOTH, Bench
 from pit_sessions import count_bytes, inspect, spans_ns
 
 from devserver.models.lease import Lease
-from devserver.models.pit8254 import Lane
+from devserver.models.pit8254.device import Lane
 
 LANES = {
     ("counters", 0): Lane.COUNTER0,

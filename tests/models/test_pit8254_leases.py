@@ -10,7 +10,7 @@ from pit_sessions import Step, play, sessions, spans_ns
 
 from devserver.models import Device
 from devserver.models.lease import MAX_TERMS, Hold, Lease
-from devserver.models.pit8254 import Lane, Pit8254
+from devserver.models.pit8254.device import Lane, Pit8254
 
 some = settings(max_examples=40, deadline=None)
 PORTS = [("counters", 0), ("counters", 1), ("counters", 2), ("portb", 0)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pit_bench import Bench, NaivePit
 from pit_sessions import Step, accesses, inspect, play, sessions, spans_ns
 
-from devserver.models.pit8254 import MAX_EDGES
+from devserver.models.pit8254.device import MAX_EDGES
 
 some = settings(max_examples=30, deadline=None)
 

@@ -11,7 +11,7 @@ from pit_bench import Bench
 from pit_sessions import Step, inspect, play, sessions
 
 from devserver.models.device import StateError
-from devserver.models.pit_counter import LAST_NS
+from devserver.models.pit8254.counter import LAST_NS
 
 absurd = st.sampled_from([-(1 << 70), -(1 << 20), -1, 0, 1, 2, 0x10000, 1 << 32, 1 << 64, 1 << 100])
 

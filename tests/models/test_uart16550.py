@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from uart_bench import CHARACTER_NS, EIGHT_BITS, TRIGGER, Bench, Port
 
-from devserver.backplane import BoardError
+from devserver.machine.backplane import BoardError
 from devserver.models import Policy, Space
-from devserver.models.uart16550 import Uart16550
-from devserver.models.uart_registers import Fcr, Ier, Iir, Lcr, Lsr, Mcr, Msr
+from devserver.models.uart16550.device import Uart16550
+from devserver.models.uart16550.registers import Fcr, Ier, Iir, Lcr, Lsr, Mcr, Msr
 
 
 @pytest.fixture

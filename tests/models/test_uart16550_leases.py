@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from devserver.models.device import Context, StateError
 from devserver.models.lease import Lease
-from devserver.models.uart16550 import Uart16550
-from devserver.models.uart_registers import Fcr, Ier, Lcr, Mcr
+from devserver.models.uart16550.device import Uart16550
+from devserver.models.uart16550.registers import Fcr, Ier, Lcr, Mcr
 
 THR, IER, IIR, FCR, LCR, MCR, LSR, MSR = 0, 1, 2, 2, 3, 4, 5, 6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from uart_bench import EIGHT_BITS, Bench, Port
 
-from devserver.models.uart_registers import Fcr, Ier, Lcr, Lsr, Mcr, Msr
+from devserver.models.uart16550.registers import Fcr, Ier, Lcr, Lsr, Mcr, Msr
 
 
 @pytest.fixture

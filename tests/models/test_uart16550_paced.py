@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from uart_bench import BIT_NS, CHARACTER_NS, EIGHT_BITS, TRIGGER, Bench, Port
 
-from devserver.models.uart_registers import Fcr, Ier, Iir, Lcr, Lsr, Mcr
+from devserver.models.uart16550.registers import Fcr, Ier, Iir, Lcr, Lsr, Mcr
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from uart_bench import CHARACTER_NS, Bench, Port
 
 from devserver.models import Space
-from devserver.models.uart_registers import Fcr, Ier, Iir, Lcr, Lsr, Mcr
+from devserver.models.uart16550.registers import Fcr, Ier, Iir, Lcr, Lsr, Mcr
 
 sizes = st.sampled_from([1, 2, 4, 8])
 # Half of the values lead far: FIFOs on, loopback, all interrupts, a fast line.

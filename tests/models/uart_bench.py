@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 
-from devserver.backplane import Backplane
-from devserver.board import DeviceWiring
+from devserver.machine.backplane import Backplane
+from devserver.machine.board import DeviceWiring
 from devserver.models import Signal, Space
-from devserver.models.uart_registers import Lcr, Lsr, Mcr
+from devserver.models.uart16550.registers import Lcr, Lsr, Mcr
 
 LINE = 4
 BIT_NS = 8680  # at divisor 1, rounded down

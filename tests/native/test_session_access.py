@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_guest import WireGuest
 
-from devserver.backplane import Backplane
-from devserver.board import PC_BOARD
 from devserver.identity import Identity
+from devserver.machine.backplane import Backplane
+from devserver.machine.board import PC_BOARD
 from devserver.models.device import Space
 from devserver.protocol import codec
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.messages import Attach, Attached, Hello, Hypervisor, WantedDevice, Welcome
-from devserver.session import Session
+from devserver.session.session import Session
 
 DEVICES = ("com1", "pit", "rtc", "debugcon", "post")
 WIRINGS = [wiring for wiring in PC_BOARD if wiring.name in DEVICES]

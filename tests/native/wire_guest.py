@@ -19,8 +19,8 @@ from kvmshim._native import ffi, lib
 
 from devserver.protocol import codec
 from devserver.protocol.messages import AttachedDevice, Ping, Pong, Request
-from kvmshim.link import leases_of
-from kvmshim.routes import Routes
+from kvmshim.remote.link import leases_of
+from kvmshim.vmm.routes import Routes
 
 SERVER_ID, VM_ID, CLIENT_ID, HYPERVISOR = IDENTIFIERS = 1, 2, 3, 1
 PATIENCE_S = 20.0

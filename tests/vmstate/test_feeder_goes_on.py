@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devserver.protocol.limits import FEED_WINDOW_BYTES
-from kvmshim.feeder import Feeder
+from kvmshim.remote.feeder import Feeder
 
 
 class Device:

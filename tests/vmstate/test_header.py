@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sample_states import CPU, HEADER, MACHINE, header
 
 from devserver.protocol.messages import Hypervisor
-from kvmshim.assemble import machine_of
 from kvmshim.errors import InputError
+from kvmshim.vmm.assemble import machine_of
 from kvmshim.vmstate.cpuid import missing_features
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
 from kvmshim.vmstate.state import DamagedState, Header

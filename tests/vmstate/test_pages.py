@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmshim.memory import PAGE_BYTES
-from kvmshim.physical import Part, PhysicalMemory
-from kvmshim.vmstate.capture import load_memory
+from kvmshim.hypervisor.memory import PAGE_BYTES
+from kvmshim.hypervisor.physical import Part, PhysicalMemory
+from kvmshim.vmm.capture import load_memory
 from kvmshim.vmstate.memory import PageRun, blocks, runs_of
 from kvmshim.vmstate.state import MAX_BLOCK_BYTES, Block, DamagedState
 

@@ -1,7 +1,7 @@
 """The Unicorn engine: its library, found and loaded, and a processor of its.
 
 The Python package of that name is needed for the library in it only. What the engine calls while
-it runs a guest is C of ours (native/src/emulated.c), so the package's own hooks would be of no use.
+it runs a guest is C of ours (native/src/unicorn/emulated.c), so the package's own hooks would be of no use.
 """
 
 from __future__ import annotations
@@ -224,5 +224,5 @@ def _check(code: int, what: str) -> None:
 
 
 def _function(name: str) -> Any:
-    """A function of native/src/emulated.c."""
+    """A function of native/src/unicorn/emulated.c."""
     return ffi.cast("void *", ffi.addressof(lib, name))

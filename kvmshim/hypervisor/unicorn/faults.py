@@ -14,9 +14,9 @@ from __future__ import annotations
 from functools import cache
 
 from kvmshim.abi import ffi
+from kvmshim.hypervisor.memory import PAGE_BYTES, GuestMemory
 from kvmshim.hypervisor.unicorn.delivery import DIVIDE_ERROR, DOUBLE_FAULT
 from kvmshim.hypervisor.unicorn.engine import Access, Engine, Hook, Register
-from kvmshim.memory import PAGE_BYTES, GuestMemory
 
 _NONE = -1
 #: div edx, with EDX = 0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kvmshim.hypervisor.kvm.vcpu import CR0_PE
 from kvmshim.hypervisor.unicorn.engine import Engine, Register
-from kvmshim.vcpu import CR0_PE
 
 SEGMENTS: Mapping[str, Register] = {
     "cs": Register.CS,

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from kvmshim.abi import ffi, lib
+from kvmshim.hypervisor.kvm.vcpu import Registers, readable
 from kvmshim.hypervisor.unicorn import segments
 from kvmshim.hypervisor.unicorn.delivery import FLAG_INTERRUPT, INVALID_OPCODE, deliver
 from kvmshim.hypervisor.unicorn.engine import Engine, Error, Register, explain
 from kvmshim.hypervisor.unicorn.faults import forget_exception
-from kvmshim.vcpu import Registers, readable
 
 _GENERAL = {
     "rax": Register.EAX,

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from kvmshim.abi import ffi, lib
+from kvmshim.hypervisor.kvm.vm import RingPlace, Zone
+from kvmshim.hypervisor.memory import GuestMemory
 from kvmshim.hypervisor.unicorn.engine import Access, Engine, Hook, Instruction
 from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu
-from kvmshim.memory import GuestMemory
-from kvmshim.vm import RingPlace, Zone
 
 _ADDRESS_SPACE_BYTES = 1 << 32
 

@@ -1,0 +1,341 @@
+"""The ``devserver`` command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from devserver import logs
+from devserver.cluster.directory import ROUTES
+from devserver.cluster.further_hosts import further_hosts
+from devserver.cluster.joining import JoinError, Membership
+from devserver.commands import vm
+from devserver.host.client import WAITS
+from devserver.host.host import DeviceHost
+from devserver.identity import Identity
+from devserver.models import catalog
+from devserver.panel.default_registry import REGISTRY_VARIABLE, default_registry
+from devserver.panel.door import PanelDoor
+from devserver.protocol.address import AddressError, parse_address
+from devserver.protocol.connection import Connection, Role
+from devserver.protocol.errors import ErrorCode, cut
+from devserver.protocol.messages import Error
+from devserver.protocol.names import MAX_NAME, BadName, check_server_name
+from devserver.transport import ListenError, bound_address, listen_on, stop_listening
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except (
+        ListenError,
+        JoinError,
+        AddressError,
+        BadName,
+        catalog.UnknownModel,
+        vm.CommandError,
+    ) as error:
+        print(f"devserver: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="devserver", description="Hosts device models for virtual machines.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve device models to client platforms")
+    where = serve.add_mutually_exclusive_group(required=True)
+    _add_listen(where)
+    where.add_argument("--fd", type=int, help="serve one socket that is already connected")
+    _add_serving(serve, name="devserver")
+    serve.add_argument("--server-id", type=_positive, metavar="N", help="its number (default: 1)")
+    serve.add_argument(
+        "--route",
+        choices=ROUTES,
+        default="auto",
+        help="how clients come to the devices of I/O servers: handed on here, or by themselves",
+    )
+    serve.add_argument(
+        "--hosts", type=_positive, default=1, metavar="N", help="run so many device hosts"
+    )
+    serve.add_argument(
+        "--registry",
+        metavar="URL",
+        default=os.environ.get(REGISTRY_VARIABLE),
+        help="the control panel's database: sqlite:////FOLDER/FILE or postgresql://…",
+    )
+    serve.add_argument(
+        "--only-registered", action="store_true", help="refuse clients that are not registered"
+    )
+    serve.set_defaults(run=_serve)
+
+    host = commands.add_parser("host", help="serve device models as an I/O server of another")
+    host.add_argument("--join", required=True, metavar="ADDRESS", help="the owner's address")
+    _add_listen(host.add_mutually_exclusive_group(required=True))
+    _add_serving(host, name="")
+    host.add_argument("--advertise", metavar="ADDRESS", help="where clients reach it, if elsewhere")
+    host.add_argument("--with-owner", action="store_true", help="end when the owner is gone")
+    host.set_defaults(run=_host)
+
+    panel = commands.add_parser("panel")  # what a server starts for itself
+    panel.add_argument("--fd", type=int, required=True)
+    panel.add_argument("--name", required=True)
+    panel.add_argument("--address", required=True)
+    panel.add_argument("--only-registered", action="store_true")
+    panel.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info")
+    panel.set_defaults(run=_panel)
+
+    vm.add_parser(commands)
+
+    models = commands.add_parser("models", help="list the device models that can be asked for")
+    models.add_argument(
+        "--markdown", action="store_true", help="describe the bundled ones, with their registers"
+    )
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _add_listen(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="tcp://HOST:PORT (port 0: any) or unix:PATH; may be given several times",
+    )
+
+
+def _add_serving(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--name", default=name, help="what the server calls itself")
+    parser.add_argument("--max-clients", type=_positive, default=1024, metavar="N")
+    parser.add_argument(
+        "--heartbeat", type=_seconds, default=5.0, help="ask a client silent for so many seconds"
+    )
+    parser.add_argument(
+        "--deadline", type=_seconds, default=20.0, help="give it up after so many seconds"
+    )
+    parser.add_argument(
+        "--window", type=_positive, default=4096, help="posted writes a client may have under way"
+    )
+    parser.add_argument(
+        "--keep", type=_seconds, default=60.0, help="keep devices left behind for so many seconds"
+    )
+    parser.add_argument("--wait", choices=WAITS, default="adaptive")
+    parser.add_argument(
+        "--engine",
+        choices=("native", "python"),
+        default="native",
+        help="the data loop: compiled, or the readable reference that it must equal",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="also serve the device models that this Python file defines",
+    )
+    parser.add_argument(
+        "--log", choices=("debug", "info", "warning", "error"), default="info", help="how much"
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    logs.set_up(options.log)
+    _check_times(options)
+    check_server_name(options.name)
+    if options.hosts > 1:
+        check_server_name(f"{options.name}-{options.hosts}")
+    inherited = None if options.fd is None else _inherited(options.fd)
+    try:
+        for path in options.model:
+            catalog.load_file(path)
+    except catalog.UnknownModel as error:
+        if inherited is None:
+            raise
+        with inherited:  # to the one who can say it best: the client
+            refusal = Error(ErrorCode.MACHINE, cut(str(error)))
+            inherited.sendall(Connection(Role.SERVER).send(refusal))
+        return EXIT_FAILED
+    if inherited is not None:
+        host = _make_host(options, options.server_id or 1, options.route, until_idle=True)
+        # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        host.add_client(inherited, "embedded")
+        catalog.preload()  # while the client sets up its machine
+        host.run()
+        return EXIT_OK
+    sockets = listen_on(options.listen)
+    try:
+        address = str(bound_address(sockets[0]))
+        door = _panel_door(options, address)
+        server_id = 1 if options.registry is None else _check_in(options, address)
+        host = _make_host(options, options.server_id or server_id, options.route, panel=door)
+        if options.registry is not None:
+            door.start()  # the others are to see that this one is up
+    except BaseException:
+        for sock in sockets:
+            stop_listening(sock)
+        raise
+    for sock in sockets:
+        host.add_listener(sock)
+        print(f"devserver: listening on {bound_address(sock)}", flush=True)
+    with further_hosts(options.hosts - 1, sockets[0], options):
+        host.run()
+    return EXIT_OK
+
+
+def _panel_door(options: argparse.Namespace, address: str) -> PanelDoor:
+    arguments = ["--log", options.log, "--name", options.name, "--address", address]
+    if options.only_registered:
+        arguments.append("--only-registered")
+    return PanelDoor(arguments, {REGISTRY_VARIABLE: options.registry or default_registry(address)})
+
+
+def _check_in(options: argparse.Namespace, address: str) -> int:
+    """The server's number by the registry that it was given. Raises :class:`CommandError`."""
+    from devserver.panel.registry.errors import RegistryError
+    from devserver.panel.registry.registry import Registry
+
+    try:
+        with contextlib.closing(Registry(options.registry, options.name)) as registry:
+            return registry.server_up(address)
+    except RegistryError as error:
+        raise vm.CommandError(str(error)) from None
+
+
+def _panel(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from devserver.panel.server import PanelServer
+
+    logs.set_up(options.log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _inherited(options.fd) as host:
+        where = (os.environ[REGISTRY_VARIABLE], options.name, options.address)
+        asyncio.run(PanelServer(host, *where, options.only_registered).run())
+    return EXIT_OK
+
+
+def _host(options: argparse.Namespace) -> int:
+    logs.set_up(options.log)
+    _check_times(options)
+    for path in options.model:
+        catalog.load_file(path)
+    parse_address(options.join)
+    options.name = options.name or f"{socket.gethostname()}-{os.getpid()}"[-MAX_NAME:]
+    check_server_name(options.name)
+    sockets = listen_on(options.listen)
+    address = options.advertise or str(bound_address(sockets[0]))
+    parse_address(address)
+    on_lost = (lambda: os.kill(os.getpid(), signal.SIGTERM)) if options.with_owner else None
+    try:
+        membership = Membership(options.join, options.name, address, on_lost)
+    except OSError:
+        for sock in sockets:
+            stop_listening(sock)
+        raise
+    try:
+        host = _make_host(options, membership.server_id)
+        for sock in sockets:
+            host.add_listener(sock)
+        print(
+            f"devserver: host '{options.name}' (server {membership.server_id}) listening on "
+            f"{address}, joined {options.join}",
+            flush=True,
+        )
+        host.run()
+    finally:
+        membership.close()
+    return EXIT_OK
+
+
+def _check_times(options: argparse.Namespace) -> None:
+    if options.deadline <= options.heartbeat:
+        raise AddressError("--deadline must be longer than --heartbeat")
+
+
+def _make_host(
+    options: argparse.Namespace,
+    server_id: int,
+    route: str = "auto",
+    until_idle: bool = False,
+    panel: PanelDoor | None = None,
+) -> DeviceHost:
+    identity = Identity(
+        server_id=server_id,
+        name=options.name,
+        heartbeat_ns=int(options.heartbeat * 1e9),
+        deadline_ns=int(options.deadline * 1e9),
+        window=options.window,
+    )
+    host = DeviceHost(
+        identity,
+        max_clients=options.max_clients,
+        wait=options.wait,
+        until_idle=until_idle,
+        engine=options.engine,
+        keep_ns=int(options.keep * 1e9),
+        route=route,
+        panel=panel,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: host.stop())
+    signal.signal(signal.SIGINT, lambda *_: host.stop())
+    return host
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise ListenError(f"descriptor {descriptor} is not a socket: {error.strerror}") from error
+
+
+def _models(options: argparse.Namespace) -> int:
+    from devserver.commands.modelbook import as_markdown, summary
+
+    if options.markdown:
+        print(as_markdown(), end="")
+        return EXIT_OK
+    for kind in catalog.kinds():
+        model = catalog.find(kind)
+        print(f"{kind:12} version {model.version}  {summary(model)}")
+    return EXIT_OK
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not between 0.01 and 86400 seconds")
+    return value

@@ -1,0 +1,320 @@
+"""The data loop in C: it waits, receives, decodes, encodes and sends; Python only runs the models.
+
+It does what :mod:`devserver.host.plainloop` does. An access is decoded in C and comes here as the number
+of a function to call (:mod:`devserver.machine.quick`); what is anything else goes to the session as bytes.
+Counters and clocks of sessions lie in memory that both sides use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
+
+from devserver._native import ffi, lib
+from devserver.host.client import NOT_READ, SPIN_NS, Client, Found, OnDeadline, What
+from devserver.machine import quick
+from devserver.machine.slot import DeviceFault
+from devserver.protocol.messages import Status
+
+log = logging.getLogger("devserver.host")
+
+_MODES = {
+    "adaptive": lib.PATIENCE_ADAPTIVE,
+    "spin": lib.PATIENCE_SPIN,
+    "block": lib.PATIENCE_BLOCK,
+}
+#: The numbers of ``struct serve_exchange``, by index.
+_VALUE, _TIME, _STREAM, _COUNT, _RUNS, _ANSWER, _STATUS, _ACK, _PASS, _DUE = range(10)
+
+
+def _nobody(value: int, time_ns: int) -> int:
+    raise AssertionError("a handle that is not in use")
+
+
+def _no_run(values: Any, times_ns: Any) -> None:
+    raise AssertionError("a handle that is not in use")
+
+
+class _Stream:
+    """What is known of a client here: its C side, and its handles."""
+
+    def __init__(self, client: Client, native: Any) -> None:
+        self.client = client
+        self.native = native
+        #: The VM time of the deadline that the owner was told of.
+        self.next_ns = -1
+        self.handles: list[int] = []
+        #: The session's count when the handles were given out.
+        self.rebuilt = 0
+
+
+class HotLoop:
+    """A :class:`devserver.host.client.Loop`."""
+
+    shares_memory = True
+
+    def __init__(self, wait: str, on_deadline: OnDeadline) -> None:
+        self._loop = lib.serve_new(_MODES[wait], SPIN_NS)
+        if self._loop == ffi.NULL:
+            raise MemoryError("no memory for the data loop")
+        self._on_deadline = on_deadline
+        self._exchange = _numbers(self._loop, "exchange", "Q")
+        self._values = _numbers(self._loop, "values", "Q")
+        self._times = _numbers(self._loop, "times", "Q")
+        self._handles = _numbers(self._loop, "handles", "I")
+        self._run_handles = _numbers(self._loop, "run_handles", "I")
+        self._run_counts = _numbers(self._loop, "run_counts", "I")
+        self._streams: dict[int, _Stream] = {}
+        self._accesses: list[quick.Access] = []
+        self._posted: list[quick.Access] = []
+        self._runs: list[quick.Run] = []
+        self._free: list[int] = []
+        #: Clients of whom something is to be told, or whose deadline has changed.
+        self._stirred: list[Client] = []
+        #: Clients that do not read what they are told.
+        self._full: list[Client] = []
+        self._others: dict[int, Callable[[], Found | None]] = {
+            lib.SERVE_UNKNOWN: self._unknown,
+            lib.SERVE_BYTES: self._bytes,
+            lib.SERVE_CLOSED: self._closed,
+            lib.SERVE_FULL: self._overflow,
+            lib.SERVE_TIMER: lambda: Found(What.TIME),
+            lib.SERVE_SIGNAL: lambda: Found(What.SIGNAL),
+            lib.SERVE_OTHER: lambda: Found(What.READY, fd=self._loop.other_fd),
+        }
+
+    def close(self) -> None:
+        """Frees the C side; no client may be left."""
+        lib.serve_free(self._loop)
+        self._loop = ffi.NULL
+
+    def watch(self, fd: int, on: bool) -> None:
+        if lib.serve_watch(self._loop, fd, on) < 0:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+
+    def add(self, client: Client) -> None:
+        native = lib.serve_add(self._loop, client.fd, client.fd)
+        if native == ffi.NULL:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self._streams[client.fd] = _Stream(client, native)
+        session = client.session
+        session.connection.counters = _shared(native, "counters", session.connection.counters)
+        session.clock.values = _shared(native, "clock", session.clock.values)
+        session.outbox.on_cause = partial(self._stirred.append, client)
+
+    def remove(self, client: Client) -> None:
+        stream = self._streams.pop(client.fd)
+        self._full = [other for other in self._full if other is not client]
+        connection, clock = client.session.connection, client.session.clock
+        connection.counters, clock.values = list(connection.counters), list(clock.values)
+        self._forget_handles(stream)
+        lib.serve_remove(self._loop, stream.native)
+
+    def _forget_handles(self, stream: _Stream) -> None:
+        for handle in stream.handles:
+            self._accesses[handle] = self._posted[handle] = _nobody
+            self._runs[handle] = _no_run
+        self._free += stream.handles
+        stream.handles = []
+
+    def send(self, client: Client, data: bytes) -> bool:
+        stream = self._streams[client.fd].native
+        room = not data or lib.serve_send(self._loop, stream, data, len(data)) == 0
+        self._tell_others(client)  # what is to be said to this one is in the data
+        return room
+
+    def heard_ns(self, client: Client) -> int:
+        return int(self._streams[client.fd].native.heard_ns)
+
+    def turn(self, due_ns: int) -> Found:
+        loop, serve_next = self._loop, lib.serve_next
+        exchange, accesses, stirred = self._exchange, self._accesses, self._stirred
+        batch = lib.SERVE_BATCH
+        exchange[_DUE] = due_ns
+        found = batch
+        while not self._full:
+            try:
+                while True:
+                    found = serve_next(loop)
+                    if found >= 0:
+                        exchange[_ANSWER] = accesses[found](exchange[_VALUE], exchange[_TIME])
+                    elif found == batch:
+                        self._batch()
+                    elif (event := self._others[found]()) is not None:
+                        return event
+                    if stirred:
+                        self._attend()
+                        if self._full:
+                            break
+            except DeviceFault as fault:
+                self._fail(fault, is_request=found >= 0)
+            except Exception:
+                client = self._current().client
+                log.exception("%s: internal error", client.session.peer)
+                return Found(What.BROKEN, client=client)
+        return Found(What.GONE, client=self._full.pop(), why=NOT_READ)
+
+    # -- accesses -----------------------------------------------------------------------------
+
+    def _batch(self) -> None:
+        """Does the accesses of a batch, a run of them at a time."""
+        count, run_count = self._exchange[_COUNT], self._exchange[_RUNS]
+        values, times_ns = self._values[:count].tolist(), self._times[:count].tolist()
+        if run_count == 1:
+            self._runs[self._handles[0]](values, times_ns)
+        elif run_count == count:
+            accesses = self._posted
+            handles = self._handles[:count].tolist()
+            for handle, value, time_ns in zip(handles, values, times_ns, strict=True):
+                accesses[handle](value, time_ns)
+        else:
+            ends = accumulate(self._run_counts[:run_count].tolist(), initial=0)
+            handles = self._run_handles[:run_count].tolist()
+            for handle, (start, end) in zip(handles, pairwise(ends), strict=True):
+                self._runs[handle](values[start:end], times_ns[start:end])
+        if self._stirred:
+            self._exchange[_ACK] = self._current().client.session.tenancy.owes_ack()
+
+    def _attend(self) -> None:
+        """Puts what an access caused before its answer, and notes deadlines."""
+        client = self._stirred[0]  # it is the one whose turn it is
+        hub = client.session.outbox.hub
+        if hub.rung:
+            hub.deliver()
+            self._tell_others(client)
+        self._stirred.clear()
+        line = client.session.outbox.take_line()
+        if line is None:
+            self._speak(client)
+        elif lib.serve_put_interrupt(self._loop, *line) < 0:
+            raise MemoryError("no memory for an interrupt")
+        next_ns, stream = client.session.backplane.next_ns, self._streams[client.fd]
+        if next_ns != stream.next_ns:
+            stream.next_ns = next_ns
+            self._exchange[_DUE] = self._on_deadline(client)
+
+    def _tell_others(self, client: Client) -> None:
+        """Sends what other clients are to hear of what one did, and notes their deadlines."""
+        while self._stirred:
+            other = self._stirred.pop(0)
+            stream = self._streams.get(other.fd)
+            if other is client or stream is None or stream.client is not other:
+                continue
+            session = other.session
+            session.outbox.settle()
+            data = session.outbox.take()
+            if data and lib.serve_send(self._loop, stream.native, data, len(data)) != 0:
+                self._full.append(other)
+            stream.native.direct = session.is_direct()
+            stream.next_ns = session.backplane.next_ns
+            self._exchange[_DUE] = self._on_deadline(other)
+
+    def _speak(self, client: Client) -> None:
+        outbox = client.session.outbox
+        outbox.settle()
+        for message in outbox.outgoing:
+            if lib.serve_put(self._loop, message, len(message)) < 0:
+                raise MemoryError("no memory for what is to be sent")
+        outbox.outgoing.clear()
+        self._streams[client.fd].native.direct = client.session.is_direct()
+
+    def _fail(self, fault: DeviceFault, is_request: bool) -> None:
+        stream = self._current()
+        stream.client.session.fail(fault)
+        stream.native.direct = False
+        if is_request:
+            self._exchange[_STATUS] = Status.FAULT
+        else:
+            self._exchange[_ACK] = stream.client.session.tenancy.owes_ack()
+        self._attend()
+
+    # -- what is rarer ------------------------------------------------------------------------
+
+    def _current(self) -> _Stream:
+        return self._streams[self._exchange[_STREAM]]
+
+    def _unknown(self) -> None:
+        """Binds an access that the client makes for the first time."""
+        stream, access = self._current(), self._loop.access
+        moved = partial(self._stirred.append, stream.client)
+        bound = stream.client.session.bind(
+            access.device_id, access.direction, access.space, access.address, access.size, moved
+        )
+        if bound is None:
+            self._exchange[_PASS] = 1  # the session says what is wrong
+            return
+        handle = self._free.pop() if self._free else len(self._accesses)
+        access.handle = handle
+        if lib.serve_bind(stream.native, ffi.addressof(self._loop, "access")) < 0:
+            self._free.append(handle)
+            self._exchange[_PASS] = 1
+            return
+        stream.handles.append(handle)
+        self._accesses[handle : handle + 1] = [bound.access]
+        self._posted[handle : handle + 1] = [bound.posted]
+        self._runs[handle : handle + 1] = [bound.run]
+
+    def _bytes(self) -> Found | None:
+        """Hands the session a frame, and learns what has become of it."""
+        stream = self._current()
+        client, session = stream.client, stream.client.session
+        data = bytes(ffi.buffer(self._loop.bytes, self._loop.bytes_used))
+        session.hear(data, time.monotonic_ns())
+        self._tell_others(client)
+        if session.reception.shared_behind is not None and not self._share(stream):
+            return Found(What.GONE, client=client, why=os.strerror(ffi.errno))
+        self._speak(client)
+        self._exchange[_DUE] = self._on_deadline(client)
+        if session.tenancy.rebuilt != stream.rebuilt:  # what an access reaches has changed
+            stream.rebuilt = session.tenancy.rebuilt
+            self._forget_handles(stream)
+            lib.serve_unbind(stream.native)
+        if session.finished:
+            lib.serve_flush(self._loop, stream.native)
+            return Found(What.GONE, client=client)
+        self._learn(stream)
+        return None
+
+    def _share(self, stream: _Stream) -> bool:
+        """Sends what stands before it in the outbox, and the memory for all that follows."""
+        session = stream.client.session
+        count, session.reception.shared_behind = session.reception.shared_behind, None
+        for message in session.outbox.outgoing[:count]:
+            if lib.serve_put(self._loop, message, len(message)) < 0:
+                raise MemoryError("no memory for what is to be sent")
+        del session.outbox.outgoing[:count]
+        return bool(lib.serve_share(self._loop, stream.native) == 0)
+
+    @staticmethod
+    def _learn(stream: _Stream) -> None:
+        native, connection = stream.native, stream.client.session.connection
+        native.direct = stream.client.session.is_direct()
+        native.server_id, native.vm_id = connection.server_id, connection.vm_id
+        native.hypervisor, native.client_id = connection.hypervisor, connection.client_id
+        native.window, native.ack_every = connection.window, stream.client.session.ack_every
+
+    def _closed(self) -> Found:
+        number = self._loop.error_number
+        why = os.strerror(number) if number else ""
+        return Found(What.GONE, client=self._current().client, why=why)
+
+    def _overflow(self) -> Found:
+        return Found(What.GONE, client=self._current().client, why=NOT_READ)
+
+
+def _numbers(native: Any, member: str, letter: str) -> Any:
+    """A member of a C struct as an array of numbers (a memoryview)."""
+    return memoryview(ffi.buffer(ffi.addressof(native, member))).cast("B").cast(letter)  # type: ignore[call-overload]
+
+
+def _shared(native: Any, member: str, values: Any) -> Any:
+    """Numbers of a session, from now on in a C struct."""
+    shared = _numbers(native, member, "Q" if member == "counters" else "q")
+    for index, value in enumerate(values):
+        shared[index] = value
+    return shared

@@ -1,0 +1,61 @@
+"""Devices on the move: a device's state as bytes, for whoever makes such a device again.
+
+The bytes are a msgpack map with the state of the device and of its slot, and which of its outputs
+are high. They stand for one moment of VM time, which must not run back where the device goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from devserver.machine.backplane import Backplane, DeviceFault
+from devserver.models.device import StateError
+from devserver.protocol import limits
+
+
+def save_device(backplane: Backplane, device_id: int) -> bytes:
+    """The state of a device; raises KeyError, :class:`DeviceFault`, or StateError: too long."""
+    slot = backplane.slots[device_id]
+    try:
+        state = {
+            **slot.save(),
+            "now_ns": backplane.now_ns,
+            "lines": [output for _, output in backplane.lines.driven_by(device_id)],
+        }
+    except Exception as error:
+        raise DeviceFault(slot.wiring.name, slot.wiring.kind, error) from error
+    data: bytes = msgpack.packb(state)
+    if len(data) > limits.MAX_STATE_BYTES:
+        raise StateError(
+            f"the state of device '{slot.wiring.name}' has {len(data)} bytes; "
+            f"at most {limits.MAX_STATE_BYTES} can be moved"
+        )
+    return data
+
+
+def load_device(backplane: Backplane, device_id: int, data: bytes) -> None:
+    """Puts a device of the backplane into a saved state, and drives its lines as they were.
+
+    Raises StateError if the bytes are not the state of such a device.
+    """
+    slot = backplane.slots[device_id]
+    name = slot.wiring.name
+    try:
+        state: Mapping[str, Any] = msgpack.unpackb(data, strict_map_key=True)
+        if not isinstance(state, dict) or not isinstance(state["now_ns"], int):
+            raise StateError("it is not the state of a device")
+        slot.load(state)
+        slot.recount()
+        high = [output for output in state["lines"] if output in slot.device.outputs]
+    except StateError as error:
+        raise StateError(f"device '{name}': {error}") from error
+    except Exception as error:  # msgpack and models raise all kinds for bytes that are none
+        what = f"{type(error).__name__}: {error}"
+        raise StateError(f"device '{name}': its saved state is damaged ({what})") from error
+    for output in high:
+        slot.set_line(output, True)
+    backplane.now_ns = max(backplane.now_ns, state["now_ns"])
+    backplane.reschedule(slot)

@@ -1,0 +1,139 @@
+"""Accesses bound to what they reach: looked up once, then called once for each access.
+
+What an access does is :meth:`Backplane.read_at` and :meth:`Backplane.write_at`; a quick one does
+the same, with everything that can't change taken out of the way beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from devserver.machine.backplane import Backplane, DeviceFault, Mapped
+from devserver.protocol.messages import Direction
+
+#: A read or a write of one element: value and VM time in, value out (0 for a write).
+Access = Callable[[int, int], int]
+#: Several of them in a row: values and VM times.
+Run = Callable[[Sequence[int], Sequence[int]], None]
+
+
+class Bound(NamedTuple):
+    """An access at an address: one that is waited for, one that is not, and a run of the latter."""
+
+    access: Access
+    posted: Access
+    run: Run
+
+
+def bind(
+    backplane: Backplane,
+    mapped: Mapped,
+    direction: int,
+    address: int,
+    size: int,
+    moved: Callable[[], None],
+) -> Bound:
+    """The access at an address.
+
+    ``moved`` is called whenever the backplane's next deadline has changed.
+    """
+    make = _reader if direction == Direction.IN else _writer
+    access = posted = make(backplane, mapped, address, size, moved)
+    if mapped.slot.watch is not None:
+        posted = make(backplane, mapped, address, size, moved, posted=True)
+    offset = address - mapped.base
+    run = _one_by_one(posted)
+    if make is _writer and size == 1 and mapped.slot.device.has_run_writer(mapped.name, offset):
+        run = _at_once(backplane, mapped, address, moved)
+    return Bound(access, posted, run)
+
+
+def _one_by_one(access: Access) -> Run:
+    def run(values: Sequence[int], times_ns: Sequence[int]) -> None:
+        for value, time_ns in zip(values, times_ns, strict=True):
+            access(value, time_ns)
+
+    return run
+
+
+def _at_once(backplane: Backplane, mapped: Mapped, address: int, moved: Callable[[], None]) -> Run:
+    write_run_at = backplane.write_run_at
+
+    def run(values: Sequence[int], times_ns: Sequence[int]) -> None:
+        next_ns = backplane.next_ns
+        write_run_at(mapped, address, values, times_ns)
+        if backplane.next_ns != next_ns:
+            moved()
+
+    return run
+
+
+def _reader(
+    backplane: Backplane,
+    mapped: Mapped,
+    address: int,
+    size: int,
+    moved: Callable[[], None],
+    posted: bool = False,
+) -> Access:
+    slot, read_at = mapped.slot, backplane.read_at
+    plain = slot.device.plain_reader(mapped.name, address - mapped.base, size)
+
+    def careful(_: int, time_ns: int) -> int:
+        next_ns = backplane.next_ns
+        value = read_at(mapped, address, size, time_ns, posted)
+        if backplane.next_ns != next_ns:
+            moved()
+        return value
+
+    if slot.timed or plain is None or slot.watch is not None:
+        return careful
+    mask = (1 << (8 * size)) - 1
+
+    def quick(value: int, time_ns: int) -> int:
+        if time_ns >= backplane.next_ns or slot.backlog:
+            return careful(value, time_ns)
+        if time_ns > backplane.now_ns:
+            backplane.now_ns = time_ns
+        try:
+            return plain(backplane.now_ns) & mask
+        except Exception as error:
+            raise DeviceFault(slot.wiring.name, slot.wiring.kind, error) from error
+
+    return quick
+
+
+def _writer(
+    backplane: Backplane,
+    mapped: Mapped,
+    address: int,
+    size: int,
+    moved: Callable[[], None],
+    posted: bool = False,
+) -> Access:
+    slot, write_at = mapped.slot, backplane.write_at
+    plain = slot.device.plain_writer(mapped.name, address - mapped.base, size)
+
+    def careful(value: int, time_ns: int) -> int:
+        next_ns = backplane.next_ns
+        write_at(mapped, address, size, value, time_ns, posted)
+        if backplane.next_ns != next_ns:
+            moved()
+        return 0
+
+    if slot.timed or plain is None or slot.watch is not None:
+        return careful
+
+    def quick(value: int, time_ns: int) -> int:
+        if time_ns >= backplane.next_ns or slot.backlog:
+            return careful(value, time_ns)
+        if time_ns > backplane.now_ns:
+            backplane.now_ns = time_ns
+        try:
+            plain(value, backplane.now_ns)
+        except Exception as error:
+            raise DeviceFault(slot.wiring.name, slot.wiring.kind, error) from error
+        return 0
+
+    return quick

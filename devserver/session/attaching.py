@@ -1,0 +1,88 @@
+"""From what a client asks for to a backplane: devices made, restored, added, taken away."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgpack
+
+from devserver.machine.backplane import Backplane, BoardError, DeviceFault, Sink
+from devserver.machine.board import DeviceWiring
+from devserver.machine.hub import Hub, Party
+from devserver.machine.inventory import describe_slot
+from devserver.machine.moving import load_device, save_device
+from devserver.models.device import StateError
+from devserver.plain import PlainError, from_plain
+from devserver.protocol import limits
+from devserver.protocol.errors import ErrorCode, RemoteProtocolError
+from devserver.protocol.messages import Add, Attach, Save, Status, WantedDevice
+from devserver.wording import in_one_line
+
+
+def build(attach: Attach, sink: Sink, hub: Hub) -> Backplane:
+    """The devices of a VM; raises :class:`RemoteProtocolError` if they can't be made."""
+    party = Party(hub, attach.vm_name)
+    if len(attach.devices) > limits.MAX_DEVICES:
+        raise RemoteProtocolError(
+            ErrorCode.MACHINE, f"at most {limits.MAX_DEVICES} devices can be attached"
+        )
+    try:
+        backplane = Backplane(list(map(wiring_of, attach.devices)), sink, attach.epoch_ns, party)
+        for device_id, wanted in enumerate(attach.devices, start=1):
+            if wanted.state:
+                load_device(backplane, device_id, wanted.state)
+    except (BoardError, DeviceFault, StateError) as error:
+        party.leave()
+        raise RemoteProtocolError(ErrorCode.MACHINE, str(error)) from error
+    return backplane
+
+
+def wiring_of(wanted: WantedDevice) -> DeviceWiring:
+    """A device in the words of a board."""
+    return DeviceWiring(
+        name=wanted.name,
+        kind=wanted.kind,
+        bases=wanted.bases,
+        lines=wanted.lines,
+        options=wanted.options,
+        policies=wanted.policies,
+    )
+
+
+def save(backplane: Backplane, save: Save) -> tuple[Status, bytes]:
+    """Answers a SAVE: the status, and the device's state or what is wrong.
+
+    Raises :class:`DeviceFault`.
+    """
+    if save.device_id not in backplane.slots:
+        return Status.NO_DEVICE, f"device {save.device_id} is not there".encode()
+    try:
+        state = save_device(backplane, save.device_id)
+    except StateError as error:
+        return Status.REFUSED, str(error).encode()
+    if save.remove:
+        backplane.remove(save.device_id)
+    return Status.OK, state
+
+
+def add(backplane: Backplane, add: Add) -> tuple[Status, bytes]:
+    """Answers an ADD: the status, and the device in the protocol's words or what is wrong."""
+    try:
+        plain = msgpack.unpackb(add.data, strict_map_key=True)
+        wanted: WantedDevice = from_plain(WantedDevice, plain, "ADD", lenient=True)
+    except (PlainError, ValueError, TypeError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError(ErrorCode.MALFORMED, f"ADD: {in_one_line(error)}") from None
+    try:
+        if len(backplane.slots) >= limits.MAX_DEVICES:
+            raise BoardError(f"at most {limits.MAX_DEVICES} devices can be attached")
+        slot = backplane.add(wiring_of(wanted))
+    except (BoardError, DeviceFault) as error:
+        return Status.REFUSED, str(error).encode()
+    try:
+        if wanted.state:
+            load_device(backplane, slot.device_id, wanted.state)
+    except StateError as error:
+        backplane.remove(slot.device_id)
+        return Status.REFUSED, str(error).encode()
+    described = dataclasses.asdict(describe_slot(backplane, slot))
+    return Status.OK, msgpack.packb(described)

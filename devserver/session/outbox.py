@@ -1,0 +1,134 @@
+"""What a session says to its client: in order, numbered, put into frames.
+
+What devices cause during a call of theirs is held until the call is over (:meth:`Outbox.settle`),
+so that something may be put before it, and numbered only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from devserver.machine.hub import Hub
+from devserver.models.device import Signal
+from devserver.protocol import codec, limits
+from devserver.protocol.connection import Connection, State
+from devserver.protocol.messages import EventKind, Message, MessageType
+
+_EVENTS = {Signal.EXIT: EventKind.EXIT, Signal.RESET: EventKind.RESET}
+_NOBODY = -1
+
+
+def _nothing() -> None:
+    pass
+
+
+class Outbox:
+    """Where the outputs of a backplane go (its sink), and a session's answers."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        #: Where the devices meet those of other VMs.
+        self.hub = Hub()
+        #: Encoded messages that wait to be sent; whoever sends them clears it.
+        self.outgoing: list[bytes] = []
+        #: Called when something is caused while nothing else was.
+        self.on_cause: Callable[[], None] = _nothing
+        #: Called by :meth:`settle`, first of all; it may :meth:`tell`.
+        self.before_effects: Callable[[], None] = _nothing
+        self._caused: list[tuple[MessageType, tuple[int, ...], bytes | bytearray | None]] = []
+        self._line_numbers: dict[int, int] = {}
+        # A device that prints emits byte after byte. What it emits in succession is put together.
+        self._emitted = bytearray()
+        self._emitter = self._channel = _NOBODY
+
+    # -- what the backplane calls -------------------------------------------------------------
+
+    def line(self, line: int, level: bool) -> None:
+        number = self._line_numbers.get(line, 0) + 1
+        self._line_numbers[line] = number
+        self.cause(MessageType.INTERRUPT, line, level, number)
+
+    def emit(self, device_id: int, channel: int, data: bytes) -> None:
+        if device_id != self._emitter or channel != self._channel:
+            self._emitted = bytearray()
+            self.cause(MessageType.EMIT, device_id, channel, tail=self._emitted)
+            self._emitter, self._channel = device_id, channel
+        self._emitted += data
+
+    def consumed(self, device_id: int, channel: int, total: int) -> None:
+        self.cause(MessageType.CONSUMED, device_id, channel, total)
+
+    def signal(self, device_id: int, signal: Signal, value: int) -> None:
+        self.cause(MessageType.EVENT, device_id, _EVENTS[signal], value, tail=b"")
+
+    # -- what the session calls ---------------------------------------------------------------
+
+    def cause(self, kind: MessageType, *own: int, tail: bytes | bytearray | None = None) -> None:
+        """Holds a message until :meth:`settle`."""
+        if not self._caused:
+            self.on_cause()
+        self._emitter = _NOBODY
+        self._caused.append((kind, own, tail))
+
+    def settle(self) -> None:
+        """The devices' call is over: says what it caused, once what they posted was heard."""
+        if self.hub.rung:
+            self.hub.deliver()
+        self.before_effects()
+        if not self._caused:
+            return
+        self._emitter = _NOBODY
+        for kind, own, tail in self._caused:
+            if kind is not MessageType.EMIT or tail is None:
+                self.tell(kind, *own, tail=None if tail is None else bytes(tail))
+                continue
+            for at in range(0, len(tail), limits.MAX_EMIT_BYTES):
+                self.tell(kind, *own, tail=bytes(tail[at : at + limits.MAX_EMIT_BYTES]))
+        self._caused.clear()
+
+    def take_line(self) -> tuple[int, ...] | None:
+        """Line, level and number of an interrupt, if that is all that there is to say.
+
+        Who takes it says it; no INTERRUPT is held any more then.
+        """
+        self.before_effects()
+        if len(self._caused) != 1 or self.outgoing:
+            return None
+        kind, own, _ = self._caused[0]
+        if kind is not MessageType.INTERRUPT or self._connection.state is not State.ATTACHED:
+            return None
+        self._caused.clear()
+        return own
+
+    def forget(self) -> None:
+        """Drops what was caused: it is of no interest any more, or not yet."""
+        self._emitter = _NOBODY
+        self._caused.clear()
+
+    def tell(self, kind: MessageType, *own: int, tail: bytes | None = None) -> None:
+        """Says a numbered message, by its own fields; only to a client that is attached."""
+        if self._connection.state is State.ATTACHED:
+            self.outgoing.append(self._connection.encode(kind, *own, tail=tail))
+
+    def say(self, message: Message) -> None:
+        """Says any message."""
+        self.outgoing.append(codec.encode(self._connection.stamp(message)))
+
+    def take(self) -> bytes:
+        """Everything said since the last time, in as few frames as the bound allows."""
+        self._connection.has_spoken()
+        if len(self.outgoing) == 1:
+            return codec.frame(self.outgoing.pop())
+        frames: list[bytes] = []
+        held: list[bytes] = []
+        size = 0
+        for message in self.outgoing:
+            if size + len(message) > limits.MAX_FRAME_BYTES:
+                frames.append(codec.frame(b"".join(held)))
+                held, size = [], 0
+            held.append(message)
+            size += len(message)
+        if held:
+            frames.append(codec.frame(b"".join(held)))
+        self.outgoing.clear()
+        return b"".join(frames)

@@ -1,0 +1,397 @@
+"""One VM's devices on this server: bytes from its client in, bytes for it out. No sockets.
+
+The owner passes the time (``CLOCK_MONOTONIC``, ns) into every call. A session turns it into VM
+time: the client says when VM time runs and stamps its requests with it, and the highest estimate
+seen is kept, since it is the one with the least network delay in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import pairwise
+
+from devserver.cluster.directory import Directory
+from devserver.identity import Identity
+from devserver.machine import quick
+from devserver.machine.backplane import Backplane, DeviceFault, Mapped
+from devserver.machine.vm_clock import VmClock
+from devserver.protocol import limits
+from devserver.protocol.connection import Connection, Role, State
+from devserver.protocol.errors import ErrorCode, RemoteProtocolError, cut
+from devserver.protocol.messages import (
+    Add,
+    Attach,
+    Batch,
+    Clock,
+    Detach,
+    Direction,
+    Error,
+    EventKind,
+    Feed,
+    Hello,
+    Join,
+    Message,
+    MessageType,
+    Panel,
+    Ping,
+    Request,
+    Save,
+    Status,
+    Write,
+)
+from devserver.session.outbox import Outbox
+from devserver.session.reception import Reception
+from devserver.session.refusals import Refusals
+from devserver.session.residents import Residents
+from devserver.session.tenancy import Tenancy
+
+log = logging.getLogger("devserver.session")
+
+_MASKS = {size: (1 << (8 * size)) - 1 for size in (1, 2, 4, 8)}
+_SIZES = tuple(_MASKS)
+_DIRECTIONS = tuple(Direction)
+
+
+class Session:
+    """The server's end of one connection, from HELLO to the end."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        allot_id: Callable[[], int],
+        peer: str,
+        residents: Residents | None = None,
+        directory: Directory | None = None,
+        refusals: Refusals | None = None,
+        may_share: bool = False,
+    ) -> None:
+        """``peer`` is where the client comes from; ``residents`` are the VMs of the host that this
+        is a session of, ``directory`` the servers that it knows and ``refusals`` its count;
+        ``may_share``: the data loop can put its bytes into memory that both have."""
+        self.connection = Connection(Role.SERVER)
+        self.outbox = Outbox(self.connection)
+        self.clock = VmClock()
+        self.peer = peer
+        self.finished = False
+        #: Posted writes are acknowledged at least every so many.
+        self.ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
+        self._fault: DeviceFault | None = None
+        self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id), self.take_mail)
+        self._refusals = refusals or Refusals()
+        directory = directory or Directory(identity)
+        self.reception = Reception(identity, allot_id, directory, self.outbox, peer, may_share)
+
+    @property
+    def backplane(self) -> Backplane:
+        """The VM's devices."""
+        return self.tenancy.backplane
+
+    # -- what the owner calls -----------------------------------------------------------------
+
+    def receive(self, data: bytes, monotonic_ns: int) -> bytes:
+        """Acts on bytes from the client; returns the bytes to send. See :attr:`finished`."""
+        self.hear(data, monotonic_ns)
+        return self.outbox.take()
+
+    def hear(self, data: bytes, monotonic_ns: int) -> None:
+        """Acts on bytes from the client; what is to be said waits in the outbox."""
+        try:
+            for message in self.connection.incoming(data):
+                self._handle(message, monotonic_ns)
+                self.outbox.settle()
+                if self.finished:
+                    break
+        except RemoteProtocolError as error:
+            self._refusals.add(error.code)
+            self.refuse(error.code, str(error))
+
+    def advance(self, monotonic_ns: int) -> bytes:
+        """Lets devices do what is due; returns the bytes to send."""
+        self._advance(self.clock.now_ns(monotonic_ns))
+        self.outbox.settle()
+        return self.outbox.take()
+
+    def take_mail(self) -> None:
+        """Lets devices hear what others have posted to them. While VM time stands it waits."""
+        if not self.clock.is_running() or self._fault:
+            return
+        self.outbox.on_cause()
+        try:
+            self.backplane.take_mail(self.clock.now_ns(self.outbox.hub.monotonic_ns()))
+        except DeviceFault as fault:
+            self.fail(fault)
+
+    def next_deadline_ns(self) -> int | None:
+        """The monotonic time at which :meth:`advance` is to be called, if any."""
+        due_ns = self.backplane.next_deadline_ns()
+        if due_ns is None or self._fault:
+            return None
+        return self.clock.monotonic_of(due_ns)
+
+    def ping(self) -> bytes:
+        """A frame that asks the client for a sign of life; empty before there is a session."""
+        if self.connection.state in (State.OPENING, State.GREETING, State.CLOSED):
+            return b""
+        return self.connection.send(Ping(0))
+
+    def close(self) -> None:
+        """The connection is gone, and with it the VM's devices, unless they were left behind."""
+        self.tenancy.close()
+        self.reception.close()
+
+    def end(self, code: ErrorCode, why: str) -> bytes:
+        """Ends the conversation from this side; returns the last bytes to send."""
+        if not self.finished:
+            self.refuse(code, why)
+        return self.outbox.take()
+
+    def refuse(self, code: ErrorCode, why: str) -> None:
+        """Ends the conversation, saying why."""
+        log.warning("%s: %s", self.peer, why)
+        self.outbox.settle()
+        self.outbox.say(Error(code, cut(why)))
+        self.finished = True
+
+    # -- messages -----------------------------------------------------------------------------
+
+    def _handle(self, message: Message, monotonic_ns: int) -> None:
+        match message:
+            case Request():
+                self.clock.observe(message.time_ns, monotonic_ns)
+                self._on_request(message)
+            case Batch():
+                self._on_batch(message, monotonic_ns)
+            case Feed():
+                self.clock.observe(message.time_ns, monotonic_ns)
+                self._on_feed(message)
+            case Clock():
+                if not self.backplane.slots:  # nobody would have to make up for any time
+                    self.clock.begin(message.time_ns)
+                self.clock.set(message.time_ns, bool(message.running), monotonic_ns)
+                self._advance(message.time_ns)
+                if message.running:
+                    self.tenancy.time_runs()
+            case Ping():
+                self.outbox.say(self.connection.pong(message.token))
+            case Hello():
+                self.reception.hello(message)
+                self.finished = self.reception.passage is not None
+            case Join():
+                self.reception.join(message)
+            case Panel():
+                self.reception.panel = message
+                self.finished = True
+            case Attach():
+                self.reception.attach(message, self.tenancy)
+                self.clock.begin(self.backplane.now_ns)
+                if self.reception.takes_leases:
+                    self.outbox.before_effects = self._say_leases
+            case Save():
+                self.clock.observe(message.time_ns, monotonic_ns)
+                self._on_save(message)
+            case Add():
+                self.clock.observe(message.time_ns, monotonic_ns)
+                self._on_add(message)
+            case Detach():
+                self._on_detach(message, monotonic_ns)
+            case Error():
+                log.warning("%s: the client gave up: %s", self.peer, message.message)
+                self.finished = True
+
+    def _on_save(self, save: Save) -> None:
+        self._advance(save.time_ns)
+        self.outbox.settle()
+        try:
+            status, data = self.tenancy.save(save)
+        except DeviceFault as fault:
+            self.fail(fault)
+            status, data = Status.FAULT, cut(str(fault)).encode()
+        self.outbox.settle()
+        self.outbox.tell(MessageType.STATE, save.seq, status, tail=data)
+
+    def _on_add(self, add: Add) -> None:
+        self._advance(add.time_ns)
+        status, data = self.tenancy.add(add)
+        self.outbox.settle()
+        self.outbox.tell(MessageType.ADDED, add.seq, status, tail=data)
+
+    def _on_detach(self, detach: Detach, monotonic_ns: int) -> None:
+        self.finished = True
+        if detach.keep and self._fault is None:
+            self._advance(detach.time_ns)
+            self.tenancy.leave_behind(monotonic_ns)
+
+    def _on_request(self, request: Request) -> None:
+        mapped = self._claimed(request)
+        status, data = Status.OK, b""
+        if request.size not in _SIZES or not self._fits(request):
+            raise RemoteProtocolError(
+                ErrorCode.MALFORMED,
+                f"REQUEST of {request.elements} elements of {request.size} bytes "
+                f"with {len(request.data)} bytes of data",
+            )
+        try:
+            if self._fault:
+                status = Status.FAULT
+            elif request.direction == Direction.IN:
+                data = self._read(mapped, request)
+            else:
+                self._write(mapped, request)
+        except DeviceFault as fault:
+            self.fail(fault)
+            status = Status.FAULT
+        self.outbox.settle()
+        if request.direction == Direction.IN:
+            self.outbox.tell(MessageType.FEEDBACK, request.seq, status, tail=data)
+        else:
+            self.outbox.tell(MessageType.FINISH, request.seq, status)
+
+    def _read(self, mapped: Mapped, request: Request) -> bytes:
+        size, count, backplane = request.size, request.elements, self.backplane
+        if count == 1:
+            values = [backplane.read_at(mapped, request.address, size, request.time_ns)]
+        else:
+            space = mapped.region.space
+            values = backplane.read_elements(space, request.address, size, count, request.time_ns)
+        return bytes(values) if size == 1 else b"".join(v.to_bytes(size, "little") for v in values)
+
+    def _write(self, mapped: Mapped, request: Request) -> None:
+        space, size, data = mapped.region.space, request.size, request.data
+        for start, end in pairwise(range(0, len(data) + 1, size)):
+            value = int.from_bytes(data[start:end], "little")
+            self.backplane.write(space, request.address, size, value, request.time_ns)
+
+    def _on_batch(self, batch: Batch, monotonic_ns: int) -> None:
+        backplane = self.backplane
+        likely_ns = self.clock.latest_likely_ns(monotonic_ns)
+        for device_id, direction, space, address, size, time_ns, value in batch.writes:
+            mapped = backplane.find(space, address)
+            if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
+                raise _not_there(device_id, space, address, size)
+            if size not in _SIZES:
+                raise RemoteProtocolError(
+                    ErrorCode.MALFORMED, f"BATCH with a write of {size} bytes"
+                )
+            if direction not in _DIRECTIONS:
+                raise RemoteProtocolError(
+                    ErrorCode.MALFORMED, f"BATCH with an access of direction {direction}"
+                )
+            if time_ns > likely_ns:
+                self.clock.observe(time_ns, monotonic_ns)  # says what is wrong
+            if self._fault:
+                continue
+            try:
+                if direction:
+                    value &= _MASKS[size]
+                    backplane.write_at(mapped, address, size, value, time_ns, posted=True)
+                else:
+                    backplane.read_at(mapped, address, size, time_ns, posted=True)
+            except DeviceFault as fault:
+                self.fail(fault)
+        if batch.writes:
+            self.clock.observe(batch.writes[-1].time_ns, monotonic_ns)
+        self.outbox.settle()
+        owes_ack = (
+            self.tenancy.owes_ack()
+        )  # asked in any case: an ACK for another reason will do as well
+        if owes_ack or self.connection.unacknowledged_writes() >= self.ack_every:
+            self.outbox.say(self.connection.acknowledgement())
+
+    def _on_feed(self, feed: Feed) -> None:
+        slot = self.backplane.slots.get(feed.device_id)
+        if slot is None or feed.channel >= len(slot.device.feeds):
+            raise RemoteProtocolError(
+                ErrorCode.DEVICE,
+                f"FEED for device {feed.device_id}, channel {feed.channel}, which is not there",
+            )
+        if self._fault:
+            return
+        try:
+            self.backplane.feed(
+                feed.device_id, feed.channel, feed.data, feed.time_ns, end=bool(feed.end)
+            )
+        except OverflowError as error:
+            raise RemoteProtocolError(ErrorCode.MALFORMED, str(error)) from error
+        except DeviceFault as fault:
+            self.fail(fault)
+
+    # -- what a data loop that decodes by itself calls (devserver/host/hotloop.py) -------------------
+
+    def is_direct(self) -> bool:
+        """Whether requests and batches need not come here: a machine runs, and none of it failed"""
+        return (
+            self.connection.state is State.ATTACHED
+            and self.clock.is_running()
+            and self._fault is None
+        )
+
+    def bind(
+        self,
+        device_id: int,
+        direction: int,
+        space: int,
+        address: int,
+        size: int,
+        moved: Callable[[], None],
+    ) -> quick.Bound | None:
+        """What an access of one element does, and a run of it; None if it is to be refused.
+
+        ``moved`` is called when :meth:`next_deadline_ns` has changed.
+        """
+        mapped = self.backplane.find(space, address)
+        if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
+            return None
+        return quick.bind(self.backplane, mapped, direction, address, size, moved)
+
+    def fail(self, fault: DeviceFault) -> None:
+        """A model failed: its VM stops, with the model's name; nobody else is harmed."""
+        self._fault = fault
+        log.error("%s: %s\n%s", self.peer, fault, fault.details)
+        text = cut(f"{fault}\n{fault.details}").encode()
+        self.outbox.cause(MessageType.EVENT, 0, EventKind.FAULT, 0, tail=text)
+
+    # -- inner workings -----------------------------------------------------------------------
+
+    def _say_leases(self) -> None:
+        """Says which leases have changed: before whatever else the same access caused."""
+        fault = None if self._fault else self.tenancy.say_leases()
+        if fault is not None:
+            self.fail(fault)
+
+    def _claimed(self, access: Request | Write) -> Mapped:
+        """The region that an access is for; the peer's mistake if it is not the device's."""
+        mapped = self.backplane.find(access.space, access.address)
+        if (
+            mapped is None
+            or mapped.slot.device_id != access.device_id
+            or access.address + access.size > mapped.end
+        ):
+            raise _not_there(access.device_id, access.space, access.address, access.size)
+        return mapped
+
+    @staticmethod
+    def _fits(request: Request) -> bool:
+        length = request.size * request.elements
+        wanted = length if request.direction == Direction.OUT else 0
+        return (
+            0 < length <= limits.MAX_DATA_BYTES
+            and len(request.data) == wanted
+            and request.direction in _DIRECTIONS
+        )
+
+    def _advance(self, now_ns: int) -> None:
+        if self._fault:
+            return
+        try:
+            self.backplane.advance(now_ns)
+        except DeviceFault as fault:
+            self.fail(fault)
+
+
+def _not_there(device_id: int, space: int, address: int, size: int) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        ErrorCode.DEVICE,
+        f"an access of {size} bytes at {address:#x} (space {space}) names device "
+        f"{device_id}, which does not answer there",
+    )

@@ -1,0 +1,253 @@
+"""Devices placed ``local``: the same models as on a server, in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from devserver.machine.backplane import Backplane, BoardError, DeviceFault
+from devserver.machine.board import DeviceWiring
+from devserver.machine.inventory import describe, describe_slot
+from devserver.machine.moving import load_device, save_device
+from devserver.models.device import Signal, Space, StateError
+from devserver.protocol.messages import AttachedDevice, WantedDevice
+from kvmshim.abi import ffi, lib
+from kvmshim.errors import HostError, InputError
+from kvmshim.remote.feeder import Feeder, load_inputs, save_inputs
+from kvmshim.vmstate.state import PendingInput
+
+_SPACES = tuple(Space)
+
+#: What local devices say to the world: (device id, channel, data).
+Emission = tuple[int, int, bytes]
+
+
+class LocalDevices:
+    """A backplane in this process, with a thread for what its devices do on their own."""
+
+    def __init__(
+        self,
+        wirings: Sequence[DeviceWiring],
+        epoch_ns: int,
+        control: Any,
+        set_line: Callable[[int, bool], None],
+        states: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """``states``: what devices begin with, by name (:meth:`save`); the others with a reset."""
+        self._control = control
+        self._set_line = set_line
+        self._lock = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._emissions: deque[Emission] = deque()
+        self._feeders: dict[tuple[int, int], Feeder] = {}
+        self.signals: list[tuple[Signal, int]] = []
+        self.fault: DeviceFault | None = None
+        self.inbox_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._backplane = Backplane(wirings, self, epoch_ns)
+            for device_id, slot in self._backplane.slots.items():
+                if slot.wiring.name in states:
+                    load_device(self._backplane, device_id, states[slot.wiring.name])
+        except (BoardError, DeviceFault, StateError) as error:
+            os.close(self.inbox_fd)
+            raise InputError(str(error)) from error
+        self._hub = self._backplane.party.hub
+        self._backplane.party.on_mail = self._take_mail
+
+    # -- what the machine calls ---------------------------------------------------------------
+
+    def devices(self) -> list[AttachedDevice]:
+        """The devices, described as a server would."""
+        return describe(self._backplane)
+
+    def start(self) -> None:
+        """Starts the thread that keeps the devices' deadlines."""
+        self._closing = False
+        self._thread = threading.Thread(target=self._keep_time, name="local devices", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread: the devices do nothing on their own until :meth:`start`."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Ends the thread, for good."""
+        self.stop()
+        if self.inbox_fd >= 0:
+            os.close(self.inbox_fd)
+            self.inbox_fd = -1
+
+    def serve(self, access: Any) -> None:
+        """Serves a ``struct vcpu_access``: fills or takes its data."""
+        size, elements, address, now_ns = (
+            access.size,
+            access.elements,
+            access.address,
+            access.time_ns,
+        )
+        data = ffi.buffer(access.data, size * elements)
+        space = _SPACES[access.space]
+        with self._lock:
+            due_ns = self._backplane.next_deadline_ns()
+            try:
+                if access.direction:
+                    for at in range(0, len(data), size):
+                        value = int.from_bytes(data[at : at + size], "little")
+                        self._backplane.write(space, address, size, value, now_ns)
+                elif elements == 1:
+                    value = self._backplane.read(space, address, size, now_ns)
+                    data[0:size] = value.to_bytes(size, "little")
+                else:
+                    values = self._backplane.read_elements(space, address, size, elements, now_ns)
+                    data[:] = b"".join([value.to_bytes(size, "little") for value in values])
+            except DeviceFault as fault:
+                self._stop_for(fault)
+            if self._hub.rung:
+                self._hub.deliver()
+            if self._backplane.next_deadline_ns() != due_ns:
+                self._lock.notify()
+
+    def feed(
+        self, device_id: int, channel: int, data: bytes, time_ns: int, *, end: bool = False
+    ) -> None:
+        """Gives a device bytes from the world, as fast as it takes them."""
+        key = (device_id, channel)
+        with self._lock:
+            if key not in self._feeders:
+                self._feeders[key] = Feeder(partial(self._feed, *key))
+            self._feeders[key].give(data, time_ns, end=end)
+            self._lock.notify()
+
+    def backlog(self, device_id: int, channel: int) -> int:
+        """Bytes fed that the device has not taken yet."""
+        with self._lock:
+            feeder = self._feeders.get((device_id, channel))
+            return feeder.waiting if feeder else 0
+
+    def pending_inputs(self) -> list[PendingInput]:
+        """The input that waits here for devices; of a machine that is paused."""
+        with self._lock:
+            return save_inputs(self._feeders, self.devices())
+
+    def put_back_inputs(self, inputs: Iterable[PendingInput], time_ns: int) -> None:
+        """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
+        with self._lock:
+            self._feeders |= load_inputs(inputs, self.devices(), self._feed, time_ns)
+
+    def save(self) -> dict[str, bytes]:
+        """Each device's state by its name; of a machine that is paused. Raises HostError."""
+        with self._lock:
+            try:
+                return {
+                    slot.wiring.name: save_device(self._backplane, slot.device_id)
+                    for slot in self._backplane.slots.values()
+                }
+            except (DeviceFault, StateError) as error:
+                raise HostError(f"a local device can't be saved: {error}") from error
+
+    def save_one(self, device_id: int, time_ns: int, *, remove: bool = False) -> bytes:
+        """One device's state at a VM time; ``remove``: it is here no longer. Raises HostError."""
+        with self._lock:
+            try:
+                self._backplane.advance(time_ns)
+                state = save_device(self._backplane, device_id)
+            except (DeviceFault, StateError) as error:
+                raise HostError(f"a local device can't be saved: {error}") from error
+            if remove:
+                self._backplane.remove(device_id)
+                self._feeders = {k: f for k, f in self._feeders.items() if k[0] != device_id}
+            return state
+
+    def add(self, wanted: WantedDevice, time_ns: int) -> AttachedDevice:
+        """A further device, with the state that it is given. Raises :class:`InputError`."""
+        wiring = DeviceWiring(
+            name=wanted.name,
+            kind=wanted.kind,
+            bases=wanted.bases,
+            lines=wanted.lines,
+            options=wanted.options,
+            policies=wanted.policies,
+        )
+        with self._lock:
+            try:
+                self._backplane.advance(time_ns)
+                slot = self._backplane.add(wiring)
+                if wanted.state:
+                    load_device(self._backplane, slot.device_id, wanted.state)
+            except (BoardError, DeviceFault, StateError) as error:
+                raise InputError(str(error)) from error
+            return describe_slot(self._backplane, slot)
+
+    def take(self) -> list[Emission]:
+        """What the devices have said to the world since the last call."""
+        try:
+            os.eventfd_read(self.inbox_fd)
+        except BlockingIOError:
+            return []
+        with self._lock:
+            taken = list(self._emissions)
+            self._emissions.clear()
+        return taken
+
+    # -- what the backplane calls, with the lock held -----------------------------------------
+
+    def line(self, line: int, level: bool) -> None:
+        self._set_line(line, level)
+
+    def emit(self, device_id: int, channel: int, data: bytes) -> None:
+        self._emissions.append((device_id, channel, data))
+        os.eventfd_write(self.inbox_fd, 1)
+
+    def consumed(self, device_id: int, channel: int, total: int) -> None:
+        now_ns = lib.control_time_ns(self._control)
+        self._feeders[device_id, channel].consumed(total, now_ns)
+
+    def signal(self, device_id: int, signal: Signal, value: int) -> None:
+        self.signals.append((signal, value))
+        lib.control_raise(self._control, lib.CONTROL_EVENT)
+
+    # -- inner workings -----------------------------------------------------------------------
+
+    def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
+        try:
+            self._backplane.feed(device_id, channel, data, time_ns, end=end)
+        except DeviceFault as fault:
+            self._stop_for(fault)
+        if self._hub.rung:
+            self._hub.deliver()
+
+    def _take_mail(self) -> None:
+        """Has the devices hear what they have posted to each other; the lock is held."""
+        try:
+            self._backplane.take_mail(lib.control_time_ns(self._control))
+        except DeviceFault as fault:
+            self._stop_for(fault)
+
+    def _keep_time(self) -> None:
+        with self._lock:
+            while not self._closing and self.fault is None:
+                now_ns = lib.control_time_ns(self._control)
+                try:
+                    self._backplane.advance(now_ns)
+                except DeviceFault as fault:
+                    self._stop_for(fault)
+                    return
+                if self._hub.rung:
+                    self._hub.deliver()
+                due_ns = self._backplane.next_deadline_ns()
+                self._lock.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
+
+    def _stop_for(self, fault: DeviceFault) -> None:
+        self.fault = fault
+        lib.control_raise(self._control, lib.CONTROL_EVENT)

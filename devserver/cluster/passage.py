@@ -1,4 +1,4 @@
-"""Connections that are another server's: handed on there, in a C thread (native/src/serve/relay.h)."""
+"""Connections that are another server's: handed on there, in C (native/src/serve/relay.h)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""."""
+"""The command line of ``devserver``, and its consoles."""

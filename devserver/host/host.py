@@ -1,7 +1,8 @@
 """A device host: takes clients, keeps their time, and lets them go. One process, one thread.
 
-A data loop moves the bytes (:mod:`devserver.host.hotloop` or :mod:`devserver.host.plainloop`). It comes back
-here for what is rare: a client that comes or goes, a deadline, a heartbeat, a signal.
+A data loop moves the bytes (:mod:`devserver.host.hotloop` or
+:mod:`devserver.host.plainloop`). It comes back here for what is rare:
+a client that comes or goes, a deadline, a heartbeat, a signal.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class DeviceHost:
         equal; ``wait`` is ``adaptive``, ``spin`` or ``block``. ``until_idle``: :meth:`run` returns
         when the last client is gone. ``keep_ns``: how long a VM's devices wait for it when its
         client has left them behind. ``route``: how clients come to the devices of I/O servers
-        (:mod:`devserver.cluster.directory`). ``panel``: where those go who want the control panel; None:
-        there is none."""
+        (:mod:`devserver.cluster.directory`). ``panel``: where those go who want the control panel;
+        None: there is none."""
         self._identity = identity
         self._max_clients = max_clients
         self._until_idle = until_idle

@@ -1,1 +1,1 @@
-"""."""
+"""One VM's devices: bus, slots, board, policies, leases, VM time, snapshots."""

@@ -17,7 +17,8 @@ LSR_PORT = 0x3FD
 #: them, and so few that others seldom take the core away meanwhile.
 BLOCK = 512
 #: A sample of queued writes is long enough to have the sending of some in it: a batch goes out with
-#: so many writes (LINK_BATCH_WRITES in native/src/link/link.h), or after WaitPolicy.flush_ns with fewer.
+#: so many writes (LINK_BATCH_WRITES in native/src/link/link.h), or after WaitPolicy.flush_ns with
+#: fewer.
 BATCH = 64
 _READS_EACH = 100
 _ROOM_TO_SPARE = 1000

@@ -1,6 +1,6 @@
 """What a machine needs of a hypervisor, of whatever kind.
 
-KVM's levels (``kvmshim.hypervisor.kvm.system``, ``kvmshim.hypervisor.kvm.vm``, ``kvmshim.hypervisor.kvm.vcpu``) are one implementation,
+KVM's levels (system, VM and vCPU in ``kvmshim.hypervisor.kvm``) are one implementation,
 ``kvmshim.hypervisor.unicorn`` is another.
 """
 

@@ -1,1 +1,1 @@
-"""."""
+"""The network side: handshake, link, several servers, the embedded server."""

@@ -56,8 +56,8 @@ class WaitPolicy:
     """How a vCPU waits for an answer: ``mode`` is adaptive, spin or block.
 
     ``cores`` says where it and its embedded server run: auto, any, same or apart (see
-    :mod:`kvmshim.vmm.cores`). ``share``: whether it looks for the answer in memory, where its server is
-    on the same machine and has a Unix socket; else it always asks the socket.
+    :mod:`kvmshim.vmm.cores`). ``share``: whether it looks for the answer in memory, where its
+    server is on the same machine and has a Unix socket; else it always asks the socket.
     """
 
     mode: str = "adaptive"

@@ -1,1 +1,1 @@
-"""."""
+"""A machine: assembled, run, ended; its devices, routes and placement."""

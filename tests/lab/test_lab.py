@@ -264,7 +264,10 @@ def test_a_mistake_is_one_line(arguments: list[str], why: str) -> None:
 
 def lab_where(changes: str) -> Result:
     """Runs a lab after some lines of Python that make the host another one."""
-    code = f"{changes}\nimport sys; from kvmshim.commands.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        f"{changes}\nimport sys; from kvmshim.commands.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
     return subprocess.run(
         [PYTHON, "-c", code, "lab", "--", "true"],
         env=environment(),

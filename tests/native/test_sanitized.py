@@ -14,45 +14,45 @@ PATIENCE_S = 120
 
 LINK = (
     "codec",
-    "control",
-    "crowd",
-    "duct",
-    "lines",
-    "lease",
-    "link",
-    "link_receive",
-    "link_send",
-    "link_serve",
-    "link_wait",
-    "patience",
+    "vm/control",
+    "wait/crowd",
+    "wait/duct",
+    "vm/lines",
+    "link/lease",
+    "link/link",
+    "link/link_receive",
+    "link/link_send",
+    "link/link_serve",
+    "link/link_wait",
+    "wait/patience",
 )
-GUEST = (*LINK, "access", "coalesced", "halts", "lease_use", "routes")
+GUEST = (*LINK, "vcpu/access", "vcpu/coalesced", "vcpu/halts", "link/lease_use", "vcpu/routes")
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),
     "serve_test": (
         "codec",
-        "crowd",
-        "duct",
-        "patience",
-        "serve",
-        "serve_message",
-        "serve_out",
-        "serve_wait",
+        "wait/crowd",
+        "wait/duct",
+        "wait/patience",
+        "serve/serve",
+        "serve/serve_message",
+        "serve/serve_out",
+        "serve/serve_wait",
     ),
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,
-    "duct_test": ("duct",),
-    "halts_test": ("control", "halts", "lines"),
-    "patience_test": ("crowd", "patience"),
+    "duct_test": ("wait/duct",),
+    "halts_test": ("vm/control", "vcpu/halts", "vm/lines"),
+    "patience_test": ("wait/crowd", "wait/patience"),
     "lease_test": GUEST,
-    "coalesced_test": (*GUEST, "keeper"),
-    "emulated_test": (*GUEST, "emulated", "intr", "keeper", "vcpu"),
+    "coalesced_test": (*GUEST, "vcpu/keeper"),
+    "emulated_test": (*GUEST, "unicorn/emulated", "vcpu/intr", "vcpu/keeper", "vcpu/vcpu"),
 }
 MEMORY, THREADS = "address,undefined", "thread"
 CASES = [(name, MEMORY) for name in PROGRAMS] + [
-    (name, THREADS) for name in PROGRAMS if "link" in PROGRAMS[name]
+    (name, THREADS) for name in PROGRAMS if "link/link" in PROGRAMS[name]
 ]
 
 OPTIONS = {
@@ -98,7 +98,7 @@ class Objects:
 
     def of(self, source: str, sanitizer: str) -> Path:
         if (source, sanitizer) not in self._made:
-            made = self._folder / f"{source}-{sanitizer}.o"
+            made = self._folder / f"{source.replace('/', '-')}-{sanitizer}.o"
             built = gcc(sanitizer, "-c", NATIVE / "src" / f"{source}.c", "-o", made)
             assert built.returncode == 0, built.stdout
             self._made[source, sanitizer] = made
@@ -139,7 +139,7 @@ def test_the_c_code_holds_under_a_sanitizer(
     assert built.returncode == 0, built.stdout
     result = run([str(tmp_path / name)])
     assert result.returncode == 0, result.stdout
-    if name != "duct_test" and "duct" in PROGRAMS[name]:
+    if name != "duct_test" and "wait/duct" in PROGRAMS[name]:
         # The same again, with bytes that go through memory.
         result = run([str(tmp_path / name)], OVER_MEMORY="1")
         assert result.returncode == 0, result.stdout

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 #: For what takes a second at most: a test that meets it has failed.
 PATIENCE_S = 60.0
 _MARK = "KVMSHIM_TEST_MARK"

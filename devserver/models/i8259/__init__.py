@@ -1,1 +1,1 @@
-"""."""
+"""A pair of 8259A interrupt controllers."""

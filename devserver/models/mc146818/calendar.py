@@ -1,7 +1,7 @@
 """The MC146818's calendar: stepping a date, the registers that show it, matching the alarm.
 
-Nothing here knows of ports or of VM time; :mod:`devserver.models.mc146818.device` does. Years are whole
-(1970, not 70), weekdays run from 1 for Sunday to 7 for Saturday, as the chip counts them.
+Nothing here knows of ports or of VM time; :mod:`devserver.models.mc146818.device` does. Years are
+whole (1970, not 70), weekdays run from 1 for Sunday to 7 for Saturday, as the chip counts them.
 """
 
 from __future__ import annotations

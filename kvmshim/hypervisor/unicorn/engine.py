@@ -1,7 +1,8 @@
 """The Unicorn engine: its library, found and loaded, and a processor of its.
 
 The Python package of that name is needed for the library in it only. What the engine calls while
-it runs a guest is C of ours (native/src/unicorn/emulated.c), so the package's own hooks would be of no use.
+it runs a guest is C of ours (native/src/unicorn/emulated.c), so the package's own hooks would be
+of no use.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ class DeviceWiring:
 
 
 #: A PC's classic devices where every PC has them. Sources: IBM PC/AT Technical Reference (system
-#: board I/O map); the debug console, debug exit and test device as QEMU and Bochs place them.
+#: board I/O map); the debug console, debug exit, test device and fw_cfg as QEMU and Bochs place
+#: them.
 PC_BOARD: tuple[DeviceWiring, ...] = (
     DeviceWiring(
         name="pit", kind="pit8254", bases={"counters": 0x40, "portb": 0x61}, lines={"irq": 0}
@@ -42,6 +43,7 @@ PC_BOARD: tuple[DeviceWiring, ...] = (
     DeviceWiring(name="debugcon", kind="debugcon", bases={"io": 0xE9, "bochs": 0x402}),
     DeviceWiring(name="exit", kind="debugexit", bases={"io": 0xF4}),
     DeviceWiring(name="com1", kind="uart16550", bases={"io": 0x3F8}, lines={"irq": 4}),
+    DeviceWiring(name="fw_cfg", kind="fw_cfg", bases={"io": 0x510}),
 )
 
 BOARDS: Mapping[str, tuple[DeviceWiring, ...]] = {"pc": PC_BOARD, "none": ()}

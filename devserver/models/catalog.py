@@ -32,6 +32,7 @@ BUNDLED: dict[str, str] = {
     "debugexit": "devserver.models.debugexit:DebugExit",
     "testdev": "devserver.models.testdev:TestDevice",
     "mailbox": "devserver.models.mailbox:Mailbox",
+    "fw_cfg": "devserver.models.fw_cfg:FwCfg",
 }
 
 _registered: dict[str, type[Device]] = {}

@@ -79,6 +79,13 @@ def add_parser(commands: Any) -> None:
         help="add a device to the machine",
     )
     parser.add_argument(
+        "--fw-cfg",
+        action="append",
+        default=[],
+        metavar="NAME,file=PATH|string=TEXT",
+        help="a file that the guest finds in the device fw_cfg",
+    )
+    parser.add_argument(
         "--placement", metavar="PLACE", help="where all devices run: server (default) or local"
     )
     parser.add_argument(

@@ -16,6 +16,7 @@ from kvmshim.files import read_file
 from kvmshim.machinefile import keys, spec
 from kvmshim.machinefile.convert import BadValue, suggest
 from kvmshim.machinefile.devices import changed_wiring, check_forms, new_wiring
+from kvmshim.machinefile.fwcfg import with_contents
 from kvmshim.machinefile.keys import Key
 from kvmshim.machinefile.lines import KeyPath, find_lines
 from kvmshim.machinefile.spec import DeviceSpec, ImageSpec, MachineSpec
@@ -176,6 +177,7 @@ class _Reader:
                 wiring = new_wiring(given)
             else:
                 raise BadValue("it is not on the board and has no 'kind'; say what it is")
+            wiring = with_contents(wiring, self._path.parent)
         return DeviceSpec(wiring=wiring, placement=given.get("placement", placement))
 
     def _check_placement(self, placement: str, servers: Iterable[str], path: KeyPath) -> None:

@@ -21,6 +21,7 @@ from kvmshim.machinefile import (
     load_machine,
 )
 from kvmshim.machinefile.convert import MAX_IRQ, MAX_PORT
+from kvmshim.machinefile.fwcfg import add_files
 from kvmshim.machinefile.spec import PLACED_LOCALLY
 from kvmshim.remote.link import WaitPolicy
 from kvmshim.remote.server_process import ServerProcess
@@ -64,6 +65,7 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         )
     strict = options.policy == "strict"
     spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict)
+    spec = add_files(spec, options.fw_cfg)
     if options.model and options.server is not None:
         _check_models_are_for_here(spec)
     if options.server is not None:

@@ -16,16 +16,14 @@ from kvmshim.machinefile.spec import PLACED_LOCALLY, PLACED_ON_SERVER
 LOCAL = PLACED_LOCALLY
 SERVER = PLACED_ON_SERVER
 
-_RTC = "mc146818"
+#: Models that tell a guest the size of memory: the RTC's NVRAM, and QEMU's interface for firmware.
+_TOLD_MEMORY = ("mc146818", "fw_cfg")
 #: Between a server and the one of its I/O servers that is to have a device.
 _OF = "/"
 
 
 def group(spec: MachineSpec) -> dict[str, list[DeviceWiring]]:
-    """The machine's devices by place, in the order of the machine.
-
-    The RTC is told the size of memory, which firmware looks up in its NVRAM.
-    """
+    """The machine's devices by place, in the order of the machine."""
     by_place: dict[str, list[DeviceWiring]] = {}
     for device in wired(spec):
         by_place.setdefault(server_of(device.placement), []).append(device.wiring)
@@ -33,10 +31,13 @@ def group(spec: MachineSpec) -> dict[str, list[DeviceWiring]]:
 
 
 def wired(spec: MachineSpec) -> Iterator[DeviceSpec]:
-    """The machine's devices as they are asked for."""
+    """The machine's devices as they are asked for.
+
+    Those that tell a guest the size of memory are told it.
+    """
     for device in spec.devices:
         wiring = device.wiring
-        if wiring.kind == _RTC and "memory_bytes" not in wiring.options:
+        if wiring.kind in _TOLD_MEMORY and "memory_bytes" not in wiring.options:
             options = {**wiring.options, "memory_bytes": spec.memory_bytes}
             wiring = dataclasses.replace(wiring, options=options)
         yield dataclasses.replace(device, wiring=wiring)

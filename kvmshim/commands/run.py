@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -181,8 +182,22 @@ def _report(result: RunResult, with_stats: bool) -> None:
             print(f"  {line}", file=sys.stderr)
     elif result.status is not None and result.exit_status != result.status:
         print(f"kvmshim: the guest's exit status was {result.status}", file=sys.stderr)
+    for line in result.reasons():
+        print(f"  {line}", file=sys.stderr)
     if with_stats:
-        print(json.dumps(result.stats, indent=2), file=sys.stderr)
+        print(json.dumps(counters(result), indent=2), file=sys.stderr)
+
+
+def counters(result: RunResult) -> dict[str, Any]:
+    """What ``--stats`` prints."""
+    unclaimed = result.unclaimed
+    vcpu = {
+        **result.stats.get("vcpu", {}),
+        "unclaimed_places": [dataclasses.asdict(place) for place in unclaimed.places],
+        "unclaimed_elsewhere": unclaimed.elsewhere,
+        "post_codes": unclaimed.post_codes,
+    }
+    return {**result.stats, "vcpu": vcpu}
 
 
 def _seconds(text: str) -> float:

@@ -13,6 +13,7 @@ from kvmshim.errors import KvmError
 from kvmshim.hypervisor.kvm.vcpu import Registers
 from kvmshim.remote.link import Link
 from kvmshim.vmm.outcome import Outcome, RunResult
+from kvmshim.vmm.unclaimed import Unclaimed
 
 if TYPE_CHECKING:
     from kvmshim.vmm.local import LocalDevices
@@ -31,6 +32,7 @@ class Ending:
     registers: Registers | None
     timed_out_after_s: float | None = None
     stats: dict[str, dict[str, int]] = field(default_factory=dict)
+    unclaimed: Unclaimed = field(default_factory=Unclaimed)
     trace: tuple[tuple[int, int], ...] = ()
 
     def result(self) -> RunResult:
@@ -51,6 +53,7 @@ class Ending:
             "registers": self.registers,
             "stats": self.stats,
             "trace": self.trace,
+            "unclaimed": self.unclaimed,
             **more,
         }
         return RunResult(outcome, message=message, **fields)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +27,7 @@ from kvmshim.vmm.devices import Devices, Surroundings
 from kvmshim.vmm.outcome import RunResult
 from kvmshim.vmm.relocation import Destination
 from kvmshim.vmm.run import OutputHandler, Parts, Progress, Run
+from kvmshim.vmm.screen import read_screen
 from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
 from kvmshim.vmstate.kinds import check_host
@@ -240,7 +242,9 @@ class Machine:
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
         run.trace_exits(trace_exits)
-        return run.run()
+        result = run.run()
+        screen = tuple(read_screen(self._physical, self.plan)) if self._physical else ()
+        return replace(result, guess=self.plan.guess, screen=screen)
 
     def feed(self, device: str, data: bytes, *, end: bool = False) -> None:
         """Gives bytes from the world to the first input channel of a device."""

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from kvmshim.vmm.unclaimed import Unclaimed
+
 if TYPE_CHECKING:
     from kvmshim.hypervisor.kvm.vcpu import Registers
+    from kvmshim.loader import Guess
 
 #: Guest statuses up to this are the command's exit status, unchanged.
 MAX_GUEST_STATUS = 111
@@ -34,6 +37,14 @@ class Outcome(Enum):
     STOPPED = 130
 
 
+#: Ends that are not the guest's own wish, after which one asks why.
+_UNWANTED = frozenset(
+    (Outcome.CRASHED, Outcome.HALTED, Outcome.RESET, Outcome.TIMED_OUT, Outcome.STOPPED)
+)
+#: Those of them that an image has if it is run as what it is not.
+_MISTAKEN = frozenset((Outcome.CRASHED, Outcome.HALTED, Outcome.TIMED_OUT))
+
+
 @dataclass(frozen=True)
 class RunResult:
     """The end of a run.
@@ -42,6 +53,10 @@ class RunResult:
     empty after an ordinary exit; ``details`` further lines (registers, a model's traceback);
     ``stats`` counters: exits of the vCPU, and of each link; ``trace`` the time (CLOCK_MONOTONIC,
     ns) and port of each exit, if they were asked for.
+
+    ``unclaimed`` is what the guest accessed and nobody claims, with the last POST codes; ``guess``
+    what its image was taken for, if that was not given; ``screen`` the lines of text that it left
+    in the text screen's memory (B8000h), which nobody shows.
     """
 
     outcome: Outcome
@@ -51,6 +66,21 @@ class RunResult:
     registers: Registers | None = None
     stats: dict[str, dict[str, int]] = field(default_factory=dict)
     trace: tuple[tuple[int, int], ...] = ()
+    unclaimed: Unclaimed = field(default_factory=Unclaimed)
+    guess: Guess | None = None
+    screen: tuple[str, ...] = ()
+
+    def reasons(self) -> list[str]:
+        """Lines for people on why the guest may not have run; none if it ended by itself."""
+        if self.outcome not in _UNWANTED:
+            return []
+        lines = self.unclaimed.lines()
+        if self.screen:
+            lines.append("the guest's text screen (B8000h), which nobody shows, ends with:")
+            lines += [f"  {line}" for line in self.screen]
+        if self.guess is not None and self.outcome in _MISTAKEN:
+            lines += self.guess.lines()
+        return lines
 
     @property
     def exit_status(self) -> int:

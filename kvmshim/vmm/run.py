@@ -10,6 +10,7 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from kvmshim.vmm.cores import Cores
 from kvmshim.vmm.ending import Ending
 from kvmshim.vmm.outcome import RunResult
 from kvmshim.vmm.routes import Routes
+from kvmshim.vmm.unclaimed_table import new_table, read_unclaimed
 
 if TYPE_CHECKING:
     from kvmshim.vmm.local import LocalDevices
@@ -37,6 +39,8 @@ OutputHandler = Callable[[str, str, bytes], None]
 #: Sees the input before the guest does; may change it, or return None to stop the guest.
 InputFilter = Callable[[bytes], bytes | None]
 
+#: The kind of device whose output are POST codes.
+_POST_CODES = "postcode"
 _FIRST_PROBE_S = 0.1
 _LAST_PROBE_S = 5.0
 _READ_BYTES = 4096
@@ -117,6 +121,9 @@ class Run:
         self._vcpu.routes = parts.routes.handle
         self._vcpu.halted = parts.progress.halted
         self._ring = Ring(self._vcpu, parts.vcpu, parts.ring)
+        self._unclaimed = new_table()
+        self._vcpu.unclaimed_places = self._unclaimed
+        self._post_codes: deque[int] = deque(maxlen=int(lib.UNCLAIMED_POST_CODES))
         self._marks = ffi.new("struct vcpu_mark[]", 1)
         self._code = lib.VCPU_STOPPED
         self._registers: Registers | None = None
@@ -298,6 +305,8 @@ class Run:
 
     def _emit(self, owner: Link | LocalDevices, device_id: int, channel: int, data: bytes) -> None:
         device = self._names.get((id(owner), device_id))
+        if device is not None and device.kind == _POST_CODES:
+            self._post_codes.extend(data)
         if self._output is not None and device is not None and channel < len(device.emits):
             self._output(device.name, device.emits[channel], data)
 
@@ -337,6 +346,7 @@ class Run:
             registers=self._registers,
             timed_out_after_s=self._timeout_s if self._timed_out else None,
             stats=stats,
+            unclaimed=read_unclaimed(self._unclaimed, self._post_codes),
             trace=tuple(
                 (int(mark.time_ns), int(mark.port))
                 for mark in self._marks[0 : self._vcpu.mark_count]

@@ -26,7 +26,15 @@ LINK = (
     "link/link_wait",
     "wait/patience",
 )
-GUEST = (*LINK, "vcpu/access", "vcpu/coalesced", "vcpu/halts", "link/lease_use", "vcpu/routes")
+GUEST = (
+    *LINK,
+    "vcpu/access",
+    "vcpu/coalesced",
+    "vcpu/halts",
+    "link/lease_use",
+    "vcpu/routes",
+    "vcpu/unclaimed",
+)
 #: Test program -> the sources that it tests.
 PROGRAMS = {
     "codec_test": ("codec",),

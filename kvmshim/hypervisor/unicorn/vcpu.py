@@ -75,6 +75,7 @@ class UnicornVcpu:
     def run(self, handle: Any, serve_local: Callable[[Any], None]) -> int:
         """Runs the guest until it is to be left; one of ``enum vcpu_exit``."""
         self._emulated.vcpu = handle
+        handle.emulated_code = ffi.addressof(self._emulated, "address")
         self._serve_local = serve_local
         lib.control_enter(handle.control, self.run_page)
         try:

@@ -34,6 +34,8 @@ struct vcpu {
     bool halted;
     uint64_t exits, port_exits, memory_exits, unclaimed, leased, coalesced_writes, waited_writes;
     struct coalesced *coalesced;
+    struct unclaimed *unclaimed_places;
+    const uint64_t *emulated_code;
     struct vcpu_mark *marks;
     size_t mark_count, mark_room;
     ...;

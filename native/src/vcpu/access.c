@@ -191,6 +191,8 @@ static int serve_by(struct vcpu *vcpu, uint16_t index, const struct vcpu_access 
         vcpu->unclaimed++;
         if (!access->direction)
             memset(access->data, 0xff, (size_t)access->size * access->elements);
+        if (vcpu->unclaimed_places)
+            unclaimed_note(vcpu->unclaimed_places, vcpu, access);
         return CARRY_ON;
     }
 }

@@ -16,6 +16,7 @@
 #include "vm/control.h"
 #include "vcpu/halts.h"
 #include "vcpu/routes.h"
+#include "vcpu/unclaimed.h"
 
 /* Why vcpu_run returned. */
 enum vcpu_exit {
@@ -49,6 +50,8 @@ struct vcpu {
     uint64_t leased;           /* reads answered from a lease */
     uint64_t coalesced_writes; /* writes that came through the ring */
     uint64_t waited_writes;    /* writes to be posted that waited (halts.h) */
+    struct unclaimed *unclaimed_places; /* NULL: they are counted only */
+    const uint64_t *emulated_code; /* where an emulator keeps the guest's place; NULL: ask KVM */
     struct coalesced *coalesced; /* NULL: KVM has no ring, or no device uses it */
     struct halts halts;
     uint16_t last_link;     /* the link of the last access; ROUTE_LINKS: this process */

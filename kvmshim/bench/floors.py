@@ -164,7 +164,7 @@ def _vm(kind: Kind) -> Iterator[tuple[Vm, Any]]:
     plan = bench_plan(kind, _UNCLAIMED_PORT, _FOR_EVER)
     with System() as system:
         system.require()
-        vm = Vm.create(system)
+        vm = system.create_vm()
         memory: PhysicalMemory | None = None
         try:
             vm.prepare_real_mode()

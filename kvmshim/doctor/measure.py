@@ -14,7 +14,6 @@ from kvmshim.errors import HostError, KvmError
 from kvmshim.hypervisor.cpu_start import apply_start
 from kvmshim.hypervisor.kvm.system import System
 from kvmshim.hypervisor.kvm.vcpu import Vcpu
-from kvmshim.hypervisor.kvm.vm import Vm
 from kvmshim.hypervisor.memory import PAGE_BYTES, GuestMemory
 from kvmshim.loader.plan import RealStart
 
@@ -107,7 +106,7 @@ def _guest(system: System, code: bytes) -> Iterator[_Guest]:
     memory = GuestMemory(PAGE_BYTES)
     with contextlib.ExitStack() as stack:
         stack.callback(memory.close)
-        vm = Vm.create(system)
+        vm = system.create_vm()
         stack.callback(vm.close)
         vm.prepare_real_mode()
         vm.create_irqchip()

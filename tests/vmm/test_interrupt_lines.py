@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from kvmshim.abi import lib
 from kvmshim.hypervisor.kvm.system import System
-from kvmshim.hypervisor.kvm.vm import Vm
 from kvmshim.vmstate.chips import save_chips
 
 pytestmark = pytest.mark.kvm
@@ -26,7 +25,7 @@ class Pic:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._vm = Vm.create(system)
+        self._vm = system.create_vm()
         self._vm.create_irqchip()
         self.control: Any = lib.control_new(self._vm.fd)
 

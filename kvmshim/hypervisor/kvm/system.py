@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import HostError
-
-if TYPE_CHECKING:
-    from kvmshim.hypervisor.kvm.vm import Vm
+from kvmshim.errors import HostError, KvmError
+from kvmshim.hypervisor.kvm.vm import Vm
 
 DEVICE = "/dev/kvm"
 #: The one version there is (api.rst, KVM_GET_API_VERSION).
@@ -29,6 +27,8 @@ _ADVICE = {
 }
 _MAX_CPUID_ENTRIES = 256
 _MAX_MSRS = 1024
+#: A signal may interrupt the long allocation that KVM_CREATE_VM is.
+_ATTEMPTS = 5
 
 
 class System:
@@ -98,9 +98,13 @@ class System:
 
     def create_vm(self) -> Vm:
         """KVM_CREATE_VM. Raises :class:`KvmError` or :class:`HostError`."""
-        from kvmshim.hypervisor.kvm.vm import Vm
-
-        return Vm.create(self)
+        for _ in range(_ATTEMPTS):
+            try:
+                return Vm(self, abi.call_value(self.fd, "KVM_CREATE_VM", 0, self.path))
+            except KvmError as error:
+                if error.errno != errno.EINTR:
+                    raise
+        raise HostError(f"KVM_CREATE_VM on {self.path} was interrupted again and again")
 
     def vcpu_map_bytes(self) -> int:
         """KVM_GET_VCPU_MMAP_SIZE: bytes of a vCPU's kvm_run mapping."""

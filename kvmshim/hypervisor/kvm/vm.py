@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol
 
 from devserver.protocol.messages import AddressSpace
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import HostError, KvmError
-from kvmshim.hypervisor.kvm.system import System
 from kvmshim.hypervisor.kvm.vcpu import Vcpu
 from kvmshim.hypervisor.memory import GuestMemory
 
@@ -19,9 +16,6 @@ from kvmshim.hypervisor.memory import GuestMemory
 #: (api.rst, KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR).
 _IDENTITY_MAP_ADDRESS = 0xFEFF_C000
 _TSS_ADDRESS = 0xFEFF_D000
-
-#: A signal may interrupt the long allocation that KVM_CREATE_VM is.
-_ATTEMPTS = 5
 
 
 class Zone(NamedTuple):
@@ -49,10 +43,20 @@ class RingPlace(NamedTuple):
     zones: tuple[Zone, ...]
 
 
-class Vm:
-    """One VM. Close order: vCPUs, then the VM, then its memory."""
+class SystemFacts(Protocol):
+    """What a VM asks its system level; see :class:`kvmshim.hypervisor.kvm.system.System`."""
 
-    def __init__(self, system: System, fd: int) -> None:
+    def check(self, capability: abi.Capability) -> int: ...
+
+    def vcpu_map_bytes(self) -> int: ...
+
+    def cpuid_rows(self) -> tuple[tuple[int, ...], ...]: ...
+
+
+class Vm:
+    """One VM, made by ``System.create_vm``. Close order: vCPUs, the VM, its memory."""
+
+    def __init__(self, system: SystemFacts, fd: int) -> None:
         self.fd = fd
         self._system = system
         #: Memory as it is mapped.
@@ -60,17 +64,6 @@ class Vm:
         self.has_irqchip = False
         self._what = f"VM (descriptor {fd})"
         self.vcpus: list[Vcpu] = []
-
-    @classmethod
-    def create(cls, system: System) -> Self:
-        """KVM_CREATE_VM. Raises :class:`KvmError` or :class:`HostError`."""
-        for _ in range(_ATTEMPTS):
-            try:
-                return cls(system, abi.call_value(system.fd, "KVM_CREATE_VM", 0, system.path))
-            except KvmError as error:
-                if error.errno != errno.EINTR:
-                    raise
-        raise HostError(f"KVM_CREATE_VM on {system.path} was interrupted again and again")
 
     def prepare_real_mode(self) -> None:
         """Gives KVM the pages that it needs to run real mode on older Intel processors."""

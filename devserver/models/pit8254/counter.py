@@ -3,7 +3,8 @@
 A counter stands after CLK pulse number ``clock`` and is brought forward with
 :meth:`PitCounter.run_to` at a cost that does not depend on how many pulses lie between. One pulse
 is taken as one instant: its rising edge, which samples GATE, and its falling edge, which loads or
-decrements the count. What the pulses do is up to the mode (see ``pit_modes``).
+decrements the count. What the pulses do is up to the mode (see
+:mod:`devserver.models.pit8254.modes`).
 
 Source: Intel 8254 datasheet, "Functional Description" (the counter's block diagram), "Write
 Operations", "Read Operations" and "Operation Common to All Modes".

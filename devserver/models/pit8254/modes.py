@@ -11,10 +11,26 @@ Source of all of it: Intel 8254 datasheet, "Mode Definitions" and "Operation Com
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from devserver.models.pit8254.counter import PitCounter
+
+class Counter(Protocol):
+    """What a mode works on: see :class:`devserver.models.pit8254.counter.PitCounter`."""
+
+    gate: bool
+    out: bool
+    element: int
+    count_register: int | None
+    null_count: bool
+    counting: bool
+    armed: bool
+    odd: bool
+    load_due: bool
+    write_msb: bool
+
+    @property
+    def bcd(self) -> bool: ...
+
 
 _NIBBLES = (0, 4, 8, 12)
 
@@ -54,22 +70,22 @@ class Mode:
     triggers = True  # a rising edge of GATE loads the counter on the next pulse
     periodic = False  # reloads itself, and GATE low forces OUT high
 
-    def written(self, counter: PitCounter) -> None:
+    def written(self, counter: Counter) -> None:
         """A count is complete. Software-started modes load it on the next pulse."""
 
-    def half_written(self, counter: PitCounter) -> None:
+    def half_written(self, counter: Counter) -> None:
         """The first of two bytes of a count was written."""
 
-    def load(self, counter: PitCounter, count: int) -> None:
+    def load(self, counter: Counter, count: int) -> None:
         """A pulse moves the count register into the counting element."""
         counter.element = count
         counter.null_count = False
 
-    def run(self, counter: PitCounter, pulses: int) -> None:
+    def run(self, counter: Counter, pulses: int) -> None:
         """One or more pulses pass, none of which loads a new count by trigger or write."""
         raise NotImplementedError
 
-    def pulses_to_edge(self, counter: PitCounter) -> int | None:
+    def pulses_to_edge(self, counter: Counter) -> int | None:
         """How many pulses from now OUT changes; None if it doesn't."""
         raise NotImplementedError
 
@@ -77,19 +93,19 @@ class Mode:
 class OneShot(Mode):
     """What modes 0, 1, 4 and 5 share: OUT acts once, and the count wraps past zero and runs on."""
 
-    def enabled(self, counter: PitCounter) -> bool:
+    def enabled(self, counter: Counter) -> bool:
         """Whether a pulse decrements; in modes 1 and 5 the level of GATE does not matter."""
         return True
 
-    def load(self, counter: PitCounter, count: int) -> None:
+    def load(self, counter: Counter, count: int) -> None:
         super().load(counter, count)
         counter.armed = True
 
-    def expired(self, counter: PitCounter, pulses: int) -> None:
+    def expired(self, counter: Counter, pulses: int) -> None:
         """The count reached zero ``pulses`` pulses ago."""
         counter.out = True
 
-    def run(self, counter: PitCounter, pulses: int) -> None:
+    def run(self, counter: Counter, pulses: int) -> None:
         if not self.enabled(counter):
             return
         if counter.armed:
@@ -99,7 +115,7 @@ class OneShot(Mode):
                 self.expired(counter, pulses - left)
         counter.element = decremented(counter.element, pulses, counter.bcd)
 
-    def pulses_to_edge(self, counter: PitCounter) -> int | None:
+    def pulses_to_edge(self, counter: Counter) -> int | None:
         if counter.armed and self.enabled(counter):
             return pulses_to_zero(counter.element, counter.bcd)
         return None
@@ -130,13 +146,13 @@ class InterruptOnTerminalCount(OneShot):
     initial_out = False
     triggers = False
 
-    def enabled(self, counter: PitCounter) -> bool:
+    def enabled(self, counter: Counter) -> bool:
         return counter.gate and not counter.write_msb
 
-    def half_written(self, counter: PitCounter) -> None:
+    def half_written(self, counter: Counter) -> None:
         counter.out = False
 
-    def written(self, counter: PitCounter) -> None:
+    def written(self, counter: Counter) -> None:
         counter.out = False
         counter.load_due = True
 
@@ -162,7 +178,7 @@ class HardwareOneShot(OneShot):
     Only a rising edge of GATE matters, not its level. A new count waits for the next trigger.
     """
 
-    def load(self, counter: PitCounter, count: int) -> None:
+    def load(self, counter: Counter, count: int) -> None:
         super().load(counter, count)
         counter.out = False
 
@@ -190,15 +206,15 @@ class RateGenerator(Mode):
 
     periodic = True
 
-    def written(self, counter: PitCounter) -> None:
+    def written(self, counter: Counter) -> None:
         if not counter.counting:
             counter.load_due = True
 
-    def load(self, counter: PitCounter, count: int) -> None:
+    def load(self, counter: Counter, count: int) -> None:
         super().load(counter, count)
         counter.out = True
 
-    def run(self, counter: PitCounter, pulses: int) -> None:
+    def run(self, counter: Counter, pulses: int) -> None:
         if not counter.gate or counter.count_register is None:
             return
         left = pulses_to_zero(counter.element, counter.bcd)
@@ -209,7 +225,7 @@ class RateGenerator(Mode):
             counter.element = decremented(counter.element, pulses, counter.bcd)
             counter.out = counter.element != 1
 
-    def pulses_to_edge(self, counter: PitCounter) -> int | None:
+    def pulses_to_edge(self, counter: Counter) -> int | None:
         if not counter.gate or counter.count_register is None:
             return None
         if not counter.out:
@@ -256,16 +272,16 @@ class SquareWave(Mode):
 
     periodic = True
 
-    def written(self, counter: PitCounter) -> None:
+    def written(self, counter: Counter) -> None:
         if not counter.counting:
             counter.load_due = True
 
-    def load(self, counter: PitCounter, count: int) -> None:
+    def load(self, counter: Counter, count: int) -> None:
         super().load(counter, count & ~1)
         counter.odd = bool(count & 1)
         counter.out = True
 
-    def run(self, counter: PitCounter, pulses: int) -> None:
+    def run(self, counter: Counter, pulses: int) -> None:
         if not counter.gate or counter.count_register is None:
             return
         left = self.left_of_half(counter)
@@ -280,13 +296,13 @@ class SquareWave(Mode):
                 counter.out = not counter.out
         counter.element = decremented(counter.element, 2 * pulses, counter.bcd)
 
-    def pulses_to_edge(self, counter: PitCounter) -> int | None:
+    def pulses_to_edge(self, counter: Counter) -> int | None:
         if not counter.gate or (counter.out and counter.count_register == 1):
             return None
         return self.left_of_half(counter)
 
     @staticmethod
-    def left_of_half(counter: PitCounter) -> int:
+    def left_of_half(counter: Counter) -> int:
         """How many pulses the present half still lasts."""
         if not counter.odd:
             return pulses_to_zero(counter.element, counter.bcd) // 2
@@ -316,18 +332,18 @@ class HardwareTriggeredStrobe(OneShot):
     Only a rising edge of GATE matters, not its level. A new count waits for the next trigger.
     """
 
-    def load(self, counter: PitCounter, count: int) -> None:
+    def load(self, counter: Counter, count: int) -> None:
         super().load(counter, count)
         counter.out = True
 
-    def expired(self, counter: PitCounter, pulses: int) -> None:
+    def expired(self, counter: Counter, pulses: int) -> None:
         counter.out = pulses > 0
 
-    def run(self, counter: PitCounter, pulses: int) -> None:
+    def run(self, counter: Counter, pulses: int) -> None:
         counter.out = True  # the strobe lasts one pulse, even if GATE stops the counting
         super().run(counter, pulses)
 
-    def pulses_to_edge(self, counter: PitCounter) -> int | None:
+    def pulses_to_edge(self, counter: Counter) -> int | None:
         return super().pulses_to_edge(counter) if counter.out else 1
 
 
@@ -355,10 +371,10 @@ class SoftwareTriggeredStrobe(HardwareTriggeredStrobe):
 
     triggers = False
 
-    def enabled(self, counter: PitCounter) -> bool:
+    def enabled(self, counter: Counter) -> bool:
         return counter.gate
 
-    def written(self, counter: PitCounter) -> None:
+    def written(self, counter: Counter) -> None:
         counter.load_due = True
 
 

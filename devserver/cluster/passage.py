@@ -10,11 +10,11 @@ import threading
 
 from devserver._native import ffi, lib
 from devserver.cluster.directory import IoServer
-from devserver.host.client import SPIN_NS
 from devserver.protocol.address import TcpAddress, parse_address
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
 from devserver.protocol.messages import Error
+from devserver.waiting import SPIN_NS
 
 log = logging.getLogger("devserver.host")
 

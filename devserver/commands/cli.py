@@ -16,7 +16,6 @@ from devserver.cluster.directory import ROUTES
 from devserver.cluster.further_hosts import further_hosts
 from devserver.cluster.joining import JoinError, Membership
 from devserver.commands import vm
-from devserver.host.client import WAITS
 from devserver.host.host import DeviceHost
 from devserver.identity import Identity
 from devserver.models import catalog
@@ -28,6 +27,7 @@ from devserver.protocol.errors import ErrorCode, cut
 from devserver.protocol.messages import Error
 from devserver.protocol.names import MAX_NAME, BadName, check_server_name
 from devserver.transport import ListenError, bound_address, listen_on, stop_listening
+from devserver.waiting import WAITS
 
 EXIT_OK = 0
 EXIT_FAILED = 1

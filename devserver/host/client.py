@@ -17,10 +17,6 @@ HIGH_OUT_BYTES = 1 << 20
 #: Why it is.
 NOT_READ = f"more than {MAX_OUT_BYTES} bytes wait for it to read"
 
-WAITS = ("adaptive", "spin", "block")
-#: For how long to look for the next message before sleeping, unless it is for ever.
-SPIN_NS = 100_000
-
 
 class Client:
     """A connected client: its socket, its session, when it was heard and asked."""

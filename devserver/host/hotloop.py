@@ -16,10 +16,11 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from devserver._native import ffi, lib
-from devserver.host.client import NOT_READ, SPIN_NS, Client, Found, OnDeadline, What
+from devserver.host.client import NOT_READ, Client, Found, OnDeadline, What
 from devserver.machine import quick
 from devserver.machine.slot import DeviceFault
 from devserver.protocol.messages import Status
+from devserver.waiting import SPIN_NS
 
 log = logging.getLogger("devserver.host")
 

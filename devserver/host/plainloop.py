@@ -12,12 +12,12 @@ from devserver.host.client import (
     HIGH_OUT_BYTES,
     MAX_OUT_BYTES,
     NOT_READ,
-    SPIN_NS,
     Client,
     Found,
     OnDeadline,
     What,
 )
+from devserver.waiting import SPIN_NS
 
 log = logging.getLogger("devserver.host")
 

@@ -28,17 +28,6 @@ WORLDLY = {
     "threading",
     "time",
 }
-#: What a client platform shares with a server platform; the rest is the server's own affair.
-SHARED = {
-    "devserver.machine.backplane",
-    "devserver.machine.board",
-    "devserver.machine.inventory",
-    "devserver.models",
-    "devserver.machine.moving",
-    "devserver.plain",
-    "devserver.protocol",
-    "devserver.rpc",
-}
 #: Small helpers that know nothing of a server.
 HELPERS = ("devserver.plain", "devserver.wording")
 #: The folders of the top level, and no others.
@@ -111,10 +100,6 @@ def test_what_both_platforms_share_only_computes(package: str) -> None:
 @pytest.mark.parametrize("package", ["protocol", "models"])
 def test_what_both_platforms_share_needs_no_other_part_of_a_server(package: str) -> None:
     assert strangers(modules(f"devserver/{package}"), f"devserver.{package}", *HELPERS) == []
-
-
-def test_the_client_takes_from_the_server_only_what_both_share() -> None:
-    assert strangers(modules("kvmshim"), *SHARED) == []
 
 
 def test_nobody_makes_system_calls_with_structures_copied_by_hand() -> None:

@@ -13,6 +13,11 @@ from kvmshim.loader.plan import FOUR_GIB
 _ONE_MIB = 1 << 20
 
 
+def rom_of(plan: BootPlan) -> Rom | None:
+    """The machine's ROM: the image's, or the bundled BIOS, which stays read-only everywhere."""
+    return Rom(bios_image()) if plan.bios else plan.rom
+
+
 class Part(NamedTuple):
     """A piece of the address space, from ``address`` on."""
 
@@ -31,12 +36,13 @@ class PhysicalMemory:
     def __init__(self, vm: Vm, host: Host, memory_bytes: int, plan: BootPlan) -> None:
         self.ram = GuestMemory(memory_bytes)
         self.rom: GuestMemory | None = None
-        rom = Rom(bios_image()) if plan.bios else plan.rom
+        rom = rom_of(plan)
         try:
-            if rom is None:
+            if rom is None or rom.shadowed:
                 vm.map_memory(0, self.ram)
             else:
                 self._map_around(vm, rom)
+            if rom is not None:
                 self._map_rom(vm, host, rom)
         except BaseException:
             self.close()
@@ -53,12 +59,15 @@ class PhysicalMemory:
         host.require_rom()
         self.rom = GuestMemory(len(rom.data))
         self.rom.write(0, rom.data)
-        low_offset = len(rom.data) - len(rom.low_data)
         vm.map_memory(rom.address, self.rom, read_only=True)
+        if rom.shadowed:
+            self.ram.write(rom.low_address, rom.low_data)
+            return
+        low_offset = len(rom.data) - len(rom.low_data)
         vm.map_memory(rom.low_address, self.rom, low_offset, read_only=True)
 
     def parts(self) -> list[Part]:
-        """What there is to save: RAM, also where a ROM hides it, and the ROM."""
+        """What there is to save: RAM, shadow memory and what a ROM hides included, and the ROM."""
         found = [Part(0, self.ram)]
         if self.rom is not None:
             found.append(Part(FOUR_GIB - self.rom.size, self.rom))

@@ -16,8 +16,8 @@ FOUR_GIB = 1 << 32
 ONE_MIB = 1 << 20
 #: End of conventional memory; what lies from here to 1 MiB is for adapters and the BIOS.
 CONVENTIONAL_END = 0xA0000
-#: How much of a ROM is seen below 1 MiB too: the system BIOS's area E0000 to FFFFF.
-LOW_ALIAS_BYTES = 128 << 10
+#: How much of a ROM is seen below 1 MiB too: what a PC has shadow memory for, C0000 to FFFFF.
+SHADOW_BYTES = 256 << 10
 
 
 class ImageKind(StrEnum):
@@ -46,9 +46,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Rom:
-    """Read-only memory that ends at 4 GiB; its last 128 KiB (or less) also end at 1 MiB."""
+    """Read-only memory that ends at 4 GiB; its last part is also seen where it ends at 1 MiB.
+
+    That is the ROM itself, read-only, or with ``shadowed`` a copy in RAM, as a PC's chipset has it
+    once the firmware has switched its shadow memory on: firmware relocates itself to there.
+    """
 
     data: bytes = field(repr=False)
+    shadowed: bool = False
 
     @property
     def address(self) -> int:
@@ -58,7 +63,7 @@ class Rom:
     @property
     def low_data(self) -> bytes:
         """The part that is seen below 1 MiB too."""
-        return self.data[-LOW_ALIAS_BYTES:]
+        return self.data[-SHADOW_BYTES:]
 
     @property
     def low_address(self) -> int:

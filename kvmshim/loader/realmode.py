@@ -110,7 +110,8 @@ def plan_rom(data: bytes, request: Request) -> BootPlan:
             f"entry {request.entry:#x} was given, but a ROM starts at the reset vector",
             "leave out the entry",
         )
-    return BootPlan(name=request.name, kind=ImageKind.ROM, start=RESET_START, rom=Rom(data))
+    rom = Rom(data, shadowed=True)
+    return BootPlan(name=request.name, kind=ImageKind.ROM, start=RESET_START, rom=rom)
 
 
 def _through_bios(data: bytes, kind: ImageKind, request: Request) -> BootPlan:

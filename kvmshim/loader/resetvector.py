@@ -7,7 +7,7 @@ something. Source of the encodings: Intel SDM volume 2, chapters 2 to 5.
 
 from __future__ import annotations
 
-from kvmshim.loader.plan import LOW_ALIAS_BYTES, ONE_MIB
+from kvmshim.loader.plan import ONE_MIB, SHADOW_BYTES
 
 RESET_BYTES = 16
 
@@ -83,7 +83,7 @@ def _leads_somewhere(rom: bytes, jump: bytes, at: int, *, wide: bool) -> bool:
         offset = int.from_bytes(jump[1 : 1 + offset_bytes], "little")
         selector = int.from_bytes(jump[1 + offset_bytes : 3 + offset_bytes], "little")
         target = (selector << 4) + offset - ONE_MIB + len(rom)
-        lowest = len(rom) - min(len(rom), LOW_ALIAS_BYTES)
+        lowest = len(rom) - min(len(rom), SHADOW_BYTES)
     else:
         distance = int.from_bytes(jump[1 : 1 + offset_bytes], "little", signed=True)
         after = _SEGMENT_BYTES - RESET_BYTES + at + 1 + offset_bytes

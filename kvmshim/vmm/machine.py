@@ -16,7 +16,7 @@ from kvmshim.hypervisor.choose import choose as choose_hypervisor
 from kvmshim.hypervisor.interface import Host
 from kvmshim.hypervisor.kvm.system import System
 from kvmshim.hypervisor.kvm.vm import RingPlace
-from kvmshim.hypervisor.physical import PhysicalMemory
+from kvmshim.hypervisor.physical import PhysicalMemory, rom_of
 from kvmshim.loader import BootPlan
 from kvmshim.machinefile import MachineSpec
 from kvmshim.remote.link import Link, WaitPolicy
@@ -310,9 +310,7 @@ class Machine:
         return capture.save_header(self._opened(), self._description(), self._epoch_ns)
 
     def _description(self) -> MachineDescription:
-        assert self._physical is not None
-        rom = self._physical.rom
-        return describe(self.spec, self._name, 0 if rom is None else rom.size)
+        return describe(self.spec, self._name, rom_of(self.plan))
 
     def prospect(self) -> Header:
         """What can be said of the machine's state while it runs: what the machine is and needs."""

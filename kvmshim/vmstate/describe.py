@@ -18,13 +18,14 @@ from kvmshim.vmstate.state import DamagedState, DeviceDescription, MachineDescri
 _MAX_ROM_BYTES = 16 << 20
 
 
-def describe(spec: MachineSpec, name: str, rom_bytes: int) -> MachineDescription:
+def describe(spec: MachineSpec, name: str, rom: Rom | None) -> MachineDescription:
     """What there is to say of a machine that runs already: its image is in its memory."""
     return MachineDescription(
         name=name,
         hypervisor=int(choose(spec.hypervisor).identifier),
         memory_bytes=spec.memory_bytes,
-        rom_bytes=rom_bytes,
+        rom_bytes=0 if rom is None else len(rom.data),
+        rom_shadowed=rom is not None and rom.shadowed,
         irqchip=spec.irqchip,
         strict=spec.strict,
         servers=dict(spec.servers),
@@ -83,5 +84,7 @@ def _device_of(device: DeviceDescription) -> DeviceSpec:
 
 def plan_of(machine: MachineDescription) -> BootPlan:
     """A plan with nothing to load: memory and registers come with the state."""
-    rom = Rom(bytes(machine.rom_bytes)) if machine.rom_bytes else None
+    rom = None
+    if machine.rom_bytes:
+        rom = Rom(bytes(machine.rom_bytes), shadowed=machine.rom_shadowed)
     return BootPlan(name=machine.name, kind=ImageKind.FLAT, start=RESET_START, rom=rom)

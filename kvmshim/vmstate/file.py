@@ -30,7 +30,7 @@ from kvmshim.vmstate.state import MAX_BLOCK_BYTES, Block, DamagedState, Header, 
 
 #: The first byte is no text, and a line end that a careless copy would change is in it.
 MAGIC = b"\x8ekvmvm\r\n"
-VERSION = 1
+VERSION = 2
 
 _VERSION = struct.Struct("<I")
 _RECORD = struct.Struct("<III")

@@ -66,12 +66,16 @@ class DeviceDescription:
 
 @dataclass(frozen=True)
 class MachineDescription:
-    """What the machine is, however it was started. ``rom_bytes``: 0 if it has no ROM."""
+    """What the machine is, however it was started.
+
+    ``rom_bytes``: 0 if it has no ROM. ``rom_shadowed``: below 1 MiB there is RAM in its place.
+    """
 
     name: str
     hypervisor: int
     memory_bytes: int
     rom_bytes: int
+    rom_shadowed: bool
     irqchip: str
     strict: bool
     servers: dict[str, str]
@@ -145,6 +149,8 @@ class Header:
         """Raises :class:`DamagedState`, naming what does not fit."""
         try:
             plain = msgpack.unpackb(data, strict_map_key=False)
+            if isinstance(plain, dict) and isinstance(machine := plain.get("machine"), dict):
+                machine.setdefault("rom_shadowed", False)  # what format 1 did not know
             header: Self = from_plain(cls, plain, "header")
         except (PlainError, ValueError, TypeError, msgpack.UnpackException) as error:
             raise DamagedState(f"the state's header is damaged: {error}") from None

@@ -101,17 +101,17 @@ def test_addresses_go_on_above_one_mib(run: Run) -> None:
     assert result.status == 42
 
 
-def test_a_rom_keeps_what_it_has_though_a_guest_writes_to_it(tmp_path: Path) -> None:
-    rom = bytearray(b"\xf4" * 0x1_0000)
+def test_the_bios_keeps_what_it_has_though_a_guest_writes_to_it(tmp_path: Path) -> None:
+    load = b"\xa0\x00\x01\x8a\x26\x0f\x02"  # mov al, [0100]; mov ah, [020f]
     code = (
         b"\xb8\x00\xf0\x8e\xd8\x8e\xc0"  # mov ax, f000; mov ds, ax; mov es, ax
-        b"\xc6\x06\x00\x01\x55"  # mov byte [0100], 55
-        b"\xb9\x10\x00\xbf\x00\x02\xf3\xaa"  # mov cx, 16; mov di, 0200; rep stosb
-        b"\xa0\x00\x01\x02\x06\x0f\x02"  # mov al, [0100]; add al, [020f]
+        + load
+        + b"\x89\xc3\xf7\xd0"  # mov bx, ax; not ax
+        + b"\xa2\x00\x01\x88\xe0"  # mov [0100], al; mov al, ah
+        + b"\xb9\x10\x00\xbf\x00\x02\xf3\xaa"  # mov cx, 16; mov di, 0200; rep stosb
+        + load
+        + b"\x29\xd8\x08\xe0"  # sub ax, bx; or al, ah
     ) + tinyguest.leave_with_al()
-    rom[0xE000 : 0xE000 + len(code)] = code
-    rom[0x100], rom[0x20F] = 3, 4
-    rom[0xFFF0:0xFFF3] = b"\xe9\x0d\xe0"  # jmp e000
-    image = tmp_path / "guest.rom"
-    image.write_bytes(rom)
-    assert emulate(image)[0].status == 7
+    image = tmp_path / "guest.bin"
+    image.write_bytes(code.ljust(510, b"\0") + b"\x55\xaa")
+    assert emulate(image)[0].status == 0

@@ -160,11 +160,14 @@ def test_a_rom_ends_at_4_gib_and_starts_at_the_reset_vector() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "low_address"), [(4 << 10, 0xFF000), (128 << 10, 0xE0000), (MIB, 0xE0000)]
+    ("size_bytes", "low_address"), [(4 << 10, 0xFF000), (256 << 10, 0xC0000), (MIB, 0xC0000)]
 )
-def test_a_rom_s_last_128_kib_are_seen_below_1_mib(size_bytes: int, low_address: int) -> None:
+def test_a_rom_s_last_256_kib_are_copied_to_ram_below_1_mib(
+    size_bytes: int, low_address: int
+) -> None:
     boot = plan(rom(size_bytes))
     assert boot.rom is not None
+    assert boot.rom.shadowed
     assert boot.rom.low_address == low_address
     assert boot.rom.low_data == rom(size_bytes)[-(MIB - low_address) :]
 

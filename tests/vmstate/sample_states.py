@@ -17,7 +17,7 @@ from kvmshim.vmstate.state import (
 )
 
 DEVICE = DeviceDescription("com1", "uart16550", "local", {"io": 0x3F8}, {"irq": 4}, {}, {})
-MACHINE = MachineDescription("a guest", 1, 16 << 20, 0, "kernel", False, {}, (DEVICE,))
+MACHINE = MachineDescription("a guest", 1, 16 << 20, 0, False, "kernel", False, {}, (DEVICE,))
 CPU = CpuState({"regs": bytes(144)}, {0x10: 1 << 63}, ((1, 0, 0, 0, 0, 0, 0),), 0, 2_000_000)
 HEADER = Header(
     machine=MACHINE,

@@ -13,6 +13,7 @@ from sample_states import CPU, HEADER, MACHINE, header
 
 from devserver.protocol.messages import Hypervisor
 from kvmshim.errors import InputError
+from kvmshim.loader import Rom
 from kvmshim.vmm.assemble import machine_of
 from kvmshim.vmstate.cpuid import missing_features
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
@@ -41,15 +42,21 @@ def test_no_bytes_do_harm_as_a_header(data: bytes) -> None:
 
 def test_a_machine_comes_back_from_its_description(tmp_path: Path) -> None:
     spec = dataclasses.replace(machine_of("hello"), image=None)
-    described = describe(spec, "hello", 0)
+    described = describe(spec, "hello", None)
     assert spec_of(header(machine=described).machine) == spec
     assert plan_of(described).rom is None
 
 
-def test_a_machine_with_a_rom_gets_one_of_the_same_size() -> None:
-    plan = plan_of(dataclasses.replace(MACHINE, rom_bytes=64 << 10))
-    assert plan.rom is not None
-    assert len(plan.rom.data) == 64 << 10
+@pytest.mark.parametrize("shadowed", [False, True])
+def test_a_machine_with_a_rom_gets_one_of_the_same_sort(shadowed: bool) -> None:
+    described = describe(spec_of(MACHINE), "rom", Rom(b"\xf4" * (64 << 10), shadowed=shadowed))
+    assert plan_of(described).rom == Rom(bytes(64 << 10), shadowed=shadowed)
+
+
+def test_a_rom_of_the_first_format_has_no_shadow_memory() -> None:
+    plain = msgpack.unpackb(header(machine=MACHINE).to_bytes(), strict_map_key=False)
+    del plain["machine"]["rom_shadowed"]
+    assert not Header.from_bytes(msgpack.packb(plain)).machine.rom_shadowed
 
 
 @pytest.mark.parametrize(

@@ -57,34 +57,64 @@ class Unable(RpcError):
 
 
 async def connect_panel(
-    address: str, role: str, name: str
+    address: str, role: str, name: str, patience_s: float = _ANSWER_S
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A stream to the panel of the server at ``address``. Raises OSError, :class:`RpcError`."""
+    try:  # nothing more may be said before the panel has taken over from the device host
+        async with asyncio.timeout(patience_s):
+            return await _greet(address, role, name)
+    except TimeoutError:
+        raise RpcError(f"the server at {address} does not answer; is it a devserver?") from None
+
+
+async def _greet(
+    address: str, role: str, name: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     where = parse_address(address)
     if isinstance(where, TcpAddress):
         reader, writer = await asyncio.open_connection(where.host, where.port)
     else:
         reader, writer = await asyncio.open_unix_connection(where.path)
-    panel = Panel(PROTOCOL_VERSION, role, name)
-    writer.write(Connection(Role.CLIENT).send(panel))
-    await writer.drain()
-    try:  # nothing more may be said before the panel has taken over from the device host
-        async with asyncio.timeout(_ANSWER_S):
-            (length,) = _HEADER.unpack(await reader.readexactly(_HEADER.size))
-            answer = msgpack.unpackb(await reader.readexactly(min(length, MAX_FRAME_BYTES)))
-    except TimeoutError:
+    try:
+        writer.write(Connection(Role.CLIENT).send(Panel(PROTOCOL_VERSION, role, name)))
+        await writer.drain()
+        _check_welcome(address, await _read_frame(reader))
+    except BaseException as error:
         writer.close()
-        raise RpcError(f"the server at {address} does not answer; is it a devserver?") from None
-    except asyncio.IncompleteReadError:
-        writer.close()
-        raise RpcError(f"the server at {address} closed the connection; see its log") from None
-    if not isinstance(answer, dict):  # an ERROR or BUSY of the device host
-        writer.close()
-        raise RpcError(f"the server at {address} refuses: {answer[1]['message']}")
-    if answer["op"] == "sorry":
-        writer.close()
-        raise RpcError(answer["arguments"]["why"])
+        if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
+            why = "closed the connection; see its log"
+            raise RpcError(f"the server at {address} {why}") from None
+        if isinstance(error, ValueError):
+            raise RpcError(_stranger(address)) from None
+        raise
     return reader, writer
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> Any:
+    """The next message. Raises ValueError for what is none, and what reading raises."""
+    (length,) = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    if not 0 < length <= MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {length} bytes")
+    try:
+        return msgpack.unpackb(await reader.readexactly(length))
+    except msgpack.UnpackException as error:
+        raise ValueError(f"a frame that is not msgpack: {error}") from None
+
+
+def _check_welcome(address: str, answer: Any) -> None:
+    """Raises :class:`RpcError` unless this is a panel's first note."""
+    match answer:
+        case {"op": "welcome"}:
+            return
+        case {"op": "sorry", "arguments": {"why": str(why)}}:
+            raise RpcError(why)
+        case [int(), {"message": str(why)}]:  # an ERROR or BUSY of the device host
+            raise RpcError(f"the server at {address} refuses: {why}")
+    raise RpcError(_stranger(address))
+
+
+def _stranger(address: str) -> str:
+    return f"the server at {address} does not speak our protocol; is it a devserver?"
 
 
 def _end_when_silent(writer: asyncio.StreamWriter) -> None:
@@ -112,6 +142,7 @@ class Peer:
         self._numbers = itertools.count(1)
         self._awaited: dict[int, asyncio.Future[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._why = "the connection was lost"
         self.parcels = Parcels()
         #: Set when the connection has ended.
         self.gone = asyncio.Event()
@@ -156,14 +187,12 @@ class Peer:
         """Reads until the connection ends."""
         try:
             while True:
-                (length,) = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-                if not 0 < length <= MAX_FRAME_BYTES:
-                    raise ValueError(f"a frame of {length} bytes")
-                self._take(msgpack.unpackb(await self._reader.readexactly(length)))
+                self._take(await _read_frame(self._reader))
         except (asyncio.IncompleteReadError, ConnectionError, OSError):
             pass
-        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        except (ValueError, TypeError, KeyError) as error:
             log.warning("not the panel's language: %s", error)
+            self._why = f"the other end does not speak the panel's language ({error})"
         finally:
             self.close()
 
@@ -173,7 +202,7 @@ class Peer:
         self._writer.close()
         for future in self._awaited.values():
             if not future.done():
-                future.set_exception(Gone("the connection was lost"))
+                future.set_exception(Gone(self._why))
         for task in self._tasks:
             task.cancel()
         self.parcels.close()
@@ -217,7 +246,7 @@ class Peer:
         if len(data) > MAX_FRAME_BYTES:
             raise RpcError(f"a message of {len(data)} bytes is too long")
         if self._writer.is_closing():
-            raise Gone("the connection was lost")
+            raise Gone(self._why)
         self._writer.write(_HEADER.pack(len(data)) + data)
         await self._writer.drain()
 

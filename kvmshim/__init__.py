@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from devserver.version import __version__
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "Outcome",
     "RunResult",
     "ServerError",
+    "__version__",
     "machine_for",
     "machine_of",
 ]

@@ -7,14 +7,17 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from devserver import logs
 from devserver.cluster.directory import ROUTES
 from devserver.cluster.further_hosts import further_hosts
 from devserver.cluster.joining import JoinError, Membership
+from devserver.commandline.errors import CommandError, InputError
+from devserver.commandline.parser import EXIT_USAGE, Parser
+from devserver.commandline.program import run_program
+from devserver.commandline.streams import OutputError
+from devserver.commandline.tables import print_json
 from devserver.commands import vm
 from devserver.host.host import DeviceHost
 from devserver.identity import Identity
@@ -31,40 +34,32 @@ from devserver.waiting import WAITS
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        status: int = options.run(options)
-        return status
-    except (
-        ListenError,
-        JoinError,
-        AddressError,
-        BadName,
-        catalog.UnknownModel,
-        vm.CommandError,
-    ) as error:
-        print(f"devserver: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    return run_program("devserver", lambda: _work(arguments), _explain)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+def _work(arguments: Sequence[str] | None) -> int:
+    options = parser().parse_args(arguments)
+    status: int = options.run(options)
+    return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="devserver", description="Hosts device models for virtual machines.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _explain(error: Exception) -> tuple[str, int] | None:
+    if isinstance(error, AddressError | BadName | catalog.UnknownModel | InputError):
+        return str(error), EXIT_USAGE
+    if isinstance(error, ListenError | JoinError | CommandError | OutputError):
+        return str(error), EXIT_FAILED
+    return None
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(prog="devserver", description="Hosts device models for virtual machines.")
+    parser.add_version()
+    commands = parser.commands()
 
     serve = commands.add_parser("serve", help="serve device models to client platforms")
     where = serve.add_mutually_exclusive_group(required=True)
@@ -114,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--markdown", action="store_true", help="describe the bundled ones, with their registers"
     )
+    models.add_json()
     models.set_defaults(run=_models)
     return parser
 
@@ -222,7 +218,7 @@ def _check_in(options: argparse.Namespace, address: str) -> int:
         with contextlib.closing(Registry(options.registry, options.name)) as registry:
             return registry.server_up(address)
     except RegistryError as error:
-        raise vm.CommandError(str(error)) from None
+        raise CommandError(str(error)) from None
 
 
 def _panel(options: argparse.Namespace) -> int:
@@ -273,7 +269,7 @@ def _host(options: argparse.Namespace) -> int:
 
 def _check_times(options: argparse.Namespace) -> None:
     if options.deadline <= options.heartbeat:
-        raise AddressError("--deadline must be longer than --heartbeat")
+        raise InputError("--deadline must be longer than --heartbeat")
 
 
 def _make_host(
@@ -318,9 +314,12 @@ def _models(options: argparse.Namespace) -> int:
     if options.markdown:
         print(as_markdown(), end="")
         return EXIT_OK
-    for kind in catalog.kinds():
-        model = catalog.find(kind)
-        print(f"{kind:12} version {model.version}  {summary(model)}")
+    models = [catalog.find(kind) for kind in catalog.kinds()]
+    if options.json:
+        print_json([{"kind": m.kind, "version": m.version, "summary": summary(m)} for m in models])
+        return EXIT_OK
+    for model in models:
+        print(f"{model.kind:12} version {model.version}  {summary(model)}")
     return EXIT_OK
 
 

@@ -8,7 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devserver.commandline.errors import CommandError, InputError
+from devserver.commandline.parser import Parser
+from devserver.commands import looking
 from devserver.panel.default_registry import REGISTRY_VARIABLE
+from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.names import check_name
 
 if TYPE_CHECKING:
@@ -28,14 +32,9 @@ _ORDERS = {
 }
 
 
-class CommandError(Exception):
-    """A command that failed; the message says why."""
-
-
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+def add_parser(commands: argparse._SubParsersAction[Parser]) -> None:
     """Adds the subcommands."""
-    vm = commands.add_parser("vm", help="launch, list and manage VMs")
-    orders = vm.add_subparsers(required=True, metavar="ORDER")
+    orders = commands.add_parser("vm", help="launch, list and manage VMs").commands("ORDER")
     launch = _order(orders, "launch", "run a VM on a client platform", _launch)
     launch.add_argument("what", metavar="IMAGE|MACHINE.toml")
     launch.add_argument("--name", help="what the VM is called (default: the image's name)")
@@ -43,8 +42,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     register = _order(orders, "register", "keep a VM with its image, to be started", _register)
     register.add_argument("what", metavar="IMAGE|MACHINE.toml")
     register.add_argument("--name", help="what the VM is called (default: the image's name)")
-    _order(orders, "list", "list all VMs", _list)
-    _order(orders, "show", "show a VM with its devices", _show).add_argument("vm")
+    _order(orders, "list", "list all VMs", looking.list_vms).add_json()
+    show = _order(orders, "show", "show a VM with its devices", looking.show_vm)
+    show.add_argument("vm")
+    show.add_json()
     for order, text in _ORDERS.items():
         parser = _order(orders, order, text, _give_order)
         parser.add_argument("vm")
@@ -59,26 +60,30 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     console.add_argument("-r", "--read-only", action="store_true", help="only look")
 
     device = commands.add_parser("device", help="list and move the devices of a VM")
-    orders = device.add_subparsers(required=True, metavar="ORDER")
-    _order(orders, "list", "list a VM's devices", _list_devices).add_argument("vm")
+    orders = device.commands("ORDER")
+    devices = _order(orders, "list", "list a VM's devices", looking.list_devices)
+    devices.add_argument("vm")
+    devices.add_json()
     move = _order(orders, "move", "have a device run somewhere else, as it is", _move_device)
     move.add_argument("vm")
     move.add_argument("device")
     move.add_argument("target", help="a server's name, or local: in the client")
 
-    for noun, text in (("client", "client platforms"), ("server", "servers")):
-        parser = commands.add_parser(noun, help=f"list {text}")
-        orders = parser.add_subparsers(required=True, metavar="ORDER")
-        run = _list_clients if noun == "client" else _list_servers
-        _order(orders, "list", f"list the {text} that the server knows", run)
-        if noun == "client":
-            _order(orders, "show", "show a client platform", _show_client).add_argument("client")
-            register = _order(orders, "register", "make one known in advance", _register_client)
-            register.add_argument("client")
+    orders = commands.add_parser("client", help="list client platforms").commands("ORDER")
+    _order(orders, "list", "list those that the server knows", looking.list_clients).add_json()
+    show = _order(orders, "show", "show a client platform", looking.show_client)
+    show.add_argument("client")
+    show.add_json()
+    register = _order(orders, "register", "make one known in advance", _register_client)
+    register.add_argument("client")
+
+    orders = commands.add_parser("server", help="list servers").commands("ORDER")
+    _order(orders, "list", "list those that the server knows", looking.list_servers).add_json()
 
     registry = commands.add_parser("registry", help="look after a control panel's database")
-    orders = registry.add_subparsers(required=True, metavar="ORDER")
-    upgrade = orders.add_parser("upgrade", help="bring it to the schema of this program")
+    upgrade = registry.commands("ORDER").add_parser(
+        "upgrade", help="bring it to the schema of this program"
+    )
     known = os.environ.get(REGISTRY_VARIABLE)
     upgrade.add_argument("--registry", required=known is None, default=known, metavar="URL")
     upgrade.set_defaults(run=_upgrade)
@@ -87,10 +92,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 Work = Callable[["Peer", argparse.Namespace], Awaitable[int]]
 
 
-def _order(orders: Any, name: str, text: str, work: Work) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = orders.add_parser(name, help=text)
+def _order(orders: argparse._SubParsersAction[Parser], name: str, text: str, work: Work) -> Parser:
+    parser = orders.add_parser(name, help=text)
     parser.add_argument(
-        "--server", default=os.environ.get(SERVER_VARIABLE), metavar="ADDRESS", help="the owner"
+        "--server", metavar="ADDRESS", help=f"the owner (default: {SERVER_VARIABLE})"
     )
     parser.set_defaults(run=_run, work=work)
     return parser
@@ -110,66 +115,18 @@ def _upgrade(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     import asyncio
 
-    from devserver.protocol.address import parse_address
+    from devserver.commands.visiting import visit
 
-    if options.server is None:
-        raise CommandError(f"say which server: --server ADDRESS, or {SERVER_VARIABLE}=ADDRESS")
-    parse_address(options.server)
-    return asyncio.run(_visit(options))
-
-
-async def _visit(options: argparse.Namespace) -> int:
-    import asyncio
-
-    from devserver.rpc import Peer, RpcError, connect_panel
-
+    server, origin = options.server, "--server"
+    if server is None:
+        server, origin = os.environ.get(SERVER_VARIABLE), SERVER_VARIABLE
+    if not server:
+        raise InputError(f"say which server: --server ADDRESS, or {SERVER_VARIABLE}=ADDRESS")
     try:
-        reader, writer = await connect_panel(options.server, "operator", "")
-    except OSError as error:
-        raise CommandError(
-            f"can't reach the server at {options.server}: {error.strerror or error}; "
-            f"is 'devserver serve --listen {options.server}' running there?"
-        ) from None
-    options.handlers = {}
-    peer = Peer(reader, writer, options.handlers)
-    serving = asyncio.get_running_loop().create_task(peer.serve())
-    try:
-        status: int = await options.work(peer, options)
-        return status
-    except RpcError as error:
-        raise CommandError(str(error)) from None
-    finally:
-        peer.close()
-        serving.cancel()
-
-
-# -- looking ----------------------------------------------------------------------------------
-
-
-async def _list(peer: Peer, options: argparse.Namespace) -> int:
-    vms = await peer.call("vms")
-    rows = [
-        (vm["vm_id"], vm["name"], vm["state"], vm["client"] or "-", vm["server"], _size(vm))
-        for vm in vms
-    ]
-    why = [vm["why"] for vm in vms]
-    heads = ("id", "name", "state", "client", "server", "memory", "why")
-    _table(heads, [(*row, reason) for row, reason in zip(rows, why, strict=True)])
-    return 0
-
-
-async def _show(peer: Peer, options: argparse.Namespace) -> int:
-    vm = await peer.call("show", vm=options.vm)
-    for key in ("vm_id", "name", "state", "why", "client", "server", "hypervisor"):
-        print(f"{key:12} {vm[key]}")
-    print(f"{'memory':12} {_size(vm)}")
-    _device_table(vm)
-    return 0
-
-
-async def _list_devices(peer: Peer, options: argparse.Namespace) -> int:
-    _device_table(await peer.call("show", vm=options.vm))
-    return 0
+        parse_address(server)
+    except AddressError as error:
+        raise InputError(f"{origin}: {error}") from None
+    return asyncio.run(visit(server, options))
 
 
 async def _move_device(peer: Peer, options: argparse.Namespace) -> int:
@@ -178,81 +135,10 @@ async def _move_device(peer: Peer, options: argparse.Namespace) -> int:
     return 0
 
 
-def _device_table(vm: dict[str, Any]) -> None:
-    rows = [(d["name"], d["kind"], d["version"], d["place"]) for d in vm["devices"]]
-    _table(("device", "kind", "version", "where"), rows)
-
-
-async def _list_clients(peer: Peer, options: argparse.Namespace) -> int:
-    clients = await peer.call("clients")
-    _table(
-        ("id", "name", "host", "state", "hypervisors", "server", "VMs"),
-        [
-            (
-                client["client_id"],
-                client["name"],
-                client["hostname"],
-                "online" if client["online"] else "offline",
-                ",".join(one["kind"] for one in client["hypervisors"]),
-                client["server"],
-                len(client["vms"]),
-            )
-            for client in clients
-        ],
-    )
-    return 0
-
-
-async def _show_client(peer: Peer, options: argparse.Namespace) -> int:
-    clients = {str(c[key]): c for c in await peer.call("clients") for key in ("client_id", "name")}
-    if options.client not in clients:
-        raise CommandError(f"no client '{options.client}' is known; see 'devserver client list'")
-    client = clients[options.client]
-    for key in ("client_id", "name", "hostname", "server"):
-        print(f"{key:12} {client[key]}")
-    print(f"{'registered':12} {'yes' if client['registered'] else 'no'}")
-    print(f"{'VMs':12} {', '.join(client['vms'])}")
-    for hypervisor in client["hypervisors"]:
-        print(f"{'hypervisor':12} {hypervisor['kind']} {hypervisor['version']}")
-        for name, value in sorted(hypervisor["capabilities"].items()):
-            print(f"{'':12} {name} {value}")
-    return 0
-
-
 async def _register_client(peer: Peer, options: argparse.Namespace) -> int:
     number = await peer.call("register_client", name=options.client)
     print(f"client {number} '{options.client}' is registered")
     return 0
-
-
-async def _list_servers(peer: Peer, options: argparse.Namespace) -> int:
-    answer = await peer.call("servers")
-    rows = [
-        (s["server_id"], s["name"], s["kind"], "up" if s["up"] else "down", s["owner"] or "-")
-        for s in answer["servers"]
-    ]
-    addresses = [s["address"] for s in answer["servers"]]
-    heads = ("id", "name", "kind", "state", "owner", "address")
-    _table(heads, [(*row, where) for row, where in zip(rows, addresses, strict=True)])
-    if answer["refused"]:
-        counts = ", ".join(f"{code} {count}" for code, count in answer["refused"].items())
-        print(f"messages refused by the owner: {counts}")
-    return 0
-
-
-def _table(heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    lines = [heads, *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-
-
-def _size(vm: dict[str, Any]) -> str:
-    return f"{vm['memory_bytes'] >> 20}M" if vm["memory_bytes"] else ""
-
-
-# -- orders -----------------------------------------------------------------------------------
 
 
 async def _launch(peer: Peer, options: argparse.Namespace) -> int:
@@ -291,7 +177,7 @@ def _image_of(path: Path, machine: str) -> Path:
     try:
         image = tomllib.loads(machine)["image"]["path"]
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise CommandError(f"machine file {path}: no [image] with a path: {error}") from None
+        raise InputError(f"machine file {path}: no [image] with a path: {error}") from None
     return path.parent / str(image)
 
 
@@ -299,7 +185,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CommandError(f"can't read {path}: {error.strerror}") from None
+        raise InputError(f"can't read {path}: {error.strerror}") from None
 
 
 async def _give_order(peer: Peer, options: argparse.Namespace) -> int:

@@ -50,6 +50,7 @@ class Records:
         self._keeping: asyncio.Task[None] | None = None
         self._failing = False
         self._guests: list[Row] | None = None
+        self._closed = False
 
     async def open(self) -> None:
         """Reads what was known when the server ran last, unless that is done.
@@ -76,6 +77,7 @@ class Records:
             with contextlib.suppress(RpcError):
                 await self._write()
                 await self.do(Registry.server_down)
+        self._closed = True
         if self._registry is not None:
             self._registry.close()
         self._thread.shutdown()
@@ -90,6 +92,8 @@ class Records:
         self._touched.set()
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any, **more: Any) -> _T:
+        if self._closed:
+            raise RpcError("the server is going down")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: work(*arguments, **more))
 

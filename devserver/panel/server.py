@@ -19,6 +19,8 @@ from devserver.rpc import Peer, RpcError
 log = logging.getLogger("devserver.panel")
 
 _MESSAGE_BYTES = 64 * 1024
+#: So long the end waits for a registry that others hold.
+_PARTING_S = 1.0
 
 
 class PanelServer:
@@ -52,6 +54,8 @@ class PanelServer:
             loop.remove_reader(self._host)
             for task in self._tasks:
                 task.cancel()
+            if self._tasks:  # who was here takes leave, and the registry is told
+                await asyncio.wait(self._tasks, timeout=_PARTING_S)
             await self._desk.records.close()
 
     def _read(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 
@@ -35,6 +36,9 @@ Address = TcpAddress | UnixAddress
 
 #: Longest path that fits ``sun_path`` with its final zero (unix(7)).
 _MAX_UNIX_PATH_BYTES = 107
+_MAX_PORT_DIGITS = 5
+#: Longest part of a host's name between two dots (RFC 1035, 2.3.4).
+_MAX_LABEL_BYTES = 63
 
 
 def parse_address(text: str) -> Address:
@@ -43,10 +47,13 @@ def parse_address(text: str) -> Address:
         path = text.removeprefix("unix:").removeprefix("//")
         if not path:
             raise AddressError(f"address '{text}' has no path; write unix:/path/to/socket")
-        if len(path.encode()) > _MAX_UNIX_PATH_BYTES:
+        if "\0" in path:
+            raise AddressError(f"address {text!r}: a path has no zero bytes")
+        length = len(os.fsencode(path))
+        if length > _MAX_UNIX_PATH_BYTES:
             raise AddressError(
                 f"address '{text}': a Unix socket's path has at most "
-                f"{_MAX_UNIX_PATH_BYTES} bytes, this one has {len(path.encode())}"
+                f"{_MAX_UNIX_PATH_BYTES} bytes, this one has {length}"
             )
         return UnixAddress(path)
     if text.startswith("tcp://"):
@@ -56,7 +63,21 @@ def parse_address(text: str) -> Address:
         bracketed = "[" in host or "]" in host
         if not colon or not host or bracketed or not (port.isascii() and port.isdigit()):
             raise AddressError(f"address '{text}' is not of the form tcp://HOST:PORT")
-        if int(port) > 0xFFFF:
+        if len(port.lstrip("0")) > _MAX_PORT_DIGITS or int(port) > 0xFFFF:
             raise AddressError(f"address '{text}': port {port} is above 65535")
+        if not _is_host(host):
+            raise AddressError(f"address '{text}': '{host}' can't be a host's name")
         return TcpAddress(host, int(port))
     raise AddressError(f"address '{text}' is neither tcp://HOST:PORT nor unix:PATH")
+
+
+def _is_host(host: str) -> bool:
+    """Whether a resolver can be asked for it: Python's raises UnicodeError for anything else."""
+    if not host.isascii():
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            return False
+        return True
+    labels = host.removesuffix(".").split(".")
+    return host.isprintable() and all(0 < len(label) <= _MAX_LABEL_BYTES for label in labels)

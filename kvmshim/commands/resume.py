@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kvmshim.commands import suspending
+from kvmshim.commands.reporting import told
 from kvmshim.commands.run import add_common, run_to_the_end
 from kvmshim.remote.server_process import ServerProcess
 
@@ -31,6 +32,10 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Goes on with the guest; returns the exit status."""
+    return told(lambda: _go_on(options), as_json=options.json)
+
+
+def _go_on(options: argparse.Namespace) -> int:
     suspending.check_options(options)
     from kvmshim.remote.link import WaitPolicy
     from kvmshim.vmm.machine import Machine

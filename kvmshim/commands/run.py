@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from devserver.commandline.parser import Parser
 from kvmshim.commands import suspending
+from kvmshim.commands.reporting import report, told
 from kvmshim.remote.server_process import ServerProcess
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: Parser) -> None:
     """Adds the options of every command that runs a guest."""
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the guest then")
     parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
@@ -112,6 +112,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     add_sharing(parser)
     parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
+    parser.add_json("say how it ended as a JSON object, in the last line of standard error")
 
 
 def add_sharing(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +127,10 @@ def add_sharing(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Boots the guest; returns the exit status."""
+    return told(lambda: _boot(options), as_json=options.json)
+
+
+def _boot(options: argparse.Namespace) -> int:
     suspending.check_options(options)
     with contextlib.ExitStack() as stack:
         process = None
@@ -147,7 +152,7 @@ def run_to_the_end(machine: Machine, options: argparse.Namespace) -> int:
     if options.suspend_to is not None:
         result = suspending.suspended(machine, result, options.suspend_to)
     machine.close()  # before the last words: nothing is left running then
-    _report(result, options.stats)
+    report(result, stats=options.stats, as_json=options.json)
     return result.exit_status
 
 
@@ -173,31 +178,6 @@ def _run(machine: Machine, timeout_s: float | None) -> RunResult:
             output=output,
             on_input=terminal.until_escape if on_terminal else None,
         )
-
-
-def _report(result: RunResult, with_stats: bool) -> None:
-    if result.message:
-        print(f"kvmshim: {result.message}", file=sys.stderr)
-        for line in result.details:
-            print(f"  {line}", file=sys.stderr)
-    elif result.status is not None and result.exit_status != result.status:
-        print(f"kvmshim: the guest's exit status was {result.status}", file=sys.stderr)
-    for line in result.reasons():
-        print(f"  {line}", file=sys.stderr)
-    if with_stats:
-        print(json.dumps(counters(result), indent=2), file=sys.stderr)
-
-
-def counters(result: RunResult) -> dict[str, Any]:
-    """What ``--stats`` prints."""
-    unclaimed = result.unclaimed
-    vcpu = {
-        **result.stats.get("vcpu", {}),
-        "unclaimed_places": [dataclasses.asdict(place) for place in unclaimed.places],
-        "unclaimed_elsewhere": unclaimed.elsewhere,
-        "post_codes": unclaimed.post_codes,
-    }
-    return {**result.stats, "vcpu": vcpu}
 
 
 def _seconds(text: str) -> float:

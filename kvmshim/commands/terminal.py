@@ -1,40 +1,16 @@
-"""The person's terminal as the guest's: raw keys in, bytes out, and one key to leave by."""
+"""What a guest reads from a person's terminal, and writes to it."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import sys
-import termios
-from collections.abc import Iterator
 
+from devserver.commandline.terminal import ESCAPE, ESCAPE_NAME, raw
 from kvmshim.errors import HostError
 
-#: Ctrl-], as in telnet: rarely meant for a guest.
-ESCAPE = 0x1D
-ESCAPE_NAME = "Ctrl-]"
-
-
-@contextlib.contextmanager
-def raw(fd: int) -> Iterator[None]:
-    """Hands keys over one by one and unchanged while it lasts; restores the terminal after.
-
-    Output processing stays on, so that a guest's bare line feed starts a new line.
-    """
-    before = termios.tcgetattr(fd)
-    iflag, oflag, cflag, lflag, ispeed, ospeed, characters = termios.tcgetattr(fd)
-    iflag &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
-    lflag &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
-    characters[termios.VMIN], characters[termios.VTIME] = 1, 0
-    changed = [iflag, oflag, cflag, lflag, ispeed, ospeed, characters]
-    try:
-        termios.tcsetattr(fd, termios.TCSADRAIN, changed)
-        yield
-    finally:
-        with contextlib.suppress(termios.error):  # it has hung up: there is nothing to restore
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+__all__ = ["ESCAPE", "ESCAPE_NAME", "raw", "until_escape", "write_all"]
 
 
 def until_escape(data: bytes) -> bytes | None:

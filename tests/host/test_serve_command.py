@@ -191,14 +191,14 @@ def test_a_server_that_can_t_listen_everywhere_leaves_nothing_behind(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "status", "why"),
     [
-        (["--listen", "here"], 1, "neither tcp://HOST:PORT nor unix:PATH"),
+        (["--listen", "here"], 113, "neither tcp://HOST:PORT nor unix:PATH"),
         (["--listen", "tcp://host.invalid:1"], 1, "check the host name"),
-        (["--listen", "unix:x", "--heartbeat", "5", "--deadline", "5"], 1, "must be longer"),
+        (["--listen", "unix:x", "--heartbeat", "5", "--deadline", "5"], 113, "must be longer"),
         (["--fd", "987"], 1, "descriptor 987 is not a socket: Bad file descriptor"),
-        ([], 2, "one of the arguments --listen --fd is required"),
-        (["--listen", "unix:x", "--window", "0"], 2, "'0' is not a positive whole number"),
-        (["--listen", "unix:x", "--heartbeat", "nan"], 2, "'nan' is not between"),
-        (["--listen", "unix:x", "--wait", "long"], 2, "invalid choice: 'long'"),
+        ([], 113, "one of the arguments --listen --fd is required"),
+        (["--listen", "unix:x", "--window", "0"], 113, "'0' is not a positive whole number"),
+        (["--listen", "unix:x", "--heartbeat", "nan"], 113, "'nan' is not between"),
+        (["--listen", "unix:x", "--wait", "long"], 113, "invalid choice: 'long'"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_line(arguments: list[str], status: int, why: str) -> None:
@@ -228,7 +228,7 @@ def test_a_model_file_that_can_t_be_used_is_named_in_one_line(
     if text is not None:
         path.write_text(text)
     refused = run("serve", "--listen", where, "--model", path)
-    assert refused.returncode == 1
+    assert refused.returncode == 113
     message = one_line(refused.stderr)
     assert str(path) in message
     assert why in message

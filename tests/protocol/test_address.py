@@ -24,6 +24,8 @@ from devserver.protocol.address import (
         ("unix:/run/dev.sock", UnixAddress("/run/dev.sock")),
         ("unix:///run/dev.sock", UnixAddress("/run/dev.sock")),
         ("unix:here", UnixAddress("here")),
+        ("unix:/\udcff", UnixAddress("/\udcff")),
+        ("tcp://bücher.example:1", TcpAddress("bücher.example", 1)),
     ],
 )
 def test_an_address_is_read(text: str, address: Address) -> None:
@@ -43,6 +45,10 @@ def test_an_address_is_read(text: str, address: Address) -> None:
         ("tcp://localhost:-1", "not of the form"),
         ("tcp://localhost:٣", "not of the form"),
         ("tcp://localhost:65536", "port 65536 is above 65535"),
+        (f"tcp://localhost:{'9' * 5000}", "is above 65535"),
+        ("tcp://a..b:1", "'a..b' can't be a host's name"),
+        (f"tcp://{'a' * 64}:1", "can't be a host's name"),
+        ("tcp://\udcff:1", "can't be a host's name"),
         ("unix:", "has no path"),
         ("unix://", "has no path"),
         ("unix:/" + "x" * 107, "at most 107 bytes, this one has 108"),
@@ -58,7 +64,9 @@ def test_a_mistake_is_named_with_the_text(text: str, why: str) -> None:
 @given(
     st.builds(
         TcpAddress,
-        st.from_regex(r"[a-z0-9.-]+|[0-9a-f:]+:[0-9a-f:]+", fullmatch=True),
+        st.from_regex(
+            r"[a-z0-9-]{1,9}(\.[a-z0-9-]{1,9})*\.?|[0-9a-f:]+:[0-9a-f:]+", fullmatch=True
+        ),
         st.integers(0, 65535),
     )
     | st.builds(UnixAddress, st.from_regex(r"/?[a-z0-9 .:]{1,50}", fullmatch=True))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -143,13 +143,18 @@ def devserver(
     arguments: Sequence[str | Path] = (),
     before: Sequence[str] = (),
     log: IO[bytes] | None = None,
+    around: Mapping[str, str] | None = None,
 ) -> Iterator[DevServer]:
-    """A device server that listens at ``listen``; killed at the end, whatever became of it."""
+    """A device server that listens at ``listen``; killed at the end, whatever became of it.
+
+    ``around`` is added to its environment.
+    """
     where = [part for address in listen for part in ("--listen", address)]
     process = start(
         [*before, *command("serve", *where, *arguments, program="devserver")],
         stdin=subprocess.DEVNULL,
         stderr=log or subprocess.DEVNULL,
+        env={**environment(), **(around or {})},
     )
     with process:
         try:

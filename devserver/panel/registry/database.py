@@ -26,8 +26,9 @@ def make_engine(url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
     Raises :class:`Unreachable` if it is none.
     """
     try:
+        url.encode()  # a database's name is text, also where a file's is not
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise Unreachable(f"'{url}' is not a database URL; try sqlite:////FOLDER/FILE") from error
     backend = parsed.drivername.partition("+")[0]
     try:
@@ -94,6 +95,14 @@ def _said(url: URL, error: BaseException | None) -> RegistryError:
     if "not a database" in reason:
         return Unreachable(f"{shown} is not a SQLite database: choose another file")
     if named.drivername == "postgresql" and state is None:
+        if "FATAL" in reason:  # somebody is up who says so
+            return Unreachable(f"{shown} refuses: {reason}; {_advice(url, reason)}")
         where = url.host or url.query.get("host", "this machine")
         return Unreachable(f"{shown} can't be reached: {reason}; is PostgreSQL up at {where}?")
     return RegistryError(f"{shown}: {reason}")
+
+
+def _advice(url: URL, reason: str) -> str:
+    if "database" in reason and "does not exist" in reason:
+        return f"'createdb {url.database}' makes it"
+    return "look at the user, the password and pg_hba.conf"

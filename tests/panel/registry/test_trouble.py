@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, text
+from ownpostgres import PostgreSql
+from sqlalchemy import inspect, make_url, text
 
 from devserver.panel.registry.database import make_engine
 from devserver.panel.registry.errors import Locked, RegistryError, Unreachable, WrongSchema
@@ -78,6 +79,8 @@ def test_a_locked_database_is_waited_for_and_then_given_up(tmp_path: Path) -> No
     ("url", "why"),
     [
         ("nonsense", "is not a database URL"),
+        ("sqlite:////tmp/\udcff.db", "is not a database URL"),
+        ("postgresql://host:port/db", "is not a database URL"),
         ("oracle://host/db", "'oracle' databases are not supported"),
         ("sqlite:////nowhere/registry.db", "can't be opened.*does its folder exist"),
         ("postgresql://127.0.0.1:1/db", "can't be reached.*is PostgreSQL up at 127.0.0.1"),
@@ -101,3 +104,14 @@ def test_a_database_in_memory_will_do() -> None:
     with closing(Registry("sqlite://", "one")) as registry:
         registry.new_vm("vm", "a")
         assert [vm["name"] for vm in registry.vms()] == ["vm"]
+
+
+@pytest.mark.postgresql
+def test_a_postgresql_without_the_database_or_the_user_is_up(own_postgresql: PostgreSql) -> None:
+    there = make_url(own_postgresql.new_database())
+    missing = there.set(database="nosuch").render_as_string()
+    with pytest.raises(Unreachable, match=r"refuses: .*does not exist; 'createdb nosuch' makes it"):
+        Registry(missing, "one")
+    stranger = there.set(username="nobody2").render_as_string()
+    with pytest.raises(Unreachable, match=r"refuses: .*nobody2.*; look at the user"):
+        Registry(stranger, "one")

@@ -20,6 +20,7 @@ from devserver.machine.slot import (
     Sink,
     Slot,
 )
+from devserver.models.declarations import checked_deadline
 from devserver.models.device import Space, StateError
 
 __all__ = ["FEED_LIMIT_BYTES", "Backplane", "BoardError", "DeviceFault", "Mapped", "Sink", "Slot"]
@@ -47,16 +48,16 @@ class Backplane:
         self.now_ns = 0
         self._maps: dict[Space, list[Mapped]] = {space: [] for space in Space}
         self._ports: dict[int, Mapped] = {}
+        self._deadlines: dict[int, int] = {}
+        self.next_ns = NEVER_NS
         try:
             self._build(wirings)
+            for slot in self.slots.values():
+                self.reschedule(slot)
         except (BoardError, DeviceFault):
             self.party.leave()
             raise
         self._last_id = len(self.slots)
-        self._deadlines: dict[int, int] = {}
-        self.next_ns = NEVER_NS
-        for slot in self.slots.values():
-            self.reschedule(slot)
 
     def _build(self, wirings: Sequence[DeviceWiring]) -> None:
         names: set[str] = set()
@@ -103,8 +104,8 @@ class Backplane:
                 self._after(slot)
             if slot.watch is not None:
                 slot.watch.read(mapped, address, size, self.now_ns, posted)
-        except Exception as error:
-            raise self._fault(slot, error) from error
+        except BaseException as error:
+            raise slot.fault(error) from error
         return value
 
     def read_elements(
@@ -121,8 +122,8 @@ class Backplane:
             self._after(slot)
             if slot.watch is not None:
                 slot.watch.moved()
-        except Exception as error:
-            raise self._fault(slot, error) from error
+        except BaseException as error:
+            raise slot.fault(error) from error
         return values
 
     def write(self, space: Space, address: int, size: int, value: int, now_ns: int) -> None:
@@ -153,8 +154,8 @@ class Backplane:
                 self._after(slot)
             if slot.watch is not None:
                 slot.watch.wrote(mapped, address, size, value, posted)
-        except Exception as error:
-            raise self._fault(slot, error) from error
+        except BaseException as error:
+            raise slot.fault(error) from error
 
     def write_run_at(
         self, mapped: Mapped, address: int, values: Sequence[int], times_ns: Sequence[int]
@@ -176,8 +177,8 @@ class Backplane:
                 self._after(slot)
             if slot.watch is not None:
                 slot.watch.wrote_run(mapped, address, data)
-        except Exception as error:
-            raise self._fault(slot, error) from error
+        except BaseException as error:
+            raise slot.fault(error) from error
 
     def _one_by_one(
         self, mapped: Mapped, address: int, values: Sequence[int], times_ns: Sequence[int]
@@ -199,8 +200,8 @@ class Backplane:
                 slot.watch.moved()
         except OverflowError:
             raise
-        except Exception as error:
-            raise self._fault(slot, error) from error
+        except BaseException as error:
+            raise slot.fault(error) from error
 
     def take_mail(self, now_ns: int) -> None:
         """Has the devices hear what was posted to them; raises :class:`DeviceFault`."""
@@ -213,8 +214,8 @@ class Backplane:
                 self._after(slot)
                 if slot.watch is not None:
                     slot.watch.moved()
-            except Exception as error:
-                raise self._fault(slot, error) from error
+            except BaseException as error:
+                raise slot.fault(error) from error
 
     def advance(self, now_ns: int) -> None:
         """Moves VM time on, never back, running every deadline on the way in order of time."""
@@ -226,13 +227,13 @@ class Backplane:
             try:
                 slot.device.advance(self.now_ns)
                 self._after(slot)
-                if slot.watch is not None and slot.device.leases_move_with_time:
+                if slot.watch is not None and slot.moves_leases:
                     slot.watch.moved()
-            except Exception as error:
-                raise self._fault(slot, error) from error
+            except BaseException as error:
+                raise slot.fault(error) from error
             if self._deadlines.get(device_id, NEVER_NS) <= due_ns:
                 stuck = RuntimeError(f"advance({self.now_ns}) left the deadline at {due_ns}")
-                raise self._fault(slot, stuck)
+                raise slot.fault(stuck)
         if now_ns > self.now_ns:
             self.now_ns = now_ns
 
@@ -249,8 +250,8 @@ class Backplane:
         for slot in self.slots.values():
             try:
                 slot.device.reset()
-            except Exception as error:
-                raise self._fault(slot, error) from error
+            except BaseException as error:
+                raise slot.fault(error) from error
             self.reschedule(slot)
 
     def save(self) -> dict[str, Any]:
@@ -307,7 +308,11 @@ class Backplane:
             raise
         self._last_id += 1
         self.slots[slot.device_id] = slot
-        self.reschedule(slot)
+        try:
+            self.reschedule(slot)
+        except DeviceFault:
+            self.remove(slot.device_id)
+            raise
         return slot
 
     def remove(self, device_id: int) -> None:
@@ -381,8 +386,13 @@ class Backplane:
         self.reschedule(slot)
 
     def reschedule(self, slot: Slot) -> None:
-        """Notes a device's deadline, which may have changed."""
-        due_ns = slot.device.deadline_ns()
+        """Notes a device's deadline, which may have changed; raises :class:`DeviceFault`."""
+        try:
+            due_ns = slot.device.deadline_ns()
+            if due_ns.__class__ is not int and due_ns is not None:
+                due_ns = checked_deadline(type(slot.device), due_ns)
+        except BaseException as error:
+            raise slot.fault(error) from error
         if due_ns is None:
             if slot.device_id not in self._deadlines:
                 return
@@ -392,9 +402,3 @@ class Backplane:
                 return
             self._deadlines[slot.device_id] = due_ns
         self.next_ns = min(self._deadlines.values(), default=NEVER_NS)
-
-    @staticmethod
-    def _fault(slot: Slot, error: Exception) -> DeviceFault:
-        if isinstance(error, DeviceFault):
-            return error
-        return DeviceFault(slot.wiring.name, slot.wiring.kind, error)

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from devserver.machine.backplane import Backplane, Mapped
 from devserver.machine.policies import offsets
-from devserver.machine.slot import DeviceFault, Slot
+from devserver.machine.slot import Slot
+from devserver.models.declarations import checked_lease
 from devserver.models.dispatch import Lessor
 from devserver.models.lease import ANY_LANE, LANES, Lease, Term
 from devserver.protocol.connection import blank
@@ -274,8 +275,14 @@ class _Watch:
         self._is_dirty = False
         try:
             return self._changes(now_ns)
-        except Exception as error:
-            raise DeviceFault(self._slot.wiring.name, self._slot.wiring.kind, error) from error
+        except BaseException as error:
+            raise self._slot.fault(error) from error
+
+    def _check(self, place: _Place, lease: Lease) -> None:
+        """Raises :class:`ModelError` for a lease that can't be told."""
+        device = self._slot.device
+        register = device.register_at(place.mapped.name, place.offset)
+        checked_lease(type(device), register.name, lease)
 
     def _changes(self, now_ns: int) -> list[Change]:
         found: list[Change] = []
@@ -283,9 +290,13 @@ class _Watch:
             lease = None if lessor is None else lessor(now_ns)
             if lease is place.lease and not place.evolved and not place.withheld:
                 continue  # as nearly all are
+            if lease is not None and lease.__class__ is not Lease:
+                self._check(place, lease)
             if lease is not None and self._moves_lanes:
                 lease = self._on_the_wire(lease)
             if place.grant(lease):
+                if lease is not None and lease.problem():
+                    self._check(place, lease)
                 space = int(place.mapped.region.space)
                 found.append(Change(self._slot.device_id, space, place.address, lease))
         if found:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 
-from devserver.machine.backplane import Backplane, DeviceFault
+from devserver.machine.backplane import Backplane
 from devserver.models.device import StateError
 from devserver.protocol import limits
 
@@ -25,9 +25,9 @@ def save_device(backplane: Backplane, device_id: int) -> bytes:
             "now_ns": backplane.now_ns,
             "lines": [output for _, output in backplane.lines.driven_by(device_id)],
         }
-    except Exception as error:
-        raise DeviceFault(slot.wiring.name, slot.wiring.kind, error) from error
-    data: bytes = msgpack.packb(state)
+        data: bytes = msgpack.packb(state)
+    except BaseException as error:
+        raise slot.fault(error) from error
     if len(data) > limits.MAX_STATE_BYTES:
         raise StateError(
             f"the state of device '{slot.wiring.name}' has {len(data)} bytes; "
@@ -52,7 +52,7 @@ def load_device(backplane: Backplane, device_id: int, data: bytes) -> None:
         high = [output for output in state["lines"] if output in slot.device.outputs]
     except StateError as error:
         raise StateError(f"device '{name}': {error}") from error
-    except Exception as error:  # msgpack and models raise all kinds for bytes that are none
+    except BaseException as error:  # msgpack and models raise all kinds for bytes that are none
         what = f"{type(error).__name__}: {error}"
         raise StateError(f"device '{name}': its saved state is damaged ({what})") from error
     for output in high:

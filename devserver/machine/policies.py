@@ -58,7 +58,7 @@ class Policies:
         if leased and not self._device.can_lease(register):
             leased = False  # meant by ALL, which means those that can be
         return (
-            register.policy if writes is None else writes,
+            self._device.write_policy(register) if writes is None else writes,
             register.leased if leased is None else leased,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from devserver.machine.backplane import Backplane, DeviceFault, Mapped
+from devserver.machine.backplane import Backplane, Mapped
 from devserver.protocol.messages import Direction
 
 #: A read or a write of one element: value and VM time in, value out (0 for a write).
@@ -97,9 +97,12 @@ def _reader(
         if time_ns > backplane.now_ns:
             backplane.now_ns = time_ns
         try:
-            return plain(backplane.now_ns) & mask
-        except Exception as error:
-            raise DeviceFault(slot.wiring.name, slot.wiring.kind, error) from error
+            answer = plain(backplane.now_ns)
+            if answer.__class__ is not int:
+                answer = slot.device.checked(mapped.name, address - mapped.base, answer)
+        except BaseException as error:
+            raise slot.fault(error) from error
+        return answer & mask
 
     return quick
 
@@ -132,8 +135,8 @@ def _writer(
             backplane.now_ns = time_ns
         try:
             plain(value, backplane.now_ns)
-        except Exception as error:
-            raise DeviceFault(slot.wiring.name, slot.wiring.kind, error) from error
+        except BaseException as error:
+            raise slot.fault(error) from error
         return 0
 
     return quick

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,16 @@ from devserver.machine.hub import Party
 from devserver.machine.policies import Policies, PolicyError
 from devserver.models import catalog
 from devserver.models.boxes import Listener, Seat
-from devserver.models.device import Context, Device, OptionError, Signal, Space, StateError
+from devserver.models.declarations import checked_count, checked_device
+from devserver.models.device import (
+    Context,
+    Device,
+    ModelError,
+    OptionError,
+    Signal,
+    Space,
+    StateError,
+)
 from devserver.models.registers import Region
 from devserver.wording import in_one_line
 
@@ -27,13 +37,32 @@ class BoardError(ValueError):
 class DeviceFault(Exception):
     """A model raised an exception; carries the device's name and the traceback as text."""
 
-    def __init__(self, device: str, kind: str, error: BaseException) -> None:
+    def __init__(
+        self, device: str, kind: str, error: BaseException, model: type | None = None
+    ) -> None:
         self.device = device
         self.kind = kind
-        last = traceback.extract_tb(error.__traceback__)[-1:]
-        at = f" at {last[0].filename}:{last[0].lineno}" if last else ""
         self.details = "".join(traceback.format_exception(error))
-        super().__init__(f"device '{device}' ({kind}) failed: {in_one_line(error)}{at}")
+        what, place = in_one_line(error), _place(error, model)
+        if isinstance(error, ModelError):
+            what = error.what
+        at = f" at {place[0]}:{place[1]}{place[2]}" if place else ""
+        super().__init__(f"device '{device}' ({kind}) failed: {what}{at}")
+
+
+def _place(error: BaseException, model: type | None) -> tuple[str, int, str] | None:
+    """The file and the line of an error: the last ones of the model's own, if there are any."""
+    if isinstance(error, ModelError) and error.place is not None:
+        return (*error.place, "")
+    frames = traceback.extract_tb(error.__traceback__)
+    files = {
+        getattr(sys.modules.get(cls.__module__), "__file__", None)
+        for cls in (model.__mro__[:-2] if model else ())
+    }
+    own = [frame for frame in frames if frame.filename in files]
+    for frame in (own or frames)[-1:]:
+        return frame.filename, frame.lineno or 0, f", in {frame.name}"
+    return None
 
 
 class Sink(Protocol):
@@ -178,10 +207,12 @@ class Slot:
         self._ended: set[str] = set()
         #: Told of every access, if there is one.
         self.watch: Watch | None = None
+        model: type[Device] | None = None
         try:
             model = catalog.find(wiring.kind)
             self.wiring = _with_names(wiring, model)
             self.device: Device = model(Context(self, epoch_ns, wiring.options, self))
+            checked_device(self.device)
             self.policies = Policies(self.device, wiring.policies)
             self._check_wiring()
         except (catalog.UnknownModel, OptionError, PolicyError, _WiringError) as error:
@@ -190,9 +221,11 @@ class Slot:
         except BoardError:
             self.close()
             raise
-        except Exception as error:
+        except BaseException as error:
             self.close()
-            raise DeviceFault(wiring.name, wiring.kind, error) from error
+            raise DeviceFault(wiring.name, wiring.kind, error, model) from error
+        #: Whether leases are to be looked at again after the device did something on its own.
+        self.moves_leases = self.device.moves_leases()
         #: Whether the device may have a deadline at all.
         self.timed = type(self.device).deadline_ns is not Device.deadline_ns
 
@@ -201,7 +234,7 @@ class Slot:
     def set_line(self, output: str, level: bool) -> None:
         line = self.wiring.lines.get(output)
         if line is not None:
-            self._lines.drive(line, (self.device_id, output), level)
+            self._lines.drive(line, (self.device_id, output), bool(level))
 
     def emit(self, channel: str, data: bytes) -> None:
         self._sink.emit(self.device_id, self.device.emits.index(channel), data)
@@ -215,6 +248,12 @@ class Slot:
         return self._party.join(self.device_id, box, number, listener)
 
     # what the backplane uses
+
+    def fault(self, error: BaseException) -> DeviceFault:
+        """What the device's failure is to be called; a fault already is what it is."""
+        if isinstance(error, DeviceFault):
+            return error
+        return DeviceFault(self.wiring.name, self.wiring.kind, error, type(self.device))
 
     def close(self) -> None:
         """The device is gone: it leaves its boxes."""
@@ -253,6 +292,8 @@ class Slot:
         consumed: list[int] = []
         for channel, held in list(self.backlog.items()):
             took = self.device.feed(channel, bytes(held), now_ns) if held else 0
+            if took.__class__ is not int or not 0 <= took <= len(held):
+                took = checked_count(type(self.device), channel, took, len(held))
             if took:
                 del held[:took]
                 self._taken[channel] = self._taken.get(channel, 0) + took
@@ -298,6 +339,13 @@ class Slot:
                         f"device '{wiring.name}': kind '{wiring.kind}' has no {what} '{name}' "
                         f"(it has: {', '.join(known) or 'none'})"
                     )
+        if device.regions and not any(self.regions()):
+            region = device.regions[0]
+            key = "port" if region.space is Space.PORT else "mem"
+            raise BoardError(
+                f"device '{wiring.name}' ({wiring.kind}) is nowhere: say where its region "
+                f"'{region.name}' lies, as in {key}=N"
+            )
         for mapped in self.regions():
             limit = 0x10000 if mapped.region.space is Space.PORT else 1 << 64
             if not 0 <= mapped.base <= limit - mapped.region.size:

@@ -5,14 +5,41 @@ models by kind, bundled ones and those that other packages register.
 """
 
 from devserver.models.device import (
+    ANY_LANE,
     Access,
+    Bus,
     Context,
     Device,
+    Hold,
+    Lease,
+    ModelError,
+    NullBus,
+    OptionError,
     Policy,
     Region,
     Register,
     Signal,
     Space,
+    StateError,
+    Term,
 )
 
-__all__ = ["Access", "Context", "Device", "Policy", "Region", "Register", "Signal", "Space"]
+__all__ = [
+    "ANY_LANE",
+    "Access",
+    "Bus",
+    "Context",
+    "Device",
+    "Hold",
+    "Lease",
+    "ModelError",
+    "NullBus",
+    "OptionError",
+    "Policy",
+    "Region",
+    "Register",
+    "Signal",
+    "Space",
+    "StateError",
+    "Term",
+]

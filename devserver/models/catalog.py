@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import sys
 import traceback
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devserver.models.device import Device
+from devserver.models.declarations import check_methods, place_of
+from devserver.models.device import Device, ModelError
 from devserver.wording import in_one_line
 
 if TYPE_CHECKING:
@@ -43,9 +47,13 @@ class UnknownModel(LookupError):
 
 
 def register(model: type[Device]) -> type[Device]:
-    """Makes a model known in this process under its kind; usable as a decorator."""
+    """Makes a model known in this process under its kind; usable as a decorator.
+
+    Raises :class:`ModelError` if a device can't be made of it.
+    """
     if not model.kind:
         raise ValueError(f"{model.__name__} declares no kind")
+    check_methods(model)
     _registered[model.kind] = model
     return model
 
@@ -53,8 +61,12 @@ def register(model: type[Device]) -> type[Device]:
 def load_file(path: str) -> list[type[Device]]:
     """Registers every model that a Python file defines; returns them.
 
-    Raises :class:`UnknownModel` if the file can't be run or defines none, naming the line.
+    The file can import others of its folder. Raises :class:`UnknownModel` if it can't be run,
+    defines no model, or one that is wrong, naming the line.
     """
+    folder = str(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: nobody's file is to stand in for a module of Python's own
     spec = importlib.util.spec_from_file_location(f"device_models_{len(_registered)}", path)
     if spec is None or spec.loader is None:
         raise UnknownModel(f"model file '{path}' is not a Python file (its name must end in .py)")
@@ -62,22 +74,46 @@ def load_file(path: str) -> list[type[Device]]:
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except OSError as error:
-        raise UnknownModel(f"model file '{path}' can't be read: {error.strerror}") from None
-    except (Exception, SystemExit) as error:
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        line = getattr(error, "lineno", None) or line
-        raise UnknownModel(f"{path}:{line}: {in_one_line(error)}") from None
+        return _register_all(path, spec.name, vars(module).values())
+    except (UnknownModel, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and error.__traceback__ and not _frames_in(folder, error):
+            raise UnknownModel(f"model file '{path}' can't be read: {error.strerror}") from None
+        file, line = _place(folder, error)
+        shown = path if file is None or os.path.realpath(file) == os.path.realpath(path) else file
+        what = error.what if isinstance(error, ModelError) else in_one_line(error)
+        raise UnknownModel(f"{shown}:{line}: {what}") from None
+
+
+def _frames_in(folder: str, error: BaseException) -> list[traceback.FrameSummary]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f for f in frames if os.path.realpath(f.filename).startswith(folder + os.sep)]
+
+
+def _place(folder: str, error: BaseException) -> tuple[str | None, int]:
+    """The file and the line of an error, as near to it as the model's folder has it."""
+    if isinstance(error, ModelError) and error.place is not None:
+        return error.place
+    if isinstance(error, SyntaxError) and error.lineno:
+        return error.filename, error.lineno
+    frames = _frames_in(folder, error)
+    return (frames[-1].filename, frames[-1].lineno or 1) if frames else (None, 1)
+
+
+def _register_all(path: str, module: str, values: Iterable[object]) -> list[type[Device]]:
+    classes = dict.fromkeys(value for value in values if isinstance(value, type))
     found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, Device)
-        and value.kind
-        and value.__module__ == spec.name
+        cls for cls in classes if issubclass(cls, Device) and cls.kind and cls.__module__ == module
     ]
     if not found:
         raise UnknownModel(f"model file '{path}' defines no Device with a kind")
+    for model in found:
+        check_methods(model)
+        others = [other for other in found if other.kind == model.kind and other is not model]
+        if others:
+            what = f"two models are of kind '{model.kind}', {model.__name__} and "
+            raise ModelError(f"{what}{others[0].__name__}; give each its own", place_of(model))
     return [register(model) for model in found]
 
 

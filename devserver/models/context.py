@@ -47,6 +47,18 @@ class OptionError(ValueError):
     """A model was given an option that it does not have, or of a wrong type."""
 
 
+class ModelError(TypeError):
+    """A model is not made as models are; says which one, what of it is wrong, and where.
+
+    ``place`` is a file and a line of the model's, if they are known.
+    """
+
+    def __init__(self, what: str, place: tuple[str, int] | None = None) -> None:
+        super().__init__(what if place is None else f"{what} ({place[0]}:{place[1]})")
+        self.what = what
+        self.place = place
+
+
 @dataclass(frozen=True)
 class Context:
     """What a model is built with.

@@ -28,17 +28,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from devserver.models.context import Bus, Context, NullBus, OptionError, Signal
-from devserver.models.dispatch import (
-    Lessor,
-    Reader,
-    RunWriter,
-    Writer,
-    last_of_run,
-    plain_bytes,
-    plain_entry,
-)
+from devserver.models import declarations
+from devserver.models.binding import Bindings
+from devserver.models.context import Bus, Context, ModelError, NullBus, OptionError, Signal
+from devserver.models.dispatch import Lessor, Reader, RunWriter, Writer, plain_entry
 from devserver.models.lease import ANY_LANE, Hold, Lease, Term
+from devserver.models.lineage import lineage
 from devserver.models.registers import Access, Policy, Region, Register, Space
 from devserver.models.state import StateError, from_plain, to_plain
 
@@ -50,6 +45,7 @@ __all__ = [
     "Device",
     "Hold",
     "Lease",
+    "ModelError",
     "NullBus",
     "OptionError",
     "Policy",
@@ -101,18 +97,20 @@ class Device:
     state: Any
     options: Any
 
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if cls.kind:
+            declarations.check(cls)
+
     def __init__(self, context: Context | None = None) -> None:
+        declarations.check_methods(type(self))
         self.context = context or Context()
         self.options = self._parse_options(self.context.options)
         self.state = self.State()
-        self._readers: dict[str, dict[str, list[tuple[Register, Reader] | None]]] = {}
-        self._writers: dict[str, dict[str, list[tuple[Register, Writer] | None]]] = {}
-        self._quick_readers: dict[tuple[str, int], Reader] = {}
-        self._quick_writers: dict[tuple[str, int], Writer] = {}
-        self._lessors: dict[tuple[str, str, int], Lessor | None] = {}
-        self._run_writers: dict[tuple[str, str, int], RunWriter | None] = {}
-        for region in self.regions:
-            self._bind(region)
+        self._bindings = bindings = Bindings(self)
+        self._readers, self._writers = bindings.readers, bindings.writers
+        self._quick_readers = bindings.quick_readers
+        self._quick_writers = bindings.quick_writers
         self.started()
 
     # -- what a model may override ----------------------------------------------------------
@@ -146,14 +144,26 @@ class Device:
 
     def set_line(self, output: str, level: bool) -> None:
         """Drives an interrupt output; setting the level it already has costs nothing."""
+        if output not in self.outputs:
+            raise declarations.not_declared(self.kind, "set_line", output, "outputs", self.outputs)
         self.context.bus.set_line(output, level)
 
     def emit(self, channel: str, data: bytes) -> None:
         """Sends bytes to the world."""
+        if channel not in self.emits:
+            raise declarations.not_declared(self.kind, "emit", channel, "emits", self.emits)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            what = f"emit('{channel}') takes bytes, not {data!r:.40}"
+            raise ModelError(f"model '{self.kind}': {what}")
         self.context.bus.emit(channel, data)
 
     def signal(self, signal: Signal, value: int = 0) -> None:
         """Asks something of the whole machine: its end or its reset."""
+        if not isinstance(signal, Signal) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+            raise ModelError(
+                f"model '{self.kind}': signal({signal!r:.40}, {value!r:.40}) is not a Signal and a "
+                "number of 64 bits"
+            )
         self.context.bus.signal(signal, value)
 
     # -- what the owner calls -----------------------------------------------------------------
@@ -165,7 +175,10 @@ class Device:
         a read inside a wider register takes its byte lanes. Where no register answers, all-ones.
         """
         if size == 1 and (quick := self._quick_readers.get((region, offset))) is not None:
-            return quick(now_ns) & 0xFF
+            answer = quick(now_ns)
+            if answer.__class__ is not int:
+                answer = self.checked(region, offset, answer)
+            return answer & 0xFF
         table = self._readers[region]
         done = 0
         value = 0
@@ -179,7 +192,10 @@ class Device:
                 continue
             register, reader = entry
             lane = at - register.offset
-            part = (reader(now_ns) & ((1 << (8 * register.width)) - 1)) >> (8 * lane)
+            answer = reader(now_ns)
+            if answer.__class__ is not int:
+                answer = declarations.checked_answer(type(self), register, answer)
+            part = (answer & ((1 << (8 * register.width)) - 1)) >> (8 * lane)
             value |= part << (8 * done)
             done += register.width - lane
         return value & ((1 << (8 * size)) - 1)
@@ -188,15 +204,19 @@ class Device:
         self, region: str, offset: int, size: int, count: int, now_ns: int
     ) -> list[int]:
         """``count`` reads of ``size`` bytes at the same ``offset``, as string input does them."""
+        if type(self).read is not Device.read:
+            return [self.read(region, offset, size, now_ns) for _ in range(count)]
         table = self._readers[region]
         row = table[""]
         entry = row[offset] if len(table) == 1 and offset < len(row) else None
         lies_within = entry is not None and offset + size <= entry[0].offset + entry[0].width
-        if entry is not None and lies_within and self._only_stores(entry[0]):
+        if entry is not None and lies_within and self._bindings.only_stores(entry[0]):
             return [self.read(region, offset, size, now_ns)] * count
         if entry is not None and entry[0].width == size and entry[0].offset == offset:
             reader, mask = entry[1], (1 << (8 * size)) - 1
-            return [reader(now_ns) & mask for _ in range(count)]
+            answers = [reader(now_ns) for _ in range(count)]
+            check, model = declarations.checked_answer, type(self)
+            return [check(model, entry[0], answer) & mask for answer in answers]
         return [self.read(region, offset, size, now_ns) for _ in range(count)]
 
     def lease(self, region: str, offset: int, now_ns: int) -> Lease | None:
@@ -209,11 +229,23 @@ class Device:
 
     def lessor(self, region: str, offset: int, bank: str) -> Lessor | None:
         """What says the lease on reads of the byte at ``offset`` while ``bank`` is selected."""
-        return self._lessors.get((region, self._own_bank(region, bank), offset))
+        return self._bindings.lessors.get((region, self._own_bank(region, bank), offset))
 
     def can_lease(self, register: Register) -> bool:
         """Whether a register's reads can be leased at all: a matter of the model's code."""
-        return self._lessor(register) is not None
+        return self._bindings.lessor(self._region_of(register), register) is not None
+
+    def write_policy(self, register: Register) -> Policy:
+        """How writes of a register travel, if the wiring does not say otherwise.
+
+        As it is declared, unless a derived class takes the writes and has not declared it anew.
+        """
+        holds = lineage(type(self)).holds_policy(self._region_of(register), register)
+        return register.policy if holds else Policy.FINISH
+
+    def moves_leases(self) -> bool:
+        """Whether leases are to be looked at again after :meth:`advance`."""
+        return self.leases_move_with_time or not lineage(type(self)).is_said_in_leases()
 
     def write(self, region: str, offset: int, size: int, value: int, now_ns: int) -> None:
         """Writes ``size`` bytes (1, 2, 4, 8) at ``offset``, little-endian.
@@ -249,21 +281,25 @@ class Device:
         It is so where one register as wide as the read answers, in every bank. The value is not
         masked.
         """
+        if type(self).read is not Device.read:
+            return None
         return plain_entry(self._readers[region], offset, size)
 
     def plain_writer(self, region: str, offset: int, size: int) -> Writer | None:
         """What a write there comes down to; see :meth:`plain_reader`. The value must fit."""
+        if type(self).write is not Device.write:
+            return None
         return plain_entry(self._writers[region], offset, size)
 
     def run_writer(self, region: str, offset: int) -> RunWriter | None:
         """What takes many bytes written to ``offset`` at once, in the bank that is selected now."""
-        return self._run_writers.get((region, self._own_bank(region, self.bank()), offset))
+        return self._bindings.runs.get((region, self._own_bank(region, self.bank()), offset))
 
     def has_run_writer(self, region: str, offset: int) -> bool:
         """Whether there is such a thing in any bank."""
         return any(
             run is not None
-            for (name, _, at), run in self._run_writers.items()
+            for (name, _, at), run in self._bindings.runs.items()
             if name == region and at == offset
         )
 
@@ -312,78 +348,20 @@ class Device:
         except StateError as error:
             raise OptionError(str(error)) from None
 
-    def _bind(self, region: Region) -> None:
-        """Builds the region's dispatch rows: for each bank, the register at every offset."""
-        banks = {register.bank for register in region.registers} | {""}
-        self._readers[region.name] = {bank: [None] * region.size for bank in banks}
-        self._writers[region.name] = {bank: [None] * region.size for bank in banks}
-        ordered = sorted(region.registers, key=lambda register: register.bank != "")
-        for register in ordered:  # those of every bank first, so that a bank's own replace them
-            chosen = banks if register.bank == "" else {register.bank}
-            places = slice(register.offset, register.offset + register.width)
-            if register.access.readable:
-                reader = (register, self._reader(register))
-                for bank in chosen:
-                    self._readers[region.name][bank][places] = [reader] * register.width
-                    self._lessors[region.name, bank, register.offset] = self._lessor(register)
-            if register.access.writable:
-                writer = (register, self._writer(register))
-                run = self._run_writer(register)
-                for bank in chosen:
-                    self._writers[region.name][bank][places] = [writer] * register.width
-                    self._run_writers[region.name, bank, register.offset] = run
-        for offset, serve_read in plain_bytes(self._readers[region.name]):
-            self._quick_readers[region.name, offset] = serve_read
-        for offset, serve_write in plain_bytes(self._writers[region.name]):
-            self._quick_writers[region.name, offset] = serve_write
+    def checked(self, region: str, offset: int, answer: object) -> int:
+        """What a read of the register at an offset gave; raises :class:`ModelError` if it is none.
 
-    def _reader(self, register: Register) -> Reader:
-        handler: Reader | None = getattr(self, f"read_{register.name.lower()}", None)
-        if handler is not None:
-            return handler
-        storage = self._storage(register, "read")
-        return lambda now_ns: getattr(self.state, storage)
+        For what is no plain ``int``.
+        """
+        return declarations.checked_answer(type(self), self.register_at(region, offset), answer)
 
-    def _writer(self, register: Register) -> Writer:
-        handler: Writer | None = getattr(self, f"write_{register.name.lower()}", None)
-        if handler is not None:
-            return handler
-        storage = self._storage(register, "write")
-        return lambda value, now_ns: setattr(self.state, storage, value)
+    def register_at(self, region: str, offset: int) -> Register:
+        """The register whose reads are served at an offset, in the bank that is selected now."""
+        rows = self._readers[region]
+        entry = (rows.get(self.bank()) or rows[""])[offset]
+        if entry is None:
+            raise LookupError(f"no register of region '{region}' can be read at {offset:#x}")
+        return entry[0]
 
-    def _run_writer(self, register: Register) -> RunWriter | None:
-        name = register.name.lower()
-        handler: RunWriter | None = getattr(self, f"write_{name}_run", None)
-        if handler is None and register.storage and not hasattr(self, f"write_{name}"):
-            return last_of_run(lambda: self.state, register.storage)
-        return handler
-
-    def _lessor(self, register: Register) -> Lessor | None:
-        name = register.name.lower()
-        handler: Lessor | None = getattr(self, f"lease_{name}", None)
-        storage = register.storage
-        if (
-            handler is None
-            and storage
-            and register.width == 1
-            and not hasattr(self, f"read_{name}")
-        ):
-            return lambda now_ns: Lease(value=getattr(self.state, storage))
-        if handler is None and register.leased:
-            raise TypeError(
-                f"model '{self.kind}': leased register {register.name} needs a method "
-                f"lease_{name}, or a storage field and no read_{name}"
-            )
-        return handler
-
-    def _only_stores(self, register: Register) -> bool:
-        """Whether a read of the register changes nothing: there is no method for it."""
-        return register.storage is not None and not hasattr(self, f"read_{register.name.lower()}")
-
-    def _storage(self, register: Register, verb: str) -> str:
-        if register.storage is None:
-            raise TypeError(
-                f"model '{self.kind}': register {register.name} needs a method "
-                f"{verb}_{register.name.lower()} or a storage field"
-            )
-        return register.storage
+    def _region_of(self, register: Register) -> Region:
+        return next(region for region in self.regions if register in region.registers)

@@ -110,6 +110,21 @@ class Lease:
             value |= term.at(now_ns)
         return value & (0xFFFF if self.pair else 0xFF)
 
+    def problem(self) -> str:
+        """Why a client can't be told of the lease; empty if it can."""
+        words = [self.value, self.until_ns, self.unaffected, self.steady]
+        if not all(isinstance(word, int) and 0 <= word <= _WORD for word in words):
+            return "its numbers are not from 0 to 2**64 - 1"
+        if self.value >> (16 if self.pair else 8):
+            return f"its value has more than {16 if self.pair else 8} bits"
+        if len(self.terms) > MAX_TERMS:
+            return f"it has more than {MAX_TERMS} terms"
+        if any(term.num < 0 or term.den < 1 or not 0 <= term.shift < 64 for term in self.terms):
+            return "a term has a den below 1, a num below 0, or a shift that is not from 0 to 63"
+        if self.hold is not None and not 0 <= self.hold.lane < LANES:
+            return f"it is held by writes to lane {self.hold.lane}; lanes are 0 to {LANES - 1}"
+        return ""
+
     def is_changed_by_reading(self) -> bool:
         """Whether the reads that the client answers have to be told to the model."""
         return self.pair or self.hold is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -81,6 +83,15 @@ class Register:
     storage: str | None = None
     source: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_place", _caller())
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The file and the line where it is declared."""
+        place: tuple[str, int] = self._place  # type: ignore[attr-defined]
+        return place
+
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
@@ -90,20 +101,6 @@ class Region:
     size: int
     registers: tuple[Register, ...]
     space: Space = Space.PORT
-
-    def __post_init__(self) -> None:
-        for register in self.registers:
-            if register.leased and (register.width != 1 or not register.access.readable):
-                raise ValueError(
-                    f"register {register.name} can't be leased: leases are of single bytes that "
-                    f"can be read"
-                )
-            if not 0 <= register.offset <= self.size - register.width:
-                raise ValueError(
-                    f"register {register.name} at offset {register.offset:#x}, "
-                    f"{register.width} bytes wide, lies outside region '{self.name}' "
-                    f"of {self.size} bytes"
-                )
 
     def write_policy(self, offset: int) -> Policy:
         """The policy of a write at ``offset``: the strictest of the registers there."""
@@ -118,3 +115,12 @@ class Region:
         for register in self.registers:
             if register.offset <= offset < register.offset + register.width:
                 yield register
+
+
+def _caller() -> tuple[str, int]:
+    """The file and the line that are making a dataclass of this module."""
+    frame = sys._getframe(2)  # behind __post_init__
+    inner = (__file__, dataclasses.__file__, "<string>")
+    while frame.f_code.co_filename in inner and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

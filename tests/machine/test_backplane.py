@@ -337,7 +337,7 @@ def test_a_twin_restored_from_a_snapshot_goes_on_identically(
         ([probe("a", 0x10)], "snapshot has 2 devices; this machine has 1"),
         ([probe("a", 0x10), probe("c", 0x15)], "snapshot is of 'b', not 'c'"),
         (
-            [probe("a", 0x10), DeviceWiring(name="b", kind="postcode")],
+            [probe("a", 0x10), DeviceWiring(name="b", kind="postcode", bases={"io": 0x80})],
             "of kind 'backplane-probe', not 'postcode'",
         ),
     ],

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 
 from devserver.models import Access, Context, Device, Policy, Region, Register
-from devserver.models.device import OptionError, StateError
+from devserver.models.device import ModelError, OptionError, StateError
 from devserver.models.state import from_plain, to_plain
 
 
@@ -258,8 +258,11 @@ def test_a_write_is_posted_only_where_every_register_allows_it() -> None:
 
 
 def test_a_register_outside_its_region_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"WIDE at offset 0x2, 4 bytes .* 'io' of 4 bytes"):
-        Region(name="io", size=4, registers=(Register(offset=2, name="WIDE", width=4),))
+    wide = Register(offset=2, name="WIDE", width=4, storage="wide")
+    with pytest.raises(ModelError, match=r"WIDE at offset 0x2, 4 bytes wide, .* 'io' of 4 bytes"):
+
+        class Narrow(Toy):
+            regions = (Region(name="io", size=4, registers=(wide,)),)
 
 
 def test_a_register_with_neither_method_nor_storage_is_refused_by_name() -> None:

@@ -329,6 +329,10 @@ class Uart16550(Device):
     def _unquiet(self) -> int:
         return line_changing(looped=bool(self.state.mcr & Mcr.LOOP), paced=self.options.paced)
 
+    def write_scr_run(self, values: bytes, times_ns: Sequence[int]) -> bool:
+        self.state.scr = values[-1]
+        return True
+
     # -- the serial line ----------------------------------------------------------------------
 
     def _send(self, character: int, now_ns: int) -> None:

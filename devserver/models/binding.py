@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from devserver.models.dispatch import (
     Lessor,
@@ -16,9 +16,6 @@ from devserver.models.lease import Lease
 from devserver.models.lineage import Lineage, cautious, lineage
 from devserver.models.registers import Region, Register
 
-if TYPE_CHECKING:
-    from devserver.models.device import Device
-
 T = TypeVar("T")
 #: For each bank, what serves the byte at each offset, with its register.
 Rows = dict[str, list[tuple[Register, T] | None]]
@@ -27,7 +24,8 @@ Rows = dict[str, list[tuple[Register, T] | None]]
 class Bindings:
     """What serves the accesses to one device, by region."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Any) -> None:
+        """``device`` is a :class:`devserver.models.device.Device`."""
         self._device = device
         self._lineage: Lineage = lineage(type(device))
         self._timed = self._lineage.defines("deadline_ns")

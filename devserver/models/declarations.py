@@ -13,7 +13,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, partialmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from devserver.models.context import ModelError, OptionError
 from devserver.models.lease import Lease
@@ -22,9 +22,6 @@ from devserver.models.registers import Region, Register, Space
 from devserver.plain import PlainError, from_plain, to_plain
 from devserver.wording import in_one_line
 
-if TYPE_CHECKING:
-    from devserver.models.device import Device
-
 _WIDTHS = (1, 2, 4, 8)
 _PORTS = 0x10000
 _METHOD = re.compile(r"(read|write|lease)_(\w+?)(_run)?")
@@ -32,9 +29,11 @@ _METHOD = re.compile(r"(read|write|lease)_(\w+?)(_run)?")
 _TAKES = {"read": ("now_ns",), "write": ("value", "now_ns"), "lease": ("now_ns",)}
 _RUN_TAKES = ("values", "times_ns")
 _checked: set[type] = set()
+#: A class derived from :class:`devserver.models.device.Device`, which imports this module.
+Model = type[Any]
 
 
-def check(model: type[Device]) -> None:
+def check(model: Model) -> None:
     """Raises :class:`ModelError` for a class whose declarations contradict themselves."""
     _check_names(model)
     for region in model.regions:
@@ -49,7 +48,7 @@ def check(model: type[Device]) -> None:
             _check_storage(model, register)
 
 
-def check_methods(model: type[Device]) -> None:
+def check_methods(model: Model) -> None:
     """Raises :class:`ModelError` for a class that lacks methods, or has some that serve nothing."""
     if model in _checked:
         return
@@ -91,7 +90,7 @@ def not_declared(
     )
 
 
-def checked_answer(model: type[Device], register: Register, answer: object) -> int:
+def checked_answer(model: Model, register: Register, answer: object) -> int:
     """What a read gave; raises :class:`ModelError` if it is no whole number."""
     if isinstance(answer, int):
         return int(answer)
@@ -107,7 +106,7 @@ def checked_answer(model: type[Device], register: Register, answer: object) -> i
     )
 
 
-def checked_count(model: type[Device], channel: str, took: object, most: int) -> int:
+def checked_count(model: Model, channel: str, took: object, most: int) -> int:
     """How much of its input a device took; raises :class:`ModelError` if that can't be."""
     if isinstance(took, int) and 0 <= took <= most:
         return took
@@ -118,7 +117,7 @@ def checked_count(model: type[Device], channel: str, took: object, most: int) ->
     )
 
 
-def checked_lease(model: type[Device], register: str, lease: object) -> None:
+def checked_lease(model: Model, register: str, lease: object) -> None:
     """Raises :class:`ModelError` if what a model leases is no lease that can be told."""
     name = f"lease_{register.lower()}"
     wrong = lease.problem() if isinstance(lease, Lease) else "it is no Lease and not None"
@@ -130,14 +129,14 @@ def checked_lease(model: type[Device], register: str, lease: object) -> None:
     )
 
 
-def checked_device(device: Device) -> None:
+def checked_device(device: Any) -> None:
     """Raises :class:`ModelError` for a device whose making left out that of :class:`Device`."""
     if not hasattr(device, "context"):
         model = type(device)
         raise _wrong(model, "its __init__ does not call super().__init__(context)", model.__init__)
 
 
-def checked_deadline(model: type[Device], due_ns: object) -> int:
+def checked_deadline(model: Model, due_ns: object) -> int:
     """A deadline that is no plain int; raises :class:`ModelError`."""
     if isinstance(due_ns, int):
         return int(due_ns)
@@ -162,7 +161,7 @@ def place_of(thing: object) -> tuple[str, int] | None:
 # -- names and places -------------------------------------------------------------------------
 
 
-def _check_names(model: type[Device]) -> None:
+def _check_names(model: Model) -> None:
     if not isinstance(model.kind, str) or not model.kind.isprintable() or "," in model.kind:
         raise _wrong(model, "its kind is no printable text without commas")
     if not isinstance(model.version, int) or model.version < 1:
@@ -180,7 +179,7 @@ def _check_names(model: type[Device]) -> None:
     _check_unique(model, "regions", [region.name for region in model.regions])
 
 
-def _check_unique(model: type[Device], group: str, names: Sequence[Any]) -> None:
+def _check_unique(model: Model, group: str, names: Sequence[Any]) -> None:
     for name in names:
         if not isinstance(name, str) or not name:
             raise _wrong(model, f"{group}: {name!r:.40} is no name")
@@ -188,7 +187,7 @@ def _check_unique(model: type[Device], group: str, names: Sequence[Any]) -> None
             raise _wrong(model, f"{group}: {name!r} is there twice; names are given once")
 
 
-def _check_region(model: type[Device], region: Region) -> None:
+def _check_region(model: Model, region: Region) -> None:
     if not isinstance(region.size, int) or region.size < 1:
         raise _wrong(model, f"region '{region.name}' has size {region.size!r:.40}")
     if region.space is Space.PORT and region.size > _PORTS:
@@ -210,7 +209,7 @@ def _check_region(model: type[Device], region: Region) -> None:
             raise _bad(model, register, why)
 
 
-def _check_overlaps(model: type[Device], region: Region) -> None:
+def _check_overlaps(model: Model, region: Region) -> None:
     """No two registers answer the same access; a bank's own take the place of those of all."""
     for readable in (True, False):
         claimed: dict[tuple[str, int], Register] = {}
@@ -232,14 +231,14 @@ def _check_overlaps(model: type[Device], region: Region) -> None:
 # -- state and options ------------------------------------------------------------------------
 
 
-def _check_defaults(model: type[Device], what: str, cls: type) -> None:
+def _check_defaults(model: Model, what: str, cls: type) -> None:
     for field in dataclasses.fields(cls):
         missing = dataclasses.MISSING
         if field.default is missing and field.default_factory is missing:
             raise _wrong(model, f"{what}.{field.name} has no default", cls)
 
 
-def _check_storage(model: type[Device], register: Register) -> None:
+def _check_storage(model: Model, register: Register) -> None:
     fields = {field.name: field for field in dataclasses.fields(model.State)}
     storage = register.storage or ""
     if storage not in fields and not hasattr(model.State, storage):
@@ -250,7 +249,7 @@ def _check_storage(model: type[Device], register: Register) -> None:
         raise _bad(model, register, f"is stored in '{storage}', which is {default!r:.40}, no int")
 
 
-def _check_state(model: type[Device]) -> None:
+def _check_state(model: Model) -> None:
     """A fresh state can be saved and restored, and the options have defaults that fit."""
     for what, cls in (("State", model.State), ("Options", model.Options)):
         try:
@@ -267,7 +266,7 @@ def _check_state(model: type[Device]) -> None:
 # -- methods ----------------------------------------------------------------------------------
 
 
-def _check_served(model: type[Device], region: Region, register: Register) -> None:
+def _check_served(model: Model, region: Region, register: Register) -> None:
     name = register.name.lower()
     for verb, needed in (("read", register.access.readable), ("write", register.access.writable)):
         if (
@@ -286,7 +285,7 @@ def _check_served(model: type[Device], region: Region, register: Register) -> No
         raise _bad(model, register, needs)
 
 
-def _misspelt(model: type[Device], wanted: str) -> str:
+def _misspelt(model: Model, wanted: str) -> str:
     names = [name for name, _ in _own_methods(model)]
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.75)
     known = {f"{v}_{r.name.lower()}" for _, r in registers(model) for v in ("read", "write")}
@@ -294,14 +293,14 @@ def _misspelt(model: type[Device], wanted: str) -> str:
 
 
 def _serves_nothing(
-    model: type[Device], name: str, verb: str, run: str, known: Sequence[str], method: object
+    model: Model, name: str, verb: str, run: str, known: Sequence[str], method: object
 ) -> ModelError:
     near = difflib.get_close_matches(name, [f"{verb}_{each}{run}" for each in known], n=1)
     hint = f"did you mean {near[0]}?" if near else f"a helper's name begins with _: _{name}"
     return _wrong(model, f"{name} serves no register; {hint}", method)
 
 
-def _check_arguments(model: type[Device], name: str, verb: str, run: bool, method: object) -> None:
+def _check_arguments(model: Model, name: str, verb: str, run: bool, method: object) -> None:
     takes = _RUN_TAKES if run else _TAKES[verb]
     try:
         inspect.signature(getattr(model, name)).bind(None, *takes)
@@ -311,7 +310,7 @@ def _check_arguments(model: type[Device], name: str, verb: str, run: bool, metho
         pass  # a function that does not say what it takes
 
 
-def _own_methods(model: type[Device]) -> Iterator[tuple[str, Any]]:
+def _own_methods(model: Model) -> Iterator[tuple[str, Any]]:
     """What the model and its bases define, but not :class:`Device`."""
     for cls in model.__mro__[:-2]:
         yield from list(vars(cls).items())
@@ -326,14 +325,14 @@ def _function(thing: object) -> Any:
 # -- wording ----------------------------------------------------------------------------------
 
 
-def _wrong(model: type[Device], what: str, thing: object = None) -> ModelError:
+def _wrong(model: Model, what: str, thing: object = None) -> ModelError:
     place: Callable[[object], tuple[str, int] | None] = place_of
     return ModelError(
         f"model '{model.kind or model.__name__}': {what}", None if thing is None else place(thing)
     )
 
 
-def _bad(model: type[Device], register: Register, what: str) -> ModelError:
+def _bad(model: Model, register: Register, what: str) -> ModelError:
     return ModelError(f"model '{model.kind}': register {register.name} {what}", register.place)
 
 

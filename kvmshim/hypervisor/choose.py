@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devserver.protocol.messages import Hypervisor
-from kvmshim.errors import InputError
+from kvmshim.errors import HostError, InputError
 from kvmshim.hypervisor.interface import Host, Kind
 from kvmshim.machinefile.convert import suggest
 from kvmshim.machinefile.spec import HYPERVISORS
@@ -19,8 +19,15 @@ def choose(name: str) -> Kind:
 
 def _open_kvm() -> Host:
     from kvmshim.hypervisor.kvm.system import System
+    from kvmshim.hypervisor.unicorn.package import ADVICE, find_library
 
-    return System()
+    try:
+        return System()
+    except HostError as error:
+        how = "" if find_library() else f", after {ADVICE}"
+        raise HostError(
+            f"{error}. Without KVM, '--hypervisor unicorn' emulates the processor{how}"
+        ) from None
 
 
 def _open_unicorn() -> Host:

@@ -56,8 +56,8 @@ class Vcpu(Protocol):
     def registers(self) -> Registers:
         """A readable copy of the registers."""
 
-    def explain(self, detail: int) -> str:
-        """What VCPU_INTERNAL with this detail means, for people."""
+    def explain(self, detail: int, instruction: str) -> str:
+        """What VCPU_INTERNAL with this detail, at an instruction, means for people."""
 
 
 class Vm(Protocol):

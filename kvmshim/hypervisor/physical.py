@@ -36,6 +36,7 @@ class PhysicalMemory:
     def __init__(self, vm: Vm, host: Host, memory_bytes: int, plan: BootPlan) -> None:
         self.ram = GuestMemory(memory_bytes)
         self.rom: GuestMemory | None = None
+        self._low_rom = range(0)  # where the ROM hides RAM
         rom = rom_of(plan)
         try:
             if rom is None or rom.shadowed:
@@ -65,6 +66,7 @@ class PhysicalMemory:
             return
         low_offset = len(rom.data) - len(rom.low_data)
         vm.map_memory(rom.low_address, self.rom, low_offset, read_only=True)
+        self._low_rom = range(rom.low_address, _ONE_MIB)
 
     def parts(self) -> list[Part]:
         """What there is to save: RAM, shadow memory and what a ROM hides included, and the ROM."""
@@ -77,6 +79,16 @@ class PhysicalMemory:
         """Copies bytes out of one part; raises ValueError outside."""
         part = self._part_at(address)
         return part.memory.read(address - part.address, length)
+
+    def visible(self, address: int, length: int) -> bytes:
+        """What the guest sees there, as far as there is memory: ROM goes before RAM."""
+        if address in self._low_rom:
+            address += FOUR_GIB - _ONE_MIB
+        for part in self.parts():
+            if part.address <= address < part.address + part.size:
+                start = address - part.address
+                return part.memory.read(start, min(length, part.size - start))
+        return b""
 
     def write(self, address: int, data: bytes) -> None:
         """Copies bytes into one part, ROM or not; raises ValueError outside."""

@@ -12,6 +12,7 @@ from kvmshim.abi import lib
 from kvmshim.errors import KvmError
 from kvmshim.hypervisor.kvm.vcpu import Registers
 from kvmshim.remote.link import Link
+from kvmshim.vmm.code import Code
 from kvmshim.vmm.outcome import Outcome, RunResult
 from kvmshim.vmm.unclaimed import Unclaimed
 
@@ -25,11 +26,12 @@ class Ending:
 
     code: int  # of vcpu_run
     detail: int
-    explain: Callable[[int], str]  # the vCPU's, of a detail of VCPU_INTERNAL
+    explain: Callable[[int, str], str]  # the vCPU's, of a detail of VCPU_INTERNAL
     links: Sequence[Link]
     local: LocalDevices | None
     messages: dict[int, list[Message]]  # what each link said that is not output, by its position
     registers: Registers | None
+    at: Code | None = None  # where the registers say that the guest is
     timed_out_after_s: float | None = None
     stats: dict[str, dict[str, int]] = field(default_factory=dict)
     unclaimed: Unclaimed = field(default_factory=Unclaimed)
@@ -109,15 +111,22 @@ class Ending:
         causes: dict[int, str] = {
             lib.VCPU_SHUTDOWN: "triple fault",
             lib.VCPU_ENTRY_FAILED: f"the processor refused its state (reason {self.detail:#x})",
-            lib.VCPU_INTERNAL: self.explain(self.detail),
+            lib.VCPU_INTERNAL: self._internal(),
             lib.VCPU_UNKNOWN_EXIT: f"an exit that is not supported (reason {self.detail})",
         }
         cause = causes.get(self.code, f"unexpected end (code {self.code})")
         return self._with_registers(Outcome.CRASHED, f"the guest crashed: {cause}")
 
+    def _internal(self) -> str:
+        if self.at is not None and not self.at.data:
+            return f"it went to {self.at.address:#x}, where there is no memory"
+        return self.explain(self.detail, self.at.instruction if self.at else "that came next")
+
     def _with_registers(self, outcome: Outcome, message: str) -> RunResult:
-        lines = tuple(self.registers.lines()) if self.registers else ()
-        return self._make(outcome, message, details=lines)
+        lines = self.registers.lines() if self.registers else []
+        if self.at is not None and outcome is not Outcome.HALTED:  # it stands behind a HLT then
+            lines.append(self.at.line())
+        return self._make(outcome, message, details=tuple(lines))
 
     def _failed(self) -> RunResult:
         raise KvmError("KVM_RUN", self.detail, "vCPU 0")

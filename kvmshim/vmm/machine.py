@@ -227,7 +227,7 @@ class Machine:
         change it or return None to stop the guest. ``output`` gets what devices send out.
         ``trace_exits``: record when the first so many port exits were, in the result's ``trace``.
         """
-        if self._devices is None:
+        if self._devices is None or self._physical is None:
             raise RuntimeError("a machine runs inside its 'with' block")
         parts = Parts(
             control=self._control,
@@ -239,6 +239,7 @@ class Machine:
             ring=self._ring,
             cores=self.cores,
             progress=self._progress,
+            read_physical=self._physical.visible,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
         run.trace_exits(trace_exits)

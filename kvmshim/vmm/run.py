@@ -25,6 +25,7 @@ from kvmshim.hypervisor.kvm.vm import RingPlace
 from kvmshim.loader import CpuStart
 from kvmshim.remote.link import Link
 from kvmshim.vmm import placement
+from kvmshim.vmm.code import Code, ReadPhysical, read_code
 from kvmshim.vmm.cores import Cores
 from kvmshim.vmm.ending import Ending
 from kvmshim.vmm.outcome import RunResult
@@ -85,6 +86,8 @@ class Parts:
     ring: RingPlace | None
     cores: Cores
     progress: Progress
+    #: What the guest sees at a physical address.
+    read_physical: ReadPhysical
 
 
 class Run:
@@ -127,6 +130,7 @@ class Run:
         self._marks = ffi.new("struct vcpu_mark[]", 1)
         self._code = lib.VCPU_STOPPED
         self._registers: Registers | None = None
+        self._at: Code | None = None
         self._error: BaseException | None = None
 
     def trace_exits(self, count: int) -> None:
@@ -247,6 +251,7 @@ class Run:
         if self._code != lib.VCPU_PAUSED:
             self._parts.vcpu.complete(self._vcpu)
         self._registers = self._parts.vcpu.registers()
+        self._at = read_code(self._registers, self._parts.read_physical)
 
     # -- the caller's thread ------------------------------------------------------------------
 
@@ -344,6 +349,7 @@ class Run:
             local=self._parts.local,
             messages=self._messages,
             registers=self._registers,
+            at=self._at,
             timed_out_after_s=self._timeout_s if self._timed_out else None,
             stats=stats,
             unclaimed=read_unclaimed(self._unclaimed, self._post_codes),

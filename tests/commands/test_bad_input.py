@@ -287,6 +287,7 @@ def on_another_host(set_up: Sequence[str], *arguments: str, before: Sequence[str
 def test_a_host_without_kvm_is_told_what_to_do(place: str) -> None:
     result = on_another_host([], "--placement", place)
     refused(result, "can't open /dev/kvm: No such file or directory (ENOENT); the kvm", HOST)
+    assert b"Without KVM, '--hypervisor unicorn' emulates the processor" in result.stderr
 
 
 @needs_root

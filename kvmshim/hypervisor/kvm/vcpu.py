@@ -30,6 +30,9 @@ class Registers:
     cr2: int
     cr3: int
     cr4: int
+    efer: int = 0
+    #: 16, 32 or 64: how its code is to be read.
+    code_bits: int = 16
 
     def lines(self) -> list[str]:
         """A dump in the usual form, several registers to a line."""
@@ -56,7 +59,17 @@ def readable(regs: Any, sregs: Any) -> Registers:
         cr2=int(sregs.cr2),
         cr3=int(sregs.cr3),
         cr4=int(sregs.cr4),
+        efer=int(sregs.efer),
+        code_bits=64 if sregs.cs.l else 32 if sregs.cs.db else 16,
     )
+
+
+#: What suberrors mean (linux/kvm.h, KVM_INTERNAL_ERROR_…).
+_INTERNAL_ERRORS = {
+    lib.KVM_INTERNAL_ERROR_SIMUL_EX: "two exceptions at once",
+    lib.KVM_INTERNAL_ERROR_DELIVERY_EV: "an exit while it delivered an exception or interrupt",
+    lib.KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON: "an exit that it does not know",
+}
 
 
 class Vcpu:
@@ -100,9 +113,16 @@ class Vcpu:
         """Has KVM finish the access that was served last, so that registers are right."""
         lib.vcpu_complete(handle)
 
-    def explain(self, detail: int) -> str:
+    def explain(self, detail: int, instruction: str) -> str:
         """What VCPU_INTERNAL means."""
-        return f"KVM can't go on (KVM_EXIT_INTERNAL_ERROR, suberror {detail})"
+        what = f"KVM_EXIT_INTERNAL_ERROR, suberror {detail}"
+        if detail == lib.KVM_INTERNAL_ERROR_EMULATION:
+            return (
+                f"this host's KVM can't emulate the instruction {instruction} ({what}); "
+                "'--hypervisor unicorn' may run it, as it needs no KVM"
+            )
+        meaning = _INTERNAL_ERRORS.get(detail, "an error of its own")
+        return f"KVM can't go on: {meaning} ({what})"
 
     def _serving(
         self, act: Callable[[Any], int], handle: Any, serve_local: Callable[[Any], None]

@@ -77,6 +77,11 @@ def base_of(engine: Engine, register: Register) -> int:
     return selector << 4
 
 
+def is_wide(engine: Engine, register: Register) -> bool:
+    """Whether a segment's size is 32 bits."""
+    return is_protected(engine) and descriptor_of(engine, engine.read(register)).wide
+
+
 def load(engine: Engine, sregs: Any) -> None:
     """Loads all segments, and then CR0, as a ``struct kvm_sregs`` has them.
 

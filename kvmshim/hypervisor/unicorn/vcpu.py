@@ -94,9 +94,9 @@ class UnicornVcpu:
     def complete(self, handle: Any) -> None:
         """It is always left between two instructions."""
 
-    def explain(self, detail: int) -> str:
+    def explain(self, detail: int, instruction: str) -> str:
         """The engine's own words for an error of its."""
-        return f"the Unicorn engine can't go on: {explain(detail)} ({detail})"
+        return f"the Unicorn engine can't go on: {explain(detail)} ({detail}), at {instruction}"
 
     def _turn(self, handle: Any) -> int:
         """Once round the loop: whoever wants the vCPU, interrupts, the guest."""
@@ -203,6 +203,7 @@ class UnicornVcpu:
             segment = getattr(sregs, name)
             segment.selector = self._engine.read(register)
             segment.base = segments.base_of(self._engine, register)
+        sregs.cs.db = segments.is_wide(self._engine, segments.SEGMENTS["cs"])
         for name, register in _CONTROL.items():
             setattr(sregs, name, self._engine.read(register))
         for table, register in ((sregs.gdt, Register.GDTR), (sregs.idt, Register.IDTR)):

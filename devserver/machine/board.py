@@ -44,6 +44,10 @@ PC_BOARD: tuple[DeviceWiring, ...] = (
     DeviceWiring(name="exit", kind="debugexit", bases={"io": 0xF4}),
     DeviceWiring(name="com1", kind="uart16550", bases={"io": 0x3F8}, lines={"irq": 4}),
     DeviceWiring(name="fw_cfg", kind="fw_cfg", bases={"io": 0x510}),
+    DeviceWiring(name="kbc", kind="i8042", bases={"data": 0x60, "command": 0x64}, lines={"irq": 1}),
+    DeviceWiring(name="porta", kind="port92", bases={"io": 0x92}),
+    DeviceWiring(name="vgastatus", kind="vgastatus", bases={"io": 0x3DA}),
+    DeviceWiring(name="resetctl", kind="resetctl", bases={"io": 0xCF9}),
 )
 
 BOARDS: Mapping[str, tuple[DeviceWiring, ...]] = {"pc": PC_BOARD, "none": ()}

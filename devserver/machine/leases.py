@@ -60,21 +60,21 @@ class LeaseBook:
 
     def add(self, slot: Slot) -> None:
         """Grants leases of a device from now on."""
-        lane = 0
-        watch: _Watch | None = None
-        for mapped in self._backplane.mapped():
-            if mapped.slot is not slot:
-                continue
-            leased = [
+        mapped_here = [mapped for mapped in self._backplane.mapped() if mapped.slot is slot]
+        leased = {
+            mapped: [
                 offset
                 for offset in offsets(mapped.region)
                 if slot.policies.may_be_leased(mapped.region, offset)
             ]
-            if leased and watch is None:
-                watch = _Watch(slot, self._touch)
-            if watch is not None:
-                watch.add(mapped, lane, leased)
-            lane += mapped.region.size
+            for mapped in mapped_here
+        }
+        watch = _Watch(slot, self._touch) if any(leased.values()) else None
+        if watch is not None:
+            lane = 0
+            for mapped in mapped_here:  # those without a lease too: writes there may change one
+                watch.add(mapped, lane, leased[mapped])
+                lane += mapped.region.size
         slot.watch = watch
         if watch is not None:
             watch.mark()

@@ -1,4 +1,4 @@
-"""Which leases a client is told of, as its guest works with a serial port."""
+"""Which leases a client is told of, as its guest works with a device."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Unheard:
 
 
 class Guest:
-    """A serial port's guest, and the leases that its client holds."""
+    """A device's guest, and the leases that its client holds."""
 
-    def __init__(self) -> None:
-        board = [device for device in PC_BOARD if device.name == "com1"]
+    def __init__(self, device: str) -> None:
+        board = [wiring for wiring in PC_BOARD if wiring.name == device]
         self._ports = Backplane(board, Unheard())
         self._book = LeaseBook(self._ports, lambda: None)
         self._now_ns = 0
@@ -39,7 +39,6 @@ class Guest:
         #: Addresses that were told of, in order.
         self.told: list[int] = []
         self._hear()
-        self.write(LCR, WORD_8N1)
 
     def _hear(self) -> None:
         for change in self._book.changes():
@@ -72,7 +71,8 @@ class Guest:
 
 @pytest.fixture
 def guest() -> Guest:
-    guest = Guest()
+    guest = Guest("com1")
+    guest.write(LCR, WORD_8N1)
     guest.write(IER, ETBEI)
     return guest
 
@@ -113,3 +113,13 @@ def test_the_other_leases_stay_as_they_are(guest: Guest) -> None:
     assert guest.held.keys() >= {LSR, SCR, LCR}
     guest.write(SCR, 0x5A)
     assert guest.read(SCR) == 0x5A
+
+
+def test_writes_to_a_region_without_leases_change_those_of_another() -> None:
+    """The keyboard controller's data port is before its leased status in the device's lanes."""
+    status, data = 0x64, 0x60
+    guest = Guest("kbc")
+    before = guest.held[status]
+    guest.write(data, 0xED)
+    assert guest.held[status] != before
+    assert guest.read(status) & 1

@@ -29,7 +29,7 @@ log = logging.getLogger("devserver.rpc")
 _HEADER = struct.Struct(">I")
 #: A parcel's part.
 PART_BYTES = 256 * 1024
-_ANSWER_S = 10.0
+_ANSWER_S = 30.0
 #: A silent connection is asked for a sign of life after 10 s, every 5 s, and given up after 30 s.
 _KEEPALIVE = {
     socket.TCP_KEEPIDLE: 10,
@@ -64,7 +64,7 @@ async def connect_panel(
         async with asyncio.timeout(patience_s):
             return await _greet(address, role, name)
     except TimeoutError:
-        raise RpcError(f"the server at {address} does not answer; is it a devserver?") from None
+        raise Gone(f"the server at {address} does not answer; is it a devserver?") from None
 
 
 async def _greet(
@@ -83,7 +83,7 @@ async def _greet(
         writer.close()
         if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
             why = "closed the connection; see its log"
-            raise RpcError(f"the server at {address} {why}") from None
+            raise Gone(f"the server at {address} {why}") from None
         if isinstance(error, ValueError):
             raise RpcError(_stranger(address)) from None
         raise

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from devserver.protocol.address import TcpAddress
 from devserver.transport import bound_address
 
-_GRACE_S = 5.0
+_GRACE_S = 3.0
 #: Options of ``devserver serve`` that its further hosts have as well.
 _SHARED = ("max_clients", "heartbeat", "deadline", "window", "keep", "wait", "engine", "log")
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from types import FrameType
 
 from devserver import logs
 from devserver.cluster.directory import ROUTES
@@ -19,6 +20,7 @@ from devserver.commandline.program import run_program
 from devserver.commandline.streams import OutputError
 from devserver.commandline.tables import print_json
 from devserver.commands import vm
+from devserver.deadline import end_soon
 from devserver.host.host import DeviceHost
 from devserver.identity import Identity
 from devserver.models import catalog
@@ -29,6 +31,7 @@ from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode, cut
 from devserver.protocol.messages import Error
 from devserver.protocol.names import MAX_NAME, BadName, check_server_name
+from devserver.temporary import own_folder
 from devserver.transport import ListenError, bound_address, listen_on, stop_listening
 from devserver.waiting import WAITS
 
@@ -228,7 +231,7 @@ def _panel(options: argparse.Namespace) -> int:
 
     logs.set_up(options.log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _inherited(options.fd) as host:
+    with _inherited(options.fd) as host, own_folder("kvmshim-panel-"):
         where = (os.environ[REGISTRY_VARIABLE], options.name, options.address)
         asyncio.run(PanelServer(host, *where, options.only_registered).run())
     return EXIT_OK
@@ -296,8 +299,13 @@ def _make_host(
         route=route,
         panel=panel,
     )
-    signal.signal(signal.SIGTERM, lambda *_: host.stop())
-    signal.signal(signal.SIGINT, lambda *_: host.stop())
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        host.stop()
+        end_soon()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     return host
 
 

@@ -24,7 +24,7 @@ from devserver.session.refusals import Refusals
 log = logging.getLogger("devserver.host")
 
 _MESSAGE_BYTES = 64 * 1024
-_GRACE_S = 5.0
+_GRACE_S = 3.0
 #: So many VMs are told of in one message.
 _GUESTS = 20
 

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import signal
 import socket
 from typing import Any
 
 import msgpack
 
+from devserver.deadline import end_soon
 from devserver.panel.agents import Agent
 from devserver.panel.desk import Desk, Visitor, checked
 from devserver.panel.operators import Operator
@@ -40,10 +42,11 @@ class PanelServer:
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Takes connections until the device host closes its end."""
+        """Takes connections until the device host closes its end, or SIGTERM comes."""
         self._host.setblocking(False)
         loop = asyncio.get_running_loop()
         loop.add_reader(self._host, self._read)
+        loop.add_signal_handler(signal.SIGTERM, self._end)
         try:
             await self._desk.records.open()
         except RpcError as error:  # who comes is told, and it is tried again for each
@@ -57,6 +60,10 @@ class PanelServer:
             if self._tasks:  # who was here takes leave, and the registry is told
                 await asyncio.wait(self._tasks, timeout=_PARTING_S)
             await self._desk.records.close()
+
+    def _end(self) -> None:
+        end_soon()
+        self._ended.set()
 
     def _read(self) -> None:
         try:

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 import tempfile
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from devserver.rpc import Handler, Peer, RpcError, Unable, connect_panel
+from devserver.rpc import Gone, Handler, Peer, RpcError, Unable, connect_panel
 from kvmshim.agent.abilities import hypervisors
+from kvmshim.agent.backoff import pauses
 from kvmshim.agent.migrating import Migrating
 from kvmshim.agent.running import Listeners, RunningVm, State
 from kvmshim.errors import KvmshimError, ServerError
@@ -27,7 +30,8 @@ from kvmshim.vmstate.file import read_state
 
 log = logging.getLogger("kvmshim.agent")
 
-_RETRY_S = 1.0
+#: A panel that is there, and whose registry is, takes an agent in within this time.
+_REGISTER_S = 30.0
 _HELD_S = 0.002
 _ENDED = (State.STOPPED, State.FAILED)
 
@@ -35,10 +39,18 @@ _ENDED = (State.STOPPED, State.FAILED)
 class Agent:
     """Runs VMs until it is told to end."""
 
-    def __init__(self, server: str, name: str, wait: WaitPolicy) -> None:
+    def __init__(self, server: str, name: str, wait: WaitPolicy, *, patient: bool = True) -> None:
+        """``patient``: it waits for a server that is not there yet."""
         self._server = server
         self._name = name
         self._wait = wait
+        self._patient = patient
+        self._is_new, self._waiting = True, False
+        self._pauses = pauses()
+        #: Held while it is said that all is to end, from another thread.
+        self._guard = threading.Lock()
+        self._ending = False
+        self._serving: asyncio.Task[Any] | None = None
         self._vms: dict[int, RunningVm] = {}
         self._folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
         self._peer: Peer | None = None
@@ -47,29 +59,54 @@ class Agent:
         self._notes: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Serves the panel, and comes back to it when the connection is lost."""
-        self._loop = asyncio.get_running_loop()
-        first = True
-        while True:
-            try:
-                await self._visit()
-            except OSError as error:
-                if first:
-                    raise ServerError(
-                        f"can't reach the server at {self._server}: {error.strerror or error}; "
-                        f"is 'devserver serve --listen {self._server}' running there?"
-                    ) from None
-            except RpcError as error:
-                if first:
-                    raise ServerError(f"the panel at {self._server} refuses: {error}") from None
-            else:
-                log.warning("lost the panel at %s; coming back", self._server)
-            first = False
-            await asyncio.sleep(_RETRY_S)
+        """Serves the panel until :meth:`end`, and comes back when the connection is lost.
+
+        Raises :class:`ServerError` if the panel refuses this agent when it comes first, or
+        (unless it is to wait) if the server can't be reached then.
+        """
+        with self._guard:
+            self._loop, self._serving = asyncio.get_running_loop(), asyncio.current_task()
+            ending = self._ending
+        with contextlib.suppress(asyncio.CancelledError):
+            while not ending:
+                await self._serve_and_wait()
+
+    async def _serve_and_wait(self) -> None:
+        try:
+            await self._visit()
+            log.warning("lost the panel at %s; coming back", self._server)
+        except (OSError, Gone) as error:
+            said = _in_words(self._server, error)
+            if self._is_new and not self._patient:
+                raise ServerError(
+                    f"{said}; is 'devserver serve --listen {self._server}' running there?"
+                ) from None
+            if self._is_new and not self._waiting:
+                print(f"kvmshim: {said}; waiting for it", file=sys.stderr, flush=True)
+            self._waiting = True
+        except RpcError as error:
+            if self._is_new:
+                raise ServerError(f"the panel at {self._server} refuses: {error}") from None
+            log.warning("the panel at %s refuses: %s", self._server, error)
+        await asyncio.sleep(next(self._pauses))
+
+    def end(self) -> None:
+        """Has :meth:`run` return, and the VMs end; callable from any thread."""
+        with self._guard:
+            self._ending = True
+            loop, serving = self._loop, self._serving
+        for vm in list(self._vms.values()):
+            vm.ask_to_stop()
+        if loop is not None and serving is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(serving.cancel)
 
     def close(self) -> None:
         """Ends every VM."""
-        for vm in list(self._vms.values()):
+        vms = list(self._vms.values())
+        for vm in vms:
+            vm.ask_to_stop()
+        for vm in vms:
             vm.stop()
         for folder in self._folders.values():
             folder.cleanup()
@@ -81,12 +118,14 @@ class Agent:
         serving = asyncio.get_running_loop().create_task(peer.serve())
         try:
             told = [vm for vm in self._vms.values() if vm.is_told]
-            answer = await peer.call(
-                "register",
-                hostname=socket.gethostname(),
-                hypervisors=hypervisors(),
-                vms=[{**_report(vm), "why": vm.why} for vm in told],
-            )
+            async with asyncio.timeout(_REGISTER_S):
+                answer = await peer.call(
+                    "register",
+                    hostname=socket.gethostname(),
+                    hypervisors=hypervisors(),
+                    vms=[{**_report(vm), "why": vm.why} for vm in told],
+                )
+            self._is_new, self._waiting, self._pauses = False, False, pauses()
             ended = [vm.vm_id for vm in told if vm.state in _ENDED]
             await self._let_go({*answer["drop"]} - {*ended})
             for vm_id in ended:
@@ -197,7 +236,9 @@ class Agent:
 
     async def _stop(self, vm_id: int, kill: bool) -> None:
         vm = self.find(vm_id)
-        await asyncio.to_thread(vm.stop)
+        why = "killed" if kill else vm.SHUT_DOWN
+        if not await asyncio.to_thread(vm.stop, why):
+            raise RpcError(f"VM '{vm.name}' does not end; is a device model of it stuck?")
         self.forget(vm_id)
 
     async def _pause(self, vm_id: int) -> None:
@@ -283,6 +324,13 @@ class Agent:
         folder = self._folders.pop(vm_id, None)
         if folder is not None:
             folder.cleanup()
+
+
+def _in_words(server: str, error: Exception) -> str:
+    """Why a server can't be reached."""
+    if isinstance(error, OSError):
+        return f"can't reach the server at {server}: {error.strerror or 'it does not answer'}"
+    return str(error)
 
 
 def _report(vm: RunningVm) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class RunningVm:
         self._console: str | None = None
         self._changed = threading.Condition()
         self._wanted = State.PAUSED if held else State.RUNNING
+        self._stopped_for = self.SHUT_DOWN
         self._silent, self._quiet = held, False
         self._thread = threading.Thread(target=self._run, name=f"VM {name}", daemon=True)
 
@@ -92,14 +93,23 @@ class RunningVm:
 
     # -- orders, from any other thread --------------------------------------------------------
 
-    def stop(self) -> None:
-        """Ends it, and waits until it has."""
+    #: Why a VM has ended that was to.
+    SHUT_DOWN = "shut down"
+
+    def ask_to_stop(self, why: str = SHUT_DOWN) -> None:
+        """Has it end."""
         with self._changed:
-            self._wanted = State.STOPPED
+            if self._wanted is not State.STOPPED:
+                self._wanted, self._stopped_for = State.STOPPED, why
             self._changed.notify_all()
             if self._machine is not None and self.state is State.RUNNING:
                 self._machine.stop()
+
+    def stop(self, why: str = SHUT_DOWN) -> bool:
+        """Ends it, and waits until it has; whether it did."""
+        self.ask_to_stop(why)
         self._thread.join(_PATIENCE_S)
+        return not self._thread.is_alive()
 
     def pause(self) -> None:
         """Has it stand still. Raises :class:`InputError` if it does not run."""
@@ -254,12 +264,19 @@ class RunningVm:
                 self._become(State.RUNNING)
                 result = machine.run(output=self._output)
                 if result.outcome is not Outcome.PAUSED:
-                    return _why(result)
+                    return self._why(result)
             self._become(State.PAUSED)
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted is not State.PAUSED)
                 if self._wanted is State.STOPPED:
-                    return "shut down"
+                    return self._stopped_for
+
+    def _why(self, result: RunResult) -> str:
+        if result.outcome is Outcome.EXITED:
+            return f"the guest ended with status {result.status}"
+        if result.outcome is Outcome.STOPPED:
+            return self._stopped_for
+        return result.message or result.outcome.name.lower()
 
     def _become(self, state: State, why: str = "") -> None:
         with self._changed:
@@ -288,11 +305,3 @@ def _described(machine: Machine) -> list[dict[str, Any]]:
         }
         for owner, device in machine.devices()
     ]
-
-
-def _why(result: RunResult) -> str:
-    if result.outcome is Outcome.EXITED:
-        return f"the guest ended with status {result.status}"
-    if result.outcome is Outcome.STOPPED:
-        return "shut down"
-    return result.message or result.outcome.name.lower()

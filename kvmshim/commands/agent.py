@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import socket
 
+from kvmshim import termination
 from kvmshim.commands.run import add_sharing
 from kvmshim.errors import InputError
 
@@ -14,6 +16,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("agent", help="run VMs for a server's control panel")
     parser.add_argument("--server", required=True, metavar="ADDRESS", help="the owner's address")
     parser.add_argument("--name", default=_host_name(), help="what this client is called")
+    parser.add_argument(
+        "--wait-for-server",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="wait for a server that is not there yet (default), or end at once",
+    )
     parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
     add_sharing(parser)
     parser.set_defaults(run=run)
@@ -31,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     from devserver.protocol.address import AddressError, parse_address
     from devserver.protocol.names import BadName, check_name
+    from devserver.temporary import own_folder
     from kvmshim.agent.abilities import hypervisors
     from kvmshim.agent.agent import Agent
     from kvmshim.hypervisor.kvm.system import System
@@ -48,9 +57,16 @@ def run(options: argparse.Namespace) -> int:
     if not kinds or "kvm" in kinds:
         with System() as system:  # better now than at the first launch
             system.require()
-    agent = Agent(options.server, options.name, WaitPolicy(options.wait, share=options.share))
-    try:
-        asyncio.run(agent.run())
-    finally:
-        agent.close()
+    wait = WaitPolicy(options.wait, share=options.share)
+    agent = Agent(options.server, options.name, wait, patient=options.wait_for_server)
+    with (
+        own_folder("kvmshim-agent-") as folder,
+        termination.at_last(lambda: shutil.rmtree(folder, ignore_errors=True)),
+        termination.asking(agent.end),
+    ):
+        try:
+            asyncio.run(agent.run())
+        finally:
+            agent.close()
+    termination.check()
     return 0

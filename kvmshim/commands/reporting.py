@@ -10,12 +10,9 @@ from typing import Any
 
 from devserver.commandline.streams import OutputError
 from kvmshim.errors import HostError, InputError, KvmError, ServerError
+from kvmshim.termination import Terminated
 from kvmshim.vmm import outcome
 from kvmshim.vmm.outcome import Outcome, RunResult
-
-
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP came."""
 
 
 def report(result: RunResult, *, stats: bool, as_json: bool) -> None:

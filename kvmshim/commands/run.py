@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from devserver.commandline.parser import Parser
+from kvmshim import termination
 from kvmshim.commands import suspending
 from kvmshim.commands.reporting import report, told
 from kvmshim.remote.server_process import ServerProcess
@@ -147,8 +148,9 @@ def run_to_the_end(machine: Machine, options: argparse.Namespace) -> int:
     """Runs a machine at the terminal until it ends or is suspended; the exit status."""
     if machine.notice:
         print(f"kvmshim: {machine.notice}", file=sys.stderr)
-    with suspending.pausing(machine, options):
+    with termination.asking(machine.stop), suspending.pausing(machine, options):
         result = _run(machine, options.timeout)
+    termination.check()
     if options.suspend_to is not None:
         result = suspending.suspended(machine, result, options.suspend_to)
     machine.close()  # before the last words: nothing is left running then

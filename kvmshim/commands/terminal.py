@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import sys
+import termios
+from collections.abc import Iterator
 
-from devserver.commandline.terminal import ESCAPE, ESCAPE_NAME, raw
+from devserver.commandline.terminal import ESCAPE, ESCAPE_NAME
+from devserver.commandline.terminal import raw as raw_while_it_lasts
+from kvmshim import termination
 from kvmshim.errors import HostError
 
 __all__ = ["ESCAPE", "ESCAPE_NAME", "raw", "until_escape", "write_all"]
+
+
+@contextlib.contextmanager
+def raw(fd: int) -> Iterator[None]:
+    """Hands keys over one by one while it lasts; the terminal is restored however that ends."""
+    before = termios.tcgetattr(fd)
+    with (
+        termination.at_last(lambda: termios.tcsetattr(fd, termios.TCSANOW, before)),
+        raw_while_it_lasts(fd),
+    ):
+        yield
 
 
 def until_escape(data: bytes) -> bytes | None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from kvmshim.errors import ServerError
 
-_GRACE_S = 5.0
+_GRACE_S = 3.0
 
 
 class ServerProcess:

@@ -100,6 +100,7 @@ MODULES = (
             "serve/serve",
             "serve/serve_message",
             "serve/serve_out",
+            "serve/serve_turn",
             "serve/serve_wait",
         ),
     ),

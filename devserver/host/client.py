@@ -80,6 +80,9 @@ class Loop(Protocol):
     def heard_ns(self, client: Client) -> int:
         """When the client was last heard, by CLOCK_MONOTONIC."""
 
+    def begin_turn(self) -> None:
+        """Begins a turn of a client whose devices are looked after outside of :meth:`turn`."""
+
     def turn(self, due_ns: int) -> Found:
         """Serves clients until something else is to be done, or until ``due_ns``."""
 

@@ -26,6 +26,7 @@ from devserver.host.hotloop import HotLoop
 from devserver.host.plainloop import PlainLoop
 from devserver.identity import Identity
 from devserver.machine.inventory import describe
+from devserver.machine.turns import TURN_NS
 from devserver.panel.door import PanelDoor
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
@@ -41,6 +42,8 @@ log = logging.getLogger("devserver.host")
 _NEVER_NS = (1 << 63) - 1
 #: A listener is left alone for so long when there are no descriptors or memory for its clients.
 _REST_NS = 200_000_000
+#: For so long deadlines are looked after before clients are served again.
+_TIMERS_NS = 4 * TURN_NS
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LOOPS: dict[str, type[HotLoop] | type[PlainLoop]] = {"native": HotLoop, "python": PlainLoop}
 #: Identifiers that a host gives; a registry's are smaller.
@@ -277,16 +280,20 @@ class DeviceHost:
         for vm_id in self._residents.expire(now_ns):
             log.warning("VM %d never came for the devices that it left behind; dropped", vm_id)
 
-    def _schedule(self, client: Client) -> int:
+    def _schedule(self, client: Client, not_before_ns: int = 0) -> int:
         """Notes a client's next deadline, unless an earlier look at it is planned already."""
         due_ns = client.session.next_deadline_ns()
+        if due_ns is not None:
+            due_ns = max(due_ns, not_before_ns)
         if due_ns is not None and (client.timer_ns is None or due_ns < client.timer_ns):
             heapq.heappush(self._timers, _Timer(due_ns, next(self._order), client))
             client.timer_ns = due_ns
         return self._due_ns()
 
     def _run_timers(self, now_ns: int) -> None:
-        while self._timers and self._timers[0].due_ns <= now_ns:
+        """Has devices do what is due, as far as it fits into a turn; the rest in the next look."""
+        until_ns = now_ns + _TIMERS_NS
+        while self._timers and self._timers[0].due_ns <= now_ns and time.monotonic_ns() < until_ns:
             timer = heapq.heappop(self._timers)
             client = timer.client
             if client.timer_ns != timer.due_ns or client.fd not in self._clients:
@@ -295,12 +302,13 @@ class DeviceHost:
             due_ns = client.session.next_deadline_ns()
             try:
                 if due_ns is not None and due_ns <= now_ns:
+                    self._loop.begin_turn()
                     self._send(client, client.session.advance(now_ns))
             except Exception:
                 log.exception("%s: internal error", client.session.peer)
                 self._give_up(client)
-            if client.fd in self._clients:
-                self._schedule(client)
+            if client.fd in self._clients:  # what is due already has its place behind the others'
+                self._schedule(client, now_ns + 1)
 
     def _look_after_clients(self, now_ns: int) -> None:
         """Asks silent clients for a sign of life, and gives up those that show none."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -19,6 +20,8 @@ from devserver._native import ffi, lib
 from devserver.host.client import NOT_READ, Client, Found, OnDeadline, What
 from devserver.machine import quick
 from devserver.machine.slot import DeviceFault
+from devserver.machine.turns import TURN_NS, Behind, Kept
+from devserver.protocol.connection import COUNTERS
 from devserver.protocol.messages import Status
 from devserver.waiting import SPIN_NS
 
@@ -30,7 +33,13 @@ _MODES = {
     "block": lib.PATIENCE_BLOCK,
 }
 #: The numbers of ``struct serve_exchange``, by index.
-_VALUE, _TIME, _STREAM, _COUNT, _RUNS, _ANSWER, _STATUS, _ACK, _PASS, _DUE = range(10)
+_VALUE, _TIME, _STREAM, _COUNT, _RUNS, _ANSWER, _STATUS, _ACK, _PASS, _DUE, _TURN_END = range(11)
+_RECEIVED = COUNTERS.index("received")
+#: Accesses of a batch between two looks at the turn.
+_SOME = 128
+
+#: A run of accesses that is still to be made: what makes it, values and VM times.
+_Piece = tuple[quick.Run, Any, Any]
 
 
 def _nobody(value: int, time_ns: int) -> int:
@@ -50,6 +59,9 @@ class _Stream:
         #: The VM time of the deadline that the owner was told of.
         self.next_ns = -1
         self.handles: list[int] = []
+        #: What it has said last and could not be done in its turn; the session has the rest.
+        self.request: tuple[int, int, int] | None = None
+        self.pieces: deque[_Piece] = deque()
         #: The session's count when the handles were given out.
         self.rebuilt = 0
 
@@ -59,12 +71,14 @@ class HotLoop:
 
     shares_memory = True
 
-    def __init__(self, wait: str, on_deadline: OnDeadline) -> None:
-        self._loop = lib.serve_new(_MODES[wait], SPIN_NS)
+    def __init__(self, wait: str, on_deadline: OnDeadline, turn_ns: int = TURN_NS) -> None:
+        self._loop = lib.serve_new(_MODES[wait], SPIN_NS, turn_ns)
         if self._loop == ffi.NULL:
             raise MemoryError("no memory for the data loop")
         self._on_deadline = on_deadline
         self._exchange = _numbers(self._loop, "exchange", "Q")
+        self._turn = Kept(self._exchange, _TURN_END)
+        self._turn_ns = turn_ns
         self._values = _numbers(self._loop, "values", "Q")
         self._times = _numbers(self._loop, "times", "Q")
         self._handles = _numbers(self._loop, "handles", "I")
@@ -82,6 +96,7 @@ class HotLoop:
         self._others: dict[int, Callable[[], Found | None]] = {
             lib.SERVE_UNKNOWN: self._unknown,
             lib.SERVE_BYTES: self._bytes,
+            lib.SERVE_RESUME: self._resume,
             lib.SERVE_CLOSED: self._closed,
             lib.SERVE_FULL: self._overflow,
             lib.SERVE_TIMER: lambda: Found(What.TIME),
@@ -107,6 +122,7 @@ class HotLoop:
         session.connection.counters = _shared(native, "counters", session.connection.counters)
         session.clock.values = _shared(native, "clock", session.clock.values)
         session.outbox.on_cause = partial(self._stirred.append, client)
+        session.turn = session.backplane.turn = self._turn
 
     def remove(self, client: Client) -> None:
         stream = self._streams.pop(client.fd)
@@ -132,6 +148,9 @@ class HotLoop:
     def heard_ns(self, client: Client) -> int:
         return int(self._streams[client.fd].native.heard_ns)
 
+    def begin_turn(self) -> None:
+        self._exchange[_TURN_END] = time.monotonic_ns() + self._turn_ns
+
     def turn(self, due_ns: int) -> Found:
         loop, serve_next = self._loop, lib.serve_next
         exchange, accesses, stirred = self._exchange, self._accesses, self._stirred
@@ -152,6 +171,8 @@ class HotLoop:
                         self._attend()
                         if self._full:
                             break
+            except Behind:
+                self._put_off(found)
             except DeviceFault as fault:
                 self._fail(fault, is_request=found >= 0)
             except Exception:
@@ -166,20 +187,85 @@ class HotLoop:
         """Does the accesses of a batch, a run of them at a time."""
         count, run_count = self._exchange[_COUNT], self._exchange[_RUNS]
         values, times_ns = self._values[:count].tolist(), self._times[:count].tolist()
-        if run_count == 1:
-            self._runs[self._handles[0]](values, times_ns)
-        elif run_count == count:
-            accesses = self._posted
-            handles = self._handles[:count].tolist()
-            for handle, value, time_ns in zip(handles, values, times_ns, strict=True):
-                accesses[handle](value, time_ns)
+        if run_count == count <= _SOME:
+            self._one_by_one(zip(self._handles[:count].tolist(), values, times_ns, strict=True))
+        elif run_count == 1 and count <= _SOME:
+            self._do(((self._runs[self._handles[0]], values, times_ns),))
         else:
-            ends = accumulate(self._run_counts[:run_count].tolist(), initial=0)
-            handles = self._run_handles[:run_count].tolist()
-            for handle, (start, end) in zip(handles, pairwise(ends), strict=True):
-                self._runs[handle](values[start:end], times_ns[start:end])
+            self._do(self._pieces_of(run_count, values, times_ns))
         if self._stirred:
             self._exchange[_ACK] = self._current().client.session.tenancy.owes_ack()
+
+    def _one_by_one(self, accesses: Iterator[tuple[int, int, int]]) -> None:
+        posted = self._posted
+        try:
+            for handle, value, time_ns in accesses:
+                posted[handle](value, time_ns)
+        except Behind:
+            left = [(handle, value, time_ns), *accesses]
+            self._current().pieces = deque((self._runs[h], [v], [t]) for h, v, t in left)
+            raise
+
+    def _pieces_of(self, run_count: int, values: list[int], times_ns: list[int]) -> list[_Piece]:
+        """The runs of a batch, long ones cut."""
+        ends = accumulate(self._run_counts[:run_count].tolist(), initial=0)
+        handles = self._run_handles[:run_count].tolist()
+        return [
+            (
+                self._runs[handle],
+                values[at : min(at + _SOME, end)],
+                times_ns[at : min(at + _SOME, end)],
+            )
+            for handle, (start, end) in zip(handles, pairwise(ends), strict=True)
+            for at in range(start, end, _SOME)
+        ]
+
+    def _do(self, pieces: Iterable[_Piece]) -> None:
+        """Makes accesses in order; raises :class:`Behind` where the turn is over first."""
+        made, left = 0, iter(pieces)
+        try:
+            for run, values, times_ns in left:
+                if made >= _SOME and self._turn.is_over():
+                    raise Behind
+                run(values, times_ns)
+                made += len(values)
+        except Behind as behind:
+            at = len(values) - (behind.left or len(values))
+            self._current().pieces = deque([(run, values[at:], times_ns[at:]), *left])
+            raise
+
+    # -- what did not fit into a turn -----------------------------------------------------------
+
+    def _put_off(self, found: int) -> None:
+        """The turn is over: what the client said last waits for the next, or the rest of it."""
+        stream = self._current()
+        if found >= 0:
+            stream.request = found, self._exchange[_VALUE], self._exchange[_TIME]
+        stream.client.session.connection.counters[_RECEIVED] -= 1  # it is not applied yet
+        if self._stirred:
+            self._attend()
+        lib.serve_pause(self._loop)
+
+    def _resume(self) -> Found | None:
+        """Goes on with what a client has said in an earlier turn."""
+        stream = self._current()
+        session = stream.client.session
+        if session.is_behind:
+            session.go_on(time.monotonic_ns())
+            return self._heard(stream)
+        session.connection.counters[_RECEIVED] += 1
+        request, pieces = stream.request, stream.pieces
+        if session.has_failed():  # meanwhile
+            self._exchange[_STATUS] = Status.OK if request is None else Status.FAULT
+        elif request is not None:
+            handle, value, time_ns = request
+            self._exchange[_ANSWER] = self._accesses[handle](value, time_ns)
+        else:
+            stream.pieces = deque()
+            self._do(pieces)
+            self._exchange[_ACK] = session.tenancy.owes_ack()
+        stream.request, stream.pieces = None, deque()
+        return None
 
     def _attend(self) -> None:
         """Puts what an access caused before its answer, and notes deadlines."""
@@ -218,20 +304,20 @@ class HotLoop:
     def _speak(self, client: Client) -> None:
         outbox = client.session.outbox
         outbox.settle()
-        for message in outbox.outgoing:
+        for message in outbox.hand_over():
             if lib.serve_put(self._loop, message, len(message)) < 0:
                 raise MemoryError("no memory for what is to be sent")
-        outbox.outgoing.clear()
         self._streams[client.fd].native.direct = client.session.is_direct()
 
     def _fail(self, fault: DeviceFault, is_request: bool) -> None:
         stream = self._current()
         stream.client.session.fail(fault)
         stream.native.direct = False
-        if is_request:
+        if is_request or stream.request is not None:
             self._exchange[_STATUS] = Status.FAULT
         else:
             self._exchange[_ACK] = stream.client.session.tenancy.owes_ack()
+        stream.request = None
         self._attend()
 
     # -- what is rarer ------------------------------------------------------------------------
@@ -261,11 +347,16 @@ class HotLoop:
         self._runs[handle : handle + 1] = [bound.run]
 
     def _bytes(self) -> Found | None:
-        """Hands the session a frame, and learns what has become of it."""
+        """Hands the session a frame."""
         stream = self._current()
-        client, session = stream.client, stream.client.session
+        session = stream.client.session
         data = bytes(ffi.buffer(self._loop.bytes, self._loop.bytes_used))
         session.hear(data, time.monotonic_ns())
+        return self._heard(stream)
+
+    def _heard(self, stream: _Stream) -> Found | None:
+        """Sends what the session says, and learns what has become of it."""
+        client, session = stream.client, stream.client.session
         self._tell_others(client)
         if session.reception.shared_behind is not None and not self._share(stream):
             return Found(What.GONE, client=client, why=os.strerror(ffi.errno))
@@ -279,6 +370,8 @@ class HotLoop:
             lib.serve_flush(self._loop, stream.native)
             return Found(What.GONE, client=client)
         self._learn(stream)
+        if session.is_behind:
+            lib.serve_pause(self._loop)
         return None
 
     def _share(self, stream: _Stream) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ from devserver.host.client import (
     OnDeadline,
     What,
 )
+from devserver.machine.turns import TURN_NS, Timed
 from devserver.waiting import SPIN_NS
 
 log = logging.getLogger("devserver.host")
@@ -39,14 +41,18 @@ class PlainLoop:
 
     shares_memory = False
 
-    def __init__(self, wait: str, on_deadline: OnDeadline) -> None:
+    def __init__(self, wait: str, on_deadline: OnDeadline, turn_ns: int = TURN_NS) -> None:
         self._wait = wait
         self._on_deadline = on_deadline
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._lines: dict[int, _Line] = {}
         self._ready: list[tuple[int, int]] = []
+        #: Those who have said more than there was time for; one has a turn after each look.
+        self._behind: deque[Client] = deque()
+        self._turn = Timed(turn_ns)
         self._due_ns = 0
+        self._looked = False
         #: Clients of whom something is to be told, and those who do not read what they are told.
         self._stirred: list[Client] = []
         self._full: list[Client] = []
@@ -64,6 +70,7 @@ class PlainLoop:
         self._epoll.register(client.fd, select.EPOLLIN)
         self._clients[client.fd] = client
         self._lines[client.fd] = _Line()
+        client.session.turn = client.session.backplane.turn = self._turn
         client.session.outbox.on_cause = partial(self._stirred.append, client)
 
     def remove(self, client: Client) -> None:
@@ -71,6 +78,10 @@ class PlainLoop:
         del self._clients[client.fd], self._lines[client.fd]
         self._ready = [(fd, event) for fd, event in self._ready if fd != client.fd]
         self._full = [other for other in self._full if other is not client]
+        self._behind = deque(other for other in self._behind if other is not client)
+
+    def begin_turn(self) -> None:
+        self._turn.begin()
 
     def heard_ns(self, client: Client) -> int:
         return client.heard_ns
@@ -85,6 +96,10 @@ class PlainLoop:
                 if fd not in self._clients:
                     return Found(What.READY, fd=fd)
                 if (found := self._guarded(self._clients[fd], event)) is not None:
+                    return found
+            if self._behind and self._looked:
+                self._looked = False
+                if (found := self._guarded(self._behind.popleft())) is not None:
                     return found
             if (found := self._look()) is not None:
                 return found
@@ -123,9 +138,10 @@ class PlainLoop:
 
     # -- one client's turn --------------------------------------------------------------------
 
-    def _guarded(self, client: Client, event: int) -> Found | None:
+    def _guarded(self, client: Client, event: int | None = None) -> Found | None:
+        """Serves a client's event, or (None) goes on with what it has said."""
         try:
-            return self._serve(client, event)
+            return self._go_on(client) if event is None else self._serve(client, event)
         except Exception:
             log.exception("%s: internal error", client.session.peer)
             return Found(What.BROKEN, client=client)
@@ -133,7 +149,7 @@ class PlainLoop:
     def _serve(self, client: Client, event: int) -> Found | None:
         if event & select.EPOLLOUT:
             self._send_rest(client)
-        if not event & ~select.EPOLLOUT:
+        if not event & ~select.EPOLLOUT or client.session.is_behind:
             return None
         try:
             data = client.sock.recv(_RECEIVE_BYTES)
@@ -144,11 +160,32 @@ class PlainLoop:
         if not data:
             return Found(What.GONE, client=client)
         client.heard_ns = time.monotonic_ns()
-        answer = client.session.receive(data, client.heard_ns)
-        if not self.send(client, answer):
+        self._turn.begin()
+        client.session.hear(data, client.heard_ns)
+        return self._heard(client)
+
+    def _go_on(self, client: Client) -> Found | None:
+        self._turn.begin()
+        client.heard_ns = time.monotonic_ns()  # it was heard, and is not silent yet
+        client.session.go_on(client.heard_ns)
+        return self._heard(client)
+
+    def _heard(self, client: Client) -> Found | None:
+        """Sends what the session says; it goes on at once, later, or when that is read."""
+        if not self.send(client, client.session.outbox.take()):
             return Found(What.GONE, client=client, why=NOT_READ)
         self._due_ns = self._on_deadline(client)
+        self._come_back(client)
         return Found(What.GONE, client=client) if client.session.finished else None
+
+    def _come_back(self, client: Client) -> None:
+        """Has a client that is behind go on, unless it is to read first."""
+        if (
+            client.session.is_behind
+            and client not in self._behind
+            and len(self._lines[client.fd].out) < HIGH_OUT_BYTES
+        ):
+            self._behind.append(client)
 
     def _send_rest(self, client: Client) -> None:
         line = self._lines[client.fd]
@@ -159,6 +196,7 @@ class PlainLoop:
         except OSError:
             line.out.clear()  # the next receive says what is wrong
         self._wait_for_room(client, line)
+        self._come_back(client)
 
     def _wait_for_room(self, client: Client, line: _Line) -> None:
         interest = select.EPOLLIN if len(line.out) < HIGH_OUT_BYTES else 0
@@ -172,9 +210,13 @@ class PlainLoop:
 
     def _look(self) -> Found | None:
         """Waits for something to do: without sleeping at first, if that is wanted."""
+        self._looked = True
         if time.monotonic_ns() >= self._due_ns:
             self._ready = self._epoll.poll(0)
             return Found(What.TIME)
+        if self._behind:
+            self._ready = self._epoll.poll(0)
+            return None
         if self._wait != "block" and self._spin(self._epoll.poll):
             return None
         self._ready = self._sleep()

@@ -19,7 +19,9 @@ from devserver.machine.slot import (
     Mapped,
     Sink,
     Slot,
+    refuse_overlap,
 )
+from devserver.machine.turns import Behind, Endless, Turn
 from devserver.models.declarations import checked_deadline
 from devserver.models.device import Space, StateError
 
@@ -27,6 +29,8 @@ __all__ = ["FEED_LIMIT_BYTES", "Backplane", "BoardError", "DeviceFault", "Mapped
 
 #: Later than any VM time.
 NEVER_NS = 1 << 64
+#: Deadlines that are met one by one on the way to a VM time; then periods are passed over.
+MAX_DEADLINES = 4096
 
 
 class Backplane:
@@ -50,6 +54,9 @@ class Backplane:
         self._ports: dict[int, Mapped] = {}
         self._deadlines: dict[int, int] = {}
         self.next_ns = NEVER_NS
+        #: When to leave the rest of what devices do for later (:class:`Behind`).
+        self.turn: Turn = Endless()
+        self._met = 0
         try:
             self._build(wirings)
             for slot in self.slots.values():
@@ -183,8 +190,13 @@ class Backplane:
     def _one_by_one(
         self, mapped: Mapped, address: int, values: Sequence[int], times_ns: Sequence[int]
     ) -> None:
-        for value, now_ns in zip(values, times_ns, strict=True):
-            self.write_at(mapped, address, 1, value, now_ns, posted=True)
+        writes = zip(values, times_ns, strict=True)
+        try:
+            for value, now_ns in writes:
+                self.write_at(mapped, address, 1, value, now_ns, posted=True)
+        except Behind as behind:
+            behind.left = 1 + len(list(writes))
+            raise
 
     def feed(
         self, device_id: int, channel: int, data: bytes, now_ns: int, *, end: bool = False
@@ -218,14 +230,29 @@ class Backplane:
                 raise slot.fault(error) from error
 
     def advance(self, now_ns: int) -> None:
-        """Moves VM time on, never back, running every deadline on the way in order of time."""
+        """Moves VM time on, never back, running every deadline on the way in order of time.
+
+        Where there are more of them than anybody could want to live through, VM time leaps, and
+        devices pass over the rest (:meth:`Device.skip`). Raises :class:`Behind` where the turn is
+        over first; it goes on from there when it is called again.
+        """
+        if self.next_ns <= now_ns:
+            self._meet_deadlines(now_ns)
+        if now_ns > self.now_ns:
+            self.now_ns = now_ns
+
+    def _meet_deadlines(self, now_ns: int) -> None:
         while self.next_ns <= now_ns:
+            leaps = self._met >= MAX_DEADLINES
             device_id = min(self._deadlines, key=self._deadlines.__getitem__)
             due_ns = self._deadlines[device_id]
-            self.now_ns = max(self.now_ns, due_ns)
+            self.now_ns = max(self.now_ns, now_ns if leaps else due_ns)
             slot = self.slots[device_id]
+            self._met += 1
             try:
-                slot.device.advance(self.now_ns)
+                if self._met > 2 * MAX_DEADLINES:
+                    raise RuntimeError(f"skip({self.now_ns}) leaves ever new deadlines before that")
+                (slot.device.skip if leaps else slot.device.advance)(self.now_ns)
                 self._after(slot)
                 if slot.watch is not None and slot.moves_leases:
                     slot.watch.moved()
@@ -234,8 +261,9 @@ class Backplane:
             if self._deadlines.get(device_id, NEVER_NS) <= due_ns:
                 stuck = RuntimeError(f"advance({self.now_ns}) left the deadline at {due_ns}")
                 raise slot.fault(stuck)
-        if now_ns > self.now_ns:
-            self.now_ns = now_ns
+            if self.next_ns <= now_ns and self.turn.is_over():
+                raise Behind
+        self._met = 0
 
     def next_deadline_ns(self) -> int | None:
         """The VM time of the next thing a device does on its own, if any."""
@@ -338,7 +366,7 @@ class Backplane:
         for mapped in slot.regions():
             for other in self._maps[mapped.region.space]:
                 if mapped.base < other.end and other.base < mapped.end:
-                    self._refuse_overlap(other, mapped)
+                    refuse_overlap(other, mapped)
             self._maps[mapped.region.space].append(mapped)
             if mapped.region.space is Space.PORT:
                 self._ports.update(dict.fromkeys(range(mapped.base, mapped.end), mapped))
@@ -347,16 +375,6 @@ class Backplane:
         for space, regions in self._maps.items():
             self._maps[space] = [mapped for mapped in regions if mapped.slot is not slot]
         self._ports = {port: m for port, m in self._ports.items() if m.slot is not slot}
-
-    @staticmethod
-    def _refuse_overlap(one: Mapped, two: Mapped) -> None:
-        start, end = max(one.base, two.base), min(one.end, two.end)
-        what = "port" if one.region.space is Space.PORT else "memory address"
-        where = f"{start:#x}" if end - start == 1 else f"{start:#x}-{end - 1:#x}"
-        raise BoardError(
-            f"devices '{one.slot.wiring.name}' and '{two.slot.wiring.name}' both claim "
-            f"{what} {where}; move one of them"
-        )
 
     def find(self, space: int, address: int) -> Mapped | None:
         """The region at an address; None where nobody answers or there is no such space."""

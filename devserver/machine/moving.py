@@ -15,6 +15,9 @@ from devserver.machine.backplane import Backplane
 from devserver.models.device import StateError
 from devserver.protocol import limits
 
+#: A VM that has no other devices may have lived for any time.
+_LATEST_NS = (1 << 64) - 1
+
 
 def save_device(backplane: Backplane, device_id: int) -> bytes:
     """The state of a device; raises KeyError, :class:`DeviceFault`, or StateError: too long."""
@@ -36,10 +39,12 @@ def save_device(backplane: Backplane, device_id: int) -> bytes:
     return data
 
 
-def load_device(backplane: Backplane, device_id: int, data: bytes) -> None:
+def load_device(
+    backplane: Backplane, device_id: int, data: bytes, latest_ns: int = _LATEST_NS
+) -> None:
     """Puts a device of the backplane into a saved state, and drives its lines as they were.
 
-    Raises StateError if the bytes are not the state of such a device.
+    Raises StateError if the bytes are not the state of such a device, at ``latest_ns`` at most.
     """
     slot = backplane.slots[device_id]
     name = slot.wiring.name
@@ -47,6 +52,11 @@ def load_device(backplane: Backplane, device_id: int, data: bytes) -> None:
         state: Mapping[str, Any] = msgpack.unpackb(data, strict_map_key=True)
         if not isinstance(state, dict) or not isinstance(state["now_ns"], int):
             raise StateError("it is not the state of a device")
+        if not 0 <= state["now_ns"] <= latest_ns:
+            raise StateError(
+                f"its saved state is of VM time {state['now_ns']} ns; it must be from 0 to "
+                f"{latest_ns} ns here"
+            )
         slot.load(state)
         slot.recount()
         high = [output for output in state["lines"] if output in slot.device.outputs]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from devserver.machine.backplane import Backplane, Mapped
+from devserver.machine.turns import Behind
 from devserver.protocol.messages import Direction
 
 #: A read or a write of one element: value and VM time in, value out (0 for a write).
@@ -51,8 +52,13 @@ def bind(
 
 def _one_by_one(access: Access) -> Run:
     def run(values: Sequence[int], times_ns: Sequence[int]) -> None:
-        for value, time_ns in zip(values, times_ns, strict=True):
-            access(value, time_ns)
+        accesses = zip(values, times_ns, strict=True)
+        try:
+            for value, time_ns in accesses:
+                access(value, time_ns)
+        except Behind as behind:
+            behind.left = 1 + len(list(accesses))
+            raise
 
     return run
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from devserver.machine.board import DeviceWiring
 from devserver.machine.hub import Party
 from devserver.machine.policies import Policies, PolicyError
+from devserver.machine.turns import Behind
 from devserver.models import catalog
 from devserver.models.boxes import Listener, Seat
 from devserver.models.declarations import checked_count, checked_device
@@ -108,6 +109,17 @@ class Mapped:
         self.name = region.name
         self.base = base
         self.end = base + region.size
+
+
+def refuse_overlap(one: Mapped, two: Mapped) -> None:
+    """Raises :class:`BoardError` for two regions that share an address."""
+    start, end = max(one.base, two.base), min(one.end, two.end)
+    what = "port" if one.region.space is Space.PORT else "memory address"
+    where = f"{start:#x}" if end - start == 1 else f"{start:#x}-{end - 1:#x}"
+    raise BoardError(
+        f"devices '{one.slot.wiring.name}' and '{two.slot.wiring.name}' both claim "
+        f"{what} {where}; move one of them"
+    )
 
 
 class Lines:
@@ -249,9 +261,9 @@ class Slot:
 
     # what the backplane uses
 
-    def fault(self, error: BaseException) -> DeviceFault:
-        """What the device's failure is to be called; a fault already is what it is."""
-        if isinstance(error, DeviceFault):
+    def fault(self, error: BaseException) -> Exception:
+        """What the device's failure is to be called; a fault, or the turn's end, is what it is."""
+        if isinstance(error, DeviceFault | Behind):
             return error
         return DeviceFault(self.wiring.name, self.wiring.kind, error, type(self.device))
 

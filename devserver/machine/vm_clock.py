@@ -8,7 +8,7 @@ from devserver.protocol.errors import ErrorCode, RemoteProtocolError
 from devserver.protocol.limits import MAX_TIME_JUMP_NS
 
 #: No VM runs for centuries; above this, sums would not fit their 64 bits.
-_LATEST_NS = 1 << 62
+LATEST_NS = 1 << 62
 _RUNNING, _OFFSET_NS, _STOPPED_NS = range(3)
 
 
@@ -35,7 +35,7 @@ class VmClock:
 
     def begin(self, time_ns: int) -> None:
         """The VM's devices have lived that long already; its time stands there."""
-        self.values[_STOPPED_NS] = min(time_ns, _LATEST_NS)
+        self.values[_STOPPED_NS] = min(time_ns, LATEST_NS)
 
     def observe(self, time_ns: int, monotonic_ns: int) -> None:
         """A message stamped ``time_ns`` has arrived.

@@ -133,6 +133,15 @@ class Device:
         deadline that precedes it was due, never before ``advance`` has handled that deadline.
         """
 
+    def skip(self, now_ns: int) -> None:
+        """Brings the device to VM time ``now_ns`` past deadlines without end.
+
+        VM time has leapt, and what a timer would have done in between is too much to be lived
+        through. A model whose :meth:`advance` does one period at a time works out here where it
+        stands by then; any other need not override it.
+        """
+        self.advance(now_ns)
+
     def feed(self, channel: str, data: bytes, now_ns: int) -> int:
         """Takes bytes from the world; returns how many. The rest is offered again later."""
         return len(data)

@@ -249,6 +249,16 @@ class Connection:
             self.state = State.CLOSED
             raise
 
+    def put_off(self, message: Message) -> None:
+        """A message is not dealt with yet: what is said meanwhile must not say that it is."""
+        if TYPE_OF[type(message)] in _NUMBERED[self.peer]:
+            self.counters[_RECEIVED] -= 1
+
+    def go_on_with(self, message: Message) -> None:
+        """A message that was :meth:`put_off` is dealt with now."""
+        if TYPE_OF[type(message)] in _NUMBERED[self.peer]:
+            self.counters[_RECEIVED] += 1
+
     def is_between_frames(self) -> bool:
         """Whether everything received so far made whole frames."""
         return self._frames.is_empty()

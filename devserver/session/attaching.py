@@ -65,8 +65,12 @@ def save(backplane: Backplane, save: Save) -> tuple[Status, bytes]:
     return Status.OK, state
 
 
-def add(backplane: Backplane, add: Add) -> tuple[Status, bytes]:
-    """Answers an ADD: the status, and the device in the protocol's words or what is wrong."""
+def add(backplane: Backplane, add: Add, latest_ns: int) -> tuple[Status, bytes]:
+    """Answers an ADD: the status, and the device in the protocol's words or what is wrong.
+
+    What it begins with must not be of a VM time above ``latest_ns``, for the others would have to
+    live through all that lies between.
+    """
     try:
         plain = msgpack.unpackb(add.data, strict_map_key=True)
         wanted: WantedDevice = from_plain(WantedDevice, plain, "ADD", lenient=True)
@@ -80,7 +84,7 @@ def add(backplane: Backplane, add: Add) -> tuple[Status, bytes]:
         return Status.REFUSED, str(error).encode()
     try:
         if wanted.state:
-            load_device(backplane, slot.device_id, wanted.state)
+            load_device(backplane, slot.device_id, wanted.state, latest_ns)
     except StateError as error:
         backplane.remove(slot.device_id)
         return Status.REFUSED, str(error).encode()

@@ -16,6 +16,15 @@ from devserver.protocol.messages import EventKind, Message, MessageType
 
 _EVENTS = {Signal.EXIT: EventKind.EXIT, Signal.RESET: EventKind.RESET}
 _NOBODY = -1
+#: So much is sent before a client's next message is dealt with.
+HEAVY_BYTES = 1 << 20
+#: What devices may say because of one message; a model that says more has failed.
+MAX_CALL_MESSAGES = 1 << 16
+MAX_CALL_BYTES = 4 << 20
+
+
+class OutputError(RuntimeError):
+    """A model says more because of one message than there is room for."""
 
 
 def _nothing() -> None:
@@ -35,6 +44,8 @@ class Outbox:
         self.on_cause: Callable[[], None] = _nothing
         #: Called by :meth:`settle`, first of all; it may :meth:`tell`.
         self.before_effects: Callable[[], None] = _nothing
+        self._said_bytes = 0
+        self._emitted_bytes = 0
         self._caused: list[tuple[MessageType, tuple[int, ...], bytes | bytearray | None]] = []
         self._line_numbers: dict[int, int] = {}
         # A device that prints emits byte after byte. What it emits in succession is put together.
@@ -44,11 +55,13 @@ class Outbox:
     # -- what the backplane calls -------------------------------------------------------------
 
     def line(self, line: int, level: bool) -> None:
+        self._allow(0)
         number = self._line_numbers.get(line, 0) + 1
         self._line_numbers[line] = number
         self.cause(MessageType.INTERRUPT, line, level, number)
 
     def emit(self, device_id: int, channel: int, data: bytes) -> None:
+        self._allow(len(data))
         if device_id != self._emitter or channel != self._channel:
             self._emitted = bytearray()
             self.cause(MessageType.EMIT, device_id, channel, tail=self._emitted)
@@ -59,7 +72,17 @@ class Outbox:
         self.cause(MessageType.CONSUMED, device_id, channel, total)
 
     def signal(self, device_id: int, signal: Signal, value: int) -> None:
+        self._allow(0)
         self.cause(MessageType.EVENT, device_id, _EVENTS[signal], value, tail=b"")
+
+    def _allow(self, length: int) -> None:
+        """Raises :class:`OutputError` where a model floods its own server."""
+        self._emitted_bytes += length
+        if self._emitted_bytes > MAX_CALL_BYTES or len(self._caused) >= MAX_CALL_MESSAGES:
+            raise OutputError(
+                f"more than {MAX_CALL_MESSAGES} messages or {MAX_CALL_BYTES} bytes for the client "
+                f"because of one message"
+            )
 
     # -- what the session calls ---------------------------------------------------------------
 
@@ -85,6 +108,7 @@ class Outbox:
             for at in range(0, len(tail), limits.MAX_EMIT_BYTES):
                 self.tell(kind, *own, tail=bytes(tail[at : at + limits.MAX_EMIT_BYTES]))
         self._caused.clear()
+        self._emitted_bytes = 0
 
     def take_line(self) -> tuple[int, ...] | None:
         """Line, level and number of an interrupt, if that is all that there is to say.
@@ -104,19 +128,34 @@ class Outbox:
         """Drops what was caused: it is of no interest any more, or not yet."""
         self._emitter = _NOBODY
         self._caused.clear()
+        self._emitted_bytes = 0
+
+    def is_heavy(self) -> bool:
+        """Whether so much waits to be sent that nothing more is to be asked before."""
+        return self._said_bytes >= HEAVY_BYTES
 
     def tell(self, kind: MessageType, *own: int, tail: bytes | None = None) -> None:
         """Says a numbered message, by its own fields; only to a client that is attached."""
         if self._connection.state is State.ATTACHED:
-            self.outgoing.append(self._connection.encode(kind, *own, tail=tail))
+            self._put(self._connection.encode(kind, *own, tail=tail))
 
     def say(self, message: Message) -> None:
         """Says any message."""
-        self.outgoing.append(codec.encode(self._connection.stamp(message)))
+        self._put(codec.encode(self._connection.stamp(message)))
+
+    def _put(self, encoded: bytes) -> None:
+        self.outgoing.append(encoded)
+        self._said_bytes += len(encoded)
+
+    def hand_over(self) -> list[bytes]:
+        """Everything said since the last time, for somebody who puts it into frames."""
+        said, self.outgoing, self._said_bytes = self.outgoing, [], 0
+        return said
 
     def take(self) -> bytes:
         """Everything said since the last time, in as few frames as the bound allows."""
         self._connection.has_spoken()
+        self._said_bytes = 0
         if len(self.outgoing) == 1:
             return codec.frame(self.outgoing.pop())
         frames: list[bytes] = []

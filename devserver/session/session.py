@@ -8,14 +8,14 @@ seen is kept, since it is the one with the least network delay in it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 
 from devserver.cluster.directory import Directory
 from devserver.identity import Identity
 from devserver.machine import quick
 from devserver.machine.backplane import Backplane, DeviceFault, Mapped
-from devserver.machine.vm_clock import VmClock
+from devserver.machine.turns import Behind, Endless, Turn
+from devserver.machine.vm_clock import LATEST_NS, VmClock
 from devserver.protocol import limits
 from devserver.protocol.connection import Connection, Role, State
 from devserver.protocol.errors import ErrorCode, RemoteProtocolError, cut
@@ -51,6 +51,8 @@ log = logging.getLogger("devserver.session")
 _MASKS = {size: (1 << (8 * size)) - 1 for size in (1, 2, 4, 8)}
 _SIZES = tuple(_MASKS)
 _DIRECTIONS = tuple(Direction)
+#: Accesses of one message that are made between two looks at the turn.
+_SOME = 32
 
 
 class Session:
@@ -76,6 +78,14 @@ class Session:
         self.finished = False
         #: Posted writes are acknowledged at least every so many.
         self.ack_every = max(1, min(limits.ACK_EVERY, identity.window // 4))
+        #: When to leave what else the client has said for later (:attr:`is_behind`).
+        self.turn: Turn = Endless()
+        #: It has said things that are not dealt with yet; :meth:`go_on` does.
+        self.is_behind = False
+        self._incoming: Iterator[Message] = iter(())
+        self._message: Message | None = None
+        self._made = 0
+        self._data = bytearray()
         self._fault: DeviceFault | None = None
         self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id), self.take_mail)
         self._refusals = refusals or Refusals()
@@ -92,23 +102,60 @@ class Session:
     def receive(self, data: bytes, monotonic_ns: int) -> bytes:
         """Acts on bytes from the client; returns the bytes to send. See :attr:`finished`."""
         self.hear(data, monotonic_ns)
-        return self.outbox.take()
+        said = self.outbox.take()
+        while self.is_behind:
+            self.go_on(monotonic_ns)
+            said += self.outbox.take()
+        return said
 
     def hear(self, data: bytes, monotonic_ns: int) -> None:
-        """Acts on bytes from the client; what is to be said waits in the outbox."""
+        """Acts on bytes from the client; what is to be said waits in the outbox.
+
+        Not while it :attr:`is_behind`.
+        """
+        self._incoming = self.connection.incoming(data)
+        self.go_on(monotonic_ns)
+
+    def go_on(self, monotonic_ns: int) -> None:
+        """Acts on what was heard, until the turn is over or enough is said to be sent first."""
         try:
-            for message in self.connection.incoming(data):
-                self._handle(message, monotonic_ns)
-                self.outbox.settle()
-                if self.finished:
-                    break
+            self.is_behind = not self._handle_in_turn(monotonic_ns)
         except RemoteProtocolError as error:
+            self.is_behind = False
+            self._message = None
             self._refusals.add(error.code)
             self.refuse(error.code, str(error))
 
+    def _handle_in_turn(self, monotonic_ns: int) -> bool:
+        """Whether that was all."""
+        while (message := self._message or next(self._incoming, None)) is not None:
+            if message is self._message:
+                self.connection.go_on_with(message)
+            try:
+                self._handle(message, monotonic_ns)
+            except Behind:
+                self._message = message
+                self.connection.put_off(message)
+                self.outbox.settle()
+                return False
+            if message is self._message:
+                self.tenancy.look_for_mail()
+            self._message, self._made = None, 0
+            self.outbox.settle()
+            if self.finished:
+                break
+            if self.turn.is_over() or self.outbox.is_heavy():
+                return False
+        return True
+
     def advance(self, monotonic_ns: int) -> bytes:
         """Lets devices do what is due; returns the bytes to send."""
-        self._advance(self.clock.now_ns(monotonic_ns))
+        try:
+            self._advance(self.clock.now_ns(monotonic_ns))
+        except Behind:
+            pass  # the deadline stays, and whoever keeps it comes again
+        else:
+            self.tenancy.look_for_mail()
         self.outbox.settle()
         return self.outbox.take()
 
@@ -119,13 +166,15 @@ class Session:
         self.outbox.on_cause()
         try:
             self.backplane.take_mail(self.clock.now_ns(self.outbox.hub.monotonic_ns()))
+        except Behind:
+            pass  # it is looked for again when the devices are there
         except DeviceFault as fault:
             self.fail(fault)
 
     def next_deadline_ns(self) -> int | None:
         """The monotonic time at which :meth:`advance` is to be called, if any."""
         due_ns = self.backplane.next_deadline_ns()
-        if due_ns is None or self._fault:
+        if due_ns is None or due_ns > LATEST_NS or self._fault:
             return None
         return self.clock.monotonic_of(due_ns)
 
@@ -156,19 +205,17 @@ class Session:
     # -- messages -----------------------------------------------------------------------------
 
     def _handle(self, message: Message, monotonic_ns: int) -> None:
+        """Deals with a message or the rest of it; raises :class:`Behind`."""
+        if message is not self._message:
+            self._take_time(message, monotonic_ns)
         match message:
             case Request():
-                self.clock.observe(message.time_ns, monotonic_ns)
                 self._on_request(message)
             case Batch():
                 self._on_batch(message, monotonic_ns)
             case Feed():
-                self.clock.observe(message.time_ns, monotonic_ns)
                 self._on_feed(message)
             case Clock():
-                if not self.backplane.slots:  # nobody would have to make up for any time
-                    self.clock.begin(message.time_ns)
-                self.clock.set(message.time_ns, bool(message.running), monotonic_ns)
                 self._advance(message.time_ns)
                 if message.running:
                     self.tenancy.time_runs()
@@ -184,20 +231,31 @@ class Session:
                 self.finished = True
             case Attach():
                 self.reception.attach(message, self.tenancy)
+                self.backplane.turn = self.turn
                 self.clock.begin(self.backplane.now_ns)
                 if self.reception.takes_leases:
                     self.outbox.before_effects = self._say_leases
             case Save():
-                self.clock.observe(message.time_ns, monotonic_ns)
                 self._on_save(message)
             case Add():
-                self.clock.observe(message.time_ns, monotonic_ns)
-                self._on_add(message)
+                self._on_add(message, monotonic_ns)
             case Detach():
                 self._on_detach(message, monotonic_ns)
             case Error():
                 log.warning("%s: the client gave up: %s", self.peer, message.message)
                 self.finished = True
+
+    def _take_time(self, message: Message, monotonic_ns: int) -> None:
+        """Checks the VM time that a message names, if it names one, and learns from it."""
+        time_ns = getattr(message, "time_ns", None)
+        if time_ns is None:
+            return
+        if not isinstance(message, Clock):
+            self.clock.observe(time_ns, monotonic_ns)
+            return
+        if not self.backplane.slots:  # nobody would have to make up for any time
+            self.clock.begin(time_ns)
+        self.clock.set(time_ns, bool(message.running), monotonic_ns)
 
     def _on_save(self, save: Save) -> None:
         self._advance(save.time_ns)
@@ -210,17 +268,18 @@ class Session:
         self.outbox.settle()
         self.outbox.tell(MessageType.STATE, save.seq, status, tail=data)
 
-    def _on_add(self, add: Add) -> None:
+    def _on_add(self, add: Add, monotonic_ns: int) -> None:
         self._advance(add.time_ns)
-        status, data = self.tenancy.add(add)
+        status, data = self.tenancy.add(add, self.clock.latest_likely_ns(monotonic_ns))
         self.outbox.settle()
         self.outbox.tell(MessageType.ADDED, add.seq, status, tail=data)
 
     def _on_detach(self, detach: Detach, monotonic_ns: int) -> None:
-        self.finished = True
         if detach.keep and self._fault is None:
             self._advance(detach.time_ns)
+        if detach.keep and self._fault is None:
             self.tenancy.leave_behind(monotonic_ns)
+        self.finished = True
 
     def _on_request(self, request: Request) -> None:
         mapped = self._claimed(request)
@@ -250,53 +309,73 @@ class Session:
     def _read(self, mapped: Mapped, request: Request) -> bytes:
         size, count, backplane = request.size, request.elements, self.backplane
         if count == 1:
-            values = [backplane.read_at(mapped, request.address, size, request.time_ns)]
-        else:
-            space = mapped.region.space
-            values = backplane.read_elements(space, request.address, size, count, request.time_ns)
-        return bytes(values) if size == 1 else b"".join(v.to_bytes(size, "little") for v in values)
+            value = backplane.read_at(mapped, request.address, size, request.time_ns)
+            return value.to_bytes(size, "little")
+        space = mapped.region.space
+        while self._made < count:
+            some = min(count - self._made, _SOME * 8)
+            values = backplane.read_elements(space, request.address, size, some, request.time_ns)
+            self._made += some
+            self._data += b"".join([value.to_bytes(size, "little") for value in values])
+            if self._made < count:
+                self._look_at_turn()
+        data, self._data = bytes(self._data), bytearray()
+        return data
 
     def _write(self, mapped: Mapped, request: Request) -> None:
         space, size, data = mapped.region.space, request.size, request.data
-        for start, end in pairwise(range(0, len(data) + 1, size)):
-            value = int.from_bytes(data[start:end], "little")
+        while (start := self._made * size) < len(data):
+            value = int.from_bytes(data[start : start + size], "little")
             self.backplane.write(space, request.address, size, value, request.time_ns)
+            self._made += 1
+            if self._made % _SOME == 0 and start + size < len(data):
+                self._look_at_turn()
+
+    def _look_at_turn(self) -> None:
+        """Raises :class:`Behind` in the middle of a message, where it is others' turn."""
+        if self.turn.is_over() or self.outbox.is_heavy():
+            raise Behind
 
     def _on_batch(self, batch: Batch, monotonic_ns: int) -> None:
-        backplane = self.backplane
         likely_ns = self.clock.latest_likely_ns(monotonic_ns)
-        for device_id, direction, space, address, size, time_ns, value in batch.writes:
-            mapped = backplane.find(space, address)
-            if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
-                raise _not_there(device_id, space, address, size)
-            if size not in _SIZES:
-                raise RemoteProtocolError(
-                    ErrorCode.MALFORMED, f"BATCH with a write of {size} bytes"
-                )
-            if direction not in _DIRECTIONS:
-                raise RemoteProtocolError(
-                    ErrorCode.MALFORMED, f"BATCH with an access of direction {direction}"
-                )
+        for index in range(self._made, len(batch.writes)):
+            if index % _SOME == 0 and index > self._made:
+                self._made = index
+                self._look_at_turn()
+            self._made = index
+            time_ns = batch.writes[index].time_ns
             if time_ns > likely_ns:
                 self.clock.observe(time_ns, monotonic_ns)  # says what is wrong
-            if self._fault:
-                continue
-            try:
-                if direction:
-                    value &= _MASKS[size]
-                    backplane.write_at(mapped, address, size, value, time_ns, posted=True)
-                else:
-                    backplane.read_at(mapped, address, size, time_ns, posted=True)
-            except DeviceFault as fault:
-                self.fail(fault)
+            self._post(batch.writes[index])
         if batch.writes:
             self.clock.observe(batch.writes[-1].time_ns, monotonic_ns)
         self.outbox.settle()
-        owes_ack = (
-            self.tenancy.owes_ack()
-        )  # asked in any case: an ACK for another reason will do as well
+        owes_ack = self.tenancy.owes_ack()  # asked in any case: any ACK will do
         if owes_ack or self.connection.unacknowledged_writes() >= self.ack_every:
             self.outbox.say(self.connection.acknowledgement())
+
+    def _post(self, write: Write) -> None:
+        """Makes one posted access."""
+        device_id, direction, space, address, size, time_ns, value = write
+        mapped = self.backplane.find(space, address)
+        if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
+            raise _not_there(device_id, space, address, size)
+        if size not in _SIZES:
+            raise RemoteProtocolError(ErrorCode.MALFORMED, f"BATCH with a write of {size} bytes")
+        if direction not in _DIRECTIONS:
+            raise RemoteProtocolError(
+                ErrorCode.MALFORMED, f"BATCH with an access of direction {direction}"
+            )
+        if self._fault:
+            return
+        try:
+            if direction:
+                value &= _MASKS[size]
+                self.backplane.write_at(mapped, address, size, value, time_ns, posted=True)
+            else:
+                self.backplane.read_at(mapped, address, size, time_ns, posted=True)
+        except DeviceFault as fault:
+            self.fail(fault)
 
     def _on_feed(self, feed: Feed) -> None:
         slot = self.backplane.slots.get(feed.device_id)
@@ -325,6 +404,10 @@ class Session:
             and self.clock.is_running()
             and self._fault is None
         )
+
+    def has_failed(self) -> bool:
+        """Whether a model of its VM has failed."""
+        return self._fault is not None
 
     def bind(
         self,

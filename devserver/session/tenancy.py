@@ -74,9 +74,12 @@ class Tenancy:
                 self._book.forget(slot)
         return status, data
 
-    def add(self, add: Add) -> tuple[Status, bytes]:
-        """Answers an ADD; raises :class:`RemoteProtocolError`."""
-        status, data = attaching.add(self.backplane, add)
+    def add(self, add: Add, latest_ns: int) -> tuple[Status, bytes]:
+        """Answers an ADD of a device whose state is of ``latest_ns`` at most.
+
+        Raises :class:`RemoteProtocolError`.
+        """
+        status, data = attaching.add(self.backplane, add, latest_ns)
         if status is Status.OK:
             self.rebuilt += 1
             self._new.append(self.backplane.slots[max(self.backplane.slots)])
@@ -94,6 +97,10 @@ class Tenancy:
             if self._book is not None and slot.device_id in self.backplane.slots:
                 self._book.add(slot)
         self._new.clear()
+        self.look_for_mail()
+
+    def look_for_mail(self) -> None:
+        """Has the devices hear what waits for them, once the present call is over."""
         self._residents.hub.ring(self.backplane.party)
 
     def owes_ack(self) -> bool:

@@ -46,6 +46,7 @@ PROGRAMS = {
         "serve/serve",
         "serve/serve_message",
         "serve/serve_out",
+        "serve/serve_turn",
         "serve/serve_wait",
     ),
     "link_test": LINK,

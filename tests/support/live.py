@@ -98,6 +98,12 @@ class Server:
                 stream.close()
 
 
+def memory_of(server: Server) -> int:
+    """Bytes of memory that the server's process has."""
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 class IoHost(Server):
     """A running ``devserver host``."""
 

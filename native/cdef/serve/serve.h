@@ -9,6 +9,7 @@ enum serve_found {
     SERVE_TIMER,
     SERVE_OTHER,
     SERVE_SIGNAL,
+    SERVE_RESUME,
     ...
 };
 
@@ -51,6 +52,7 @@ struct serve_exchange {
     uint64_t ack;
     uint64_t pass;
     uint64_t due_ns;
+    uint64_t turn_end_ns;
 };
 
 struct serve_loop {
@@ -65,7 +67,7 @@ struct serve_loop {
     ...;
 };
 
-struct serve_loop *serve_new(int mode, int64_t spin_ns);
+struct serve_loop *serve_new(int mode, int64_t spin_ns, int64_t turn_ns);
 void serve_free(struct serve_loop *loop);
 struct serve_stream *serve_add(struct serve_loop *loop, int fd, uint32_t id);
 void serve_remove(struct serve_loop *loop, struct serve_stream *stream);
@@ -78,4 +80,5 @@ int serve_put(struct serve_loop *loop, const uint8_t *message, size_t length);
 int serve_flush(struct serve_loop *loop, struct serve_stream *stream);
 int serve_send(struct serve_loop *loop, struct serve_stream *stream, const uint8_t *frames,
                size_t length);
+void serve_pause(struct serve_loop *loop);
 int serve_next(struct serve_loop *loop);

@@ -19,7 +19,7 @@ int64_t serve_now_ns(void)
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-struct serve_loop *serve_new(int mode, int64_t spin_ns)
+struct serve_loop *serve_new(int mode, int64_t spin_ns, int64_t turn_ns)
 {
     struct serve_loop *loop = calloc(1, sizeof *loop);
     if (!loop)
@@ -27,7 +27,12 @@ struct serve_loop *serve_new(int mode, int64_t spin_ns)
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->patience = patience_new(mode, spin_ns);
     loop->exchange.due_ns = INT64_MAX;
-    if (loop->epoll_fd < 0) {
+    loop->turn_ns = turn_ns;
+    loop->turn.buffer = malloc(SERVE_BUFFER);
+    if (loop->epoll_fd < 0 || !loop->turn.buffer) {
+        if (loop->epoll_fd >= 0)
+            close(loop->epoll_fd);
+        free(loop->turn.buffer);
         free(loop);
         return NULL;
     }
@@ -39,6 +44,8 @@ void serve_free(struct serve_loop *loop)
     patience_end(&loop->patience);
     close(loop->epoll_fd);
     free(loop->out);
+    free(loop->turn.buffer);
+    free(loop->spare);
     free(loop);
 }
 
@@ -79,12 +86,13 @@ void serve_remove(struct serve_loop *loop, struct serve_stream *stream)
             loop->events[i].events = 0;
     if (loop->current == stream) {
         loop->current = NULL;
-        loop->pending = 0;
+        loop->turn.pending = 0;
         loop->exchange.status = loop->exchange.ack = loop->exchange.pass = 0;
         loop->out_used = loop->out_frame = 0;
     }
     if (loop->hot == stream)
         loop->hot = NULL;
+    turn_forget(loop, stream);
     duct_close(&stream->duct);
     free(stream->in);
     free(stream->out);
@@ -99,34 +107,31 @@ int serve_watch(struct serve_loop *loop, int fd, int on)
     return epoll_ctl(loop->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &event);
 }
 
-/* Keeps the beginning of a frame for the stream's next turn, and sends what is to be said. */
-static int end_turn(struct serve_loop *loop)
+void serve_pause(struct serve_loop *loop)
 {
-    struct serve_stream *stream = loop->current;
-    size_t rest = loop->end - loop->at;
-    uint8_t *kept = NULL;
-    if (rest && !(kept = malloc(rest)))
-        return SERVE_FULL;
-    if (rest)
-        memcpy(kept, loop->buffer + loop->at, rest);
-    stream->in = kept;
-    stream->in_used = rest;
-    int found = out_end(loop, stream);
-    if (found == 0)
-        loop->current = NULL;
-    return found == 0 ? SERVE_NOTHING : found;
+    loop->current->unfinished = true;
 }
 
 int serve_next(struct serve_loop *loop)
 {
-    if (loop->pending && !serve_answer(loop))
+    bool unfinished = loop->current && loop->current->unfinished;
+    if (!unfinished && loop->turn.pending && !serve_answer(loop))
         return SERVE_FULL;
     for (;;) {
         int found;
-        if (!loop->current)
+        if (!loop->current) {
             found = serve_wait(loop);
-        else if ((found = serve_messages(loop)) == SERVE_NOTHING)
-            found = end_turn(loop);
+        } else if (turn_is_over(loop)) {
+            found = turn_park(loop);
+        } else if (loop->current->unfinished) {
+            loop->current->unfinished = false;
+            loop->served++;
+            return SERVE_RESUME;
+        } else if ((found = serve_messages(loop)) == SERVE_NOTHING) {
+            found = turn_end(loop);
+        } else {
+            loop->served++;
+        }
         if (found != SERVE_NOTHING)
             return found;
     }

@@ -27,6 +27,8 @@ enum {
     SERVE_EVENTS = 64,               /* taken from epoll at a time */
     SERVE_NAP_US = 10000,            /* the longest sleep that notices one stream only */
     SERVE_MAX_ACCESSES = 2048,       /* that a stream can have handles for */
+    SERVE_LONGER = 16,               /* turns at a time for the only client that there is */
+    SERVE_OUT_KEPT = 256 * 1024,     /* of the buffer for what a client is told, between turns */
     SERVE_HIGH_OUT = 1 << 20,        /* so much waits for a client: nothing is read from it */
     SERVE_MAX_OUT = 8 << 20,         /* so much: it is given up */
 };
@@ -41,6 +43,7 @@ enum serve_found {
     SERVE_TIMER = -6,   /* due_ns has come */
     SERVE_OTHER = -7,   /* other_fd, which is not a stream, is ready */
     SERVE_SIGNAL = -8,  /* a signal came */
+    SERVE_RESUME = -9,  /* it is the turn of a stream at which Python has left something undone */
 };
 
 /* Kept together with a devserver.protocol.connection.Connection: the numbers of COUNTERS there. */
@@ -64,6 +67,15 @@ struct serve_access {
     int32_t handle;
 };
 
+/* What was received of a stream in its turn, and how far it has come with that. */
+struct serve_turn {
+    uint8_t *buffer;
+    size_t at, frame_end, end; /* in the buffer */
+    uint8_t pending;           /* MESSAGE_REQUEST or _BATCH while Python serves one */
+    uint8_t pending_direction, pending_size;
+    uint32_t pending_count;
+};
+
 struct serve_stream {
     int fd;
     uint32_t id;    /* Python's name for it */
@@ -78,6 +90,11 @@ struct serve_stream {
     struct duct duct;
     uint8_t *in; /* the beginning of a frame */
     size_t in_used;
+    struct serve_turn parked;  /* with a buffer: others had to have their turns first */
+    bool unfinished;           /* Python goes on before anything else of the stream is served */
+    bool busy;                 /* its last turn was too short for it */
+    bool queued;               /* in the loop's queue */
+    struct serve_stream *next; /* there */
     uint8_t *out; /* what waits for the client to read, from out_at on */
     size_t out_at, out_used, out_size;
     struct serve_access *accesses; /* open addressing */
@@ -93,6 +110,7 @@ struct serve_exchange {
     uint64_t ack;            /* from Python: an ACK is to follow the batch, however short it was */
     uint64_t pass;           /* from Python: this message goes to the session */
     uint64_t due_ns;         /* from Python: CLOCK_MONOTONIC at which to return SERVE_TIMER */
+    uint64_t turn_end_ns;    /* when others are to be served, if there are any; Python keeps to it */
 };
 
 struct serve_loop {
@@ -108,13 +126,17 @@ struct serve_loop {
     unsigned since_look;
 
     struct serve_stream *current; /* the stream whose bytes are being served */
+    struct serve_turn turn;       /* its */
+    unsigned served;              /* things done in it */
+    int64_t turn_ns;              /* how long it may last where others wait */
+    uint8_t *spare;               /* a buffer for the next one that is needed, or NULL */
+    /* Streams that have more to do than fitted into their last turn, first come first served. They
+     * are served one at a time, after those who have asked for little. */
+    struct serve_stream *queue, *queue_end;
+    bool queue_is_next;
     struct serve_stream *hot;     /* the only one that had something to say of late */
     unsigned streams;
     bool idle; /* nothing came for SERVE_NAP_US from a stream that was waited for alone */
-    uint8_t pending;              /* MESSAGE_REQUEST or _BATCH while Python serves one */
-    uint8_t pending_direction, pending_size;
-    uint32_t pending_count;
-    size_t at, frame_end, end;    /* in the buffer */
 
     struct epoll_event events[SERVE_EVENTS];
     int event_at, event_count;
@@ -125,11 +147,10 @@ struct serve_loop {
     uint32_t handles[CODEC_MAX_WRITES];
     uint32_t run_handles[CODEC_MAX_WRITES], run_counts[CODEC_MAX_WRITES];
     uint64_t values[CODEC_MAX_WRITES], times[CODEC_MAX_WRITES];
-    uint8_t buffer[SERVE_HEADER + CODEC_MAX_FRAME + SERVE_CHUNK];
 };
 
-/* mode: how to wait (enum patience_mode). NULL where there is no memory or no descriptor. */
-struct serve_loop *serve_new(int mode, int64_t spin_ns);
+/* mode: how to wait (enum patience_mode). turn_ns: of one stream, while others wait. NULL where there is no memory or no descriptor. */
+struct serve_loop *serve_new(int mode, int64_t spin_ns, int64_t turn_ns);
 void serve_free(struct serve_loop *loop);
 
 /* Takes a connected socket into the loop; NULL and errno if it can't. Its owner closes it. */
@@ -158,6 +179,12 @@ int serve_flush(struct serve_loop *loop, struct serve_stream *stream);
 /* Sends frames to any stream, behind what was put if it is its turn; as serve_flush. */
 int serve_send(struct serve_loop *loop, struct serve_stream *stream, const uint8_t *frames,
                size_t length);
+
+/*
+ * Python has not done all that serve_next() returned for: the stream's turn is over. SERVE_RESUME
+ * tells when to go on with it; what it is told until then goes out.
+ */
+void serve_pause(struct serve_loop *loop);
 
 /* Answers what it returned last, and goes on to what Python is to do next. */
 int serve_next(struct serve_loop *loop);

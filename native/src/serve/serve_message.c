@@ -76,11 +76,11 @@ static int32_t handle_of(struct serve_loop *loop)
 static int hand_over(struct serve_loop *loop, size_t length)
 {
     uint32_t header = __builtin_bswap32((uint32_t)length);
-    uint8_t *start = loop->buffer + loop->at - SERVE_HEADER; /* these bytes have been read */
+    uint8_t *start = loop->turn.buffer + loop->turn.at - SERVE_HEADER; /* these bytes have been read */
     memcpy(start, &header, SERVE_HEADER);
     loop->bytes = start;
     loop->bytes_used = SERVE_HEADER + length;
-    loop->at += length;
+    loop->turn.at += length;
     loop->exchange.pass = 0;
     return SERVE_BYTES;
 }
@@ -114,8 +114,8 @@ static void take(struct serve_loop *loop, const struct message *message, size_t 
     int64_t offset_ns = (int64_t)time_ns - loop->now_ns;
     if (offset_ns > stream->clock.offset_ns)
         stream->clock.offset_ns = offset_ns;
-    loop->pending = message->type;
-    loop->at += size;
+    loop->turn.pending = message->type;
+    loop->turn.at += size;
 }
 
 static int on_request(struct serve_loop *loop, const struct message *message, size_t size)
@@ -133,8 +133,8 @@ static int on_request(struct serve_loop *loop, const struct message *message, si
     memcpy(&value, message->data, message->length);
     loop->exchange.value = value;
     loop->exchange.time_ns = message->time_ns;
-    loop->pending_direction = message->direction;
-    loop->pending_size = message->size;
+    loop->turn.pending_direction = message->direction;
+    loop->turn.pending_size = message->size;
     take(loop, message, size, message->time_ns);
     return handle;
 }
@@ -180,7 +180,7 @@ static int on_batch(struct serve_loop *loop, const struct message *message, size
     counters->posted += count;
     loop->exchange.count = count;
     loop->exchange.runs = runs;
-    loop->pending_count = count;
+    loop->turn.pending_count = count;
     take(loop, message, size, loop->times[count - 1]);
     return SERVE_BATCH;
 }
@@ -188,11 +188,11 @@ static int on_batch(struct serve_loop *loop, const struct message *message, size
 static int on_message(struct serve_loop *loop)
 {
     const struct serve_stream *stream = loop->current;
-    size_t left = loop->frame_end - loop->at;
+    size_t left = loop->turn.frame_end - loop->turn.at;
     struct message message;
     if (!stream->direct || !stream->clock.running)
         return hand_over(loop, left);
-    long size = codec_decode(loop->buffer + loop->at, left, &message);
+    long size = codec_decode(loop->turn.buffer + loop->turn.at, left, &message);
     if (size < 0)
         return hand_over(loop, left);
     if (!loop->exchange.pass && message.type == MESSAGE_REQUEST)
@@ -206,34 +206,34 @@ static int on_message(struct serve_loop *loop)
 static bool next_frame(struct serve_loop *loop)
 {
     uint32_t length;
-    size_t left = loop->end - loop->at;
+    size_t left = loop->turn.end - loop->turn.at;
     if (left < SERVE_HEADER)
         return false;
-    memcpy(&length, loop->buffer + loop->at, SERVE_HEADER);
+    memcpy(&length, loop->turn.buffer + loop->turn.at, SERVE_HEADER);
     length = __builtin_bswap32(length);
     if (length <= CODEC_MAX_FRAME && left < SERVE_HEADER + (size_t)length)
         return false;
-    loop->frame_end = loop->at + SERVE_HEADER + length;
+    loop->turn.frame_end = loop->turn.at + SERVE_HEADER + length;
     return true;
 }
 
 /* A frame without messages, or too long: Python finds the words for it. */
 static int hand_over_raw(struct serve_loop *loop)
 {
-    loop->bytes = loop->buffer + loop->at;
+    loop->bytes = loop->turn.buffer + loop->turn.at;
     loop->bytes_used = SERVE_HEADER;
-    loop->frame_end = loop->at = loop->frame_end > loop->end ? loop->end : loop->frame_end;
+    loop->turn.frame_end = loop->turn.at = loop->turn.frame_end > loop->turn.end ? loop->turn.end : loop->turn.frame_end;
     return SERVE_BYTES;
 }
 
 int serve_messages(struct serve_loop *loop)
 {
-    if (loop->at == loop->frame_end) {
+    if (loop->turn.at == loop->turn.frame_end) {
         if (!next_frame(loop))
             return SERVE_NOTHING;
-        if (loop->frame_end - loop->at == SERVE_HEADER || loop->frame_end > loop->end)
+        if (loop->turn.frame_end - loop->turn.at == SERVE_HEADER || loop->turn.frame_end > loop->turn.end)
             return hand_over_raw(loop);
-        loop->at += SERVE_HEADER;
+        loop->turn.at += SERVE_HEADER;
     }
     return on_message(loop);
 }
@@ -245,7 +245,7 @@ static bool answer_request(struct serve_loop *loop)
     struct serve_stream *stream = loop->current;
     struct serve_exchange *exchange = &loop->exchange;
     struct message message = {
-        .type = loop->pending_direction ? MESSAGE_FINISH : MESSAGE_FEEDBACK,
+        .type = loop->turn.pending_direction ? MESSAGE_FINISH : MESSAGE_FEEDBACK,
         .seq = ++stream->counters.sent,
         .ack = stream->counters.received,
         .vm_id = stream->vm_id,
@@ -254,7 +254,7 @@ static bool answer_request(struct serve_loop *loop)
         .request = stream->counters.received,
         .status = (uint8_t)exchange->status,
         .data = (const uint8_t *)&exchange->answer,
-        .length = exchange->status || loop->pending_direction ? 0 : loop->pending_size,
+        .length = exchange->status || loop->turn.pending_direction ? 0 : loop->turn.pending_size,
     };
     stream->counters.confirmed = stream->counters.posted;
     exchange->status = 0;
@@ -264,7 +264,7 @@ static bool answer_request(struct serve_loop *loop)
 static bool acknowledge_batch(struct serve_loop *loop)
 {
     struct serve_counters *counters = &loop->current->counters;
-    counters->unacknowledged += loop->pending_count;
+    counters->unacknowledged += loop->turn.pending_count;
     if (counters->unacknowledged < loop->current->ack_every && !loop->exchange.ack)
         return true;
     struct message message = { .type = MESSAGE_ACK, .ack = counters->received };
@@ -276,7 +276,7 @@ static bool acknowledge_batch(struct serve_loop *loop)
 
 bool serve_answer(struct serve_loop *loop)
 {
-    uint8_t pending = loop->pending;
-    loop->pending = 0;
+    uint8_t pending = loop->turn.pending;
+    loop->turn.pending = 0;
     return pending == MESSAGE_REQUEST ? answer_request(loop) : acknowledge_batch(loop);
 }

@@ -86,11 +86,28 @@ static size_t send_some(struct serve_stream *stream, const uint8_t *bytes, size_
     return errno == EAGAIN || errno == EINTR ? 0 : length;
 }
 
+/* Gives back most of a buffer that was much too long for what is in it. */
+static void shrink(struct serve_stream *stream, size_t wanted)
+{
+    if (stream->out_size <= SERVE_OUT_KEPT || wanted > stream->out_size / 8)
+        return;
+    uint8_t *shrunk = realloc(stream->out, stream->out_size / 2);
+    if (shrunk) {
+        stream->out = shrunk;
+        stream->out_size /= 2;
+    }
+}
+
 static int keep(struct serve_loop *loop, struct serve_stream *stream, const uint8_t *bytes,
                 size_t length)
 {
-    if (stream->out_at == stream->out_used)
-        stream->out_at = stream->out_used = 0;
+    size_t waits = stream->out_used - stream->out_at;
+    if (stream->out_at > waits) { /* as much is moved as was sent: the buffer is of what waits */
+        memmove(stream->out, stream->out + stream->out_at, waits);
+        stream->out_at = 0;
+        stream->out_used = waits;
+        shrink(stream, waits + length);
+    }
     if (!grow(&stream->out, &stream->out_size, stream->out_used + length))
         return SERVE_FULL;
     memcpy(stream->out + stream->out_used, bytes, length);
@@ -122,7 +139,13 @@ int out_end(struct serve_loop *loop, struct serve_stream *stream)
     close_frame(loop);
     loop->out_used = loop->out_frame = 0;
     size_t sent = has_backlog(stream) ? 0 : send_some(stream, loop->out, length);
-    return sent == length ? 0 : keep(loop, stream, loop->out + sent, length - sent);
+    int found = sent == length ? 0 : keep(loop, stream, loop->out + sent, length - sent);
+    if (loop->out_size > SERVE_OUT_KEPT) {
+        free(loop->out);
+        loop->out = NULL;
+        loop->out_size = 0;
+    }
+    return found;
 }
 
 /* All of it, with a descriptor. */

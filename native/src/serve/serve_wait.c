@@ -44,8 +44,13 @@ static ssize_t take_in(struct serve_loop *loop, struct serve_stream *stream, uin
 /* Starts the stream's turn, if it has something to say; else current stays NULL. */
 static int receive(struct serve_loop *loop, struct serve_stream *stream, enum how how)
 {
+    if (turn_is_awaited(stream)) {
+        if (how == ASK)
+            turn_stirred(loop, stream);
+        return SERVE_NOTHING;
+    }
     size_t kept = stream->in_used;
-    ssize_t n = take_in(loop, stream, loop->buffer + kept, how);
+    ssize_t n = take_in(loop, stream, loop->turn.buffer + kept, how);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return SERVE_NOTHING;
     loop->exchange.stream = stream->id;
@@ -54,16 +59,21 @@ static int receive(struct serve_loop *loop, struct serve_stream *stream, enum ho
         return SERVE_CLOSED;
     }
     if (kept) {
-        memcpy(loop->buffer, stream->in, kept);
+        memcpy(loop->turn.buffer, stream->in, kept);
         free(stream->in);
         stream->in = NULL;
         stream->in_used = 0;
     }
     loop->now_ns = stream->heard_ns = serve_now_ns();
-    loop->current = stream;
-    loop->at = loop->frame_end = 0;
-    loop->end = kept + (size_t)n;
+    loop->turn.at = loop->turn.frame_end = 0;
+    loop->turn.end = kept + (size_t)n;
+    turn_begin(loop, stream);
     return SERVE_NOTHING;
+}
+
+int serve_receive(struct serve_loop *loop, struct serve_stream *stream)
+{
+    return receive(loop, stream, ASK);
 }
 
 static int take_event(struct serve_loop *loop, const struct epoll_event *event)
@@ -75,6 +85,10 @@ static int take_event(struct serve_loop *loop, const struct epoll_event *event)
         return SERVE_OTHER;
     }
     struct serve_stream *stream = event->data.ptr;
+    if (turn_is_awaited(stream)) {
+        turn_stirred(loop, stream);
+        return SERVE_NOTHING;
+    }
     if (event->events & EPOLLOUT)
         out_retry(loop, stream);
     bool readable = event->events & ~(uint32_t)EPOLLOUT;
@@ -177,6 +191,19 @@ static int nap(struct serve_loop *loop)
     return found;
 }
 
+/* Where streams wait in the queue: those who ask for little first, then one of these. */
+static int serve_busy(struct serve_loop *loop)
+{
+    if (!loop->queue_is_next) {
+        loop->queue_is_next = true;
+        int found = look(loop, false, 0);
+        if (found != SERVE_NOTHING || loop->current || loop->event_count)
+            return found;
+    }
+    loop->queue_is_next = false;
+    return turn_from_queue(loop);
+}
+
 int serve_wait(struct serve_loop *loop)
 {
     int64_t due_ns = (int64_t)loop->exchange.due_ns;
@@ -189,6 +216,8 @@ int serve_wait(struct serve_loop *loop)
         return take_event(loop, &loop->events[loop->event_at++]);
     }
     loop->event_count = 0;
+    if (loop->queue)
+        return serve_busy(loop);
     if (loop->now_ns < due_ns) {
         bool looks = patience_enter(&loop->patience, loop->now_ns);
         int found = looks ? spin(loop) : SERVE_NOTHING;

@@ -19,13 +19,13 @@ NOT_READ = f"more than {MAX_OUT_BYTES} bytes wait for it to read"
 
 
 class Client:
-    """A connected client: its socket, its session, when it was heard and asked."""
+    """A connected client: its socket, its session, when it came, was heard and asked."""
 
     def __init__(self, sock: socket.socket, session: Session, now_ns: int) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.session = session
-        self.heard_ns = now_ns
+        self.heard_ns = self.since_ns = now_ns
         self.asked_ns = 0
         #: When the host is to look at its deadlines, by CLOCK_MONOTONIC.
         self.timer_ns: int | None = None

@@ -42,6 +42,8 @@ log = logging.getLogger("devserver.host")
 _NEVER_NS = (1 << 63) - 1
 #: A listener is left alone for so long when there are no descriptors or memory for its clients.
 _REST_NS = 200_000_000
+#: So many handshakes may be under way at least; or an eighth of all places.
+_FEW_OPENING = 16
 #: For so long deadlines are looked after before clients are served again.
 _TIMERS_NS = 4 * TURN_NS
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -85,12 +87,15 @@ class DeviceHost:
         self._order = itertools.count()
         self.directory = Directory(identity, route)
         self.refusals = Refusals()
-        self._passage = Passage(wait)
+        self._passage = Passage(wait, max_clients)
         self._panel = panel
         self._listeners: dict[int, socket.socket] = {}
         self._resting: list[int] = []
         self._rested_ns = _NEVER_NS
         self._clients: dict[int, Client] = {}
+        #: Those whose handshake was not over when that was looked at last, by when they came.
+        self._opening: dict[int, Client] = {}
+        self._most_opening = max(_FEW_OPENING, max_clients // 8)
         self._timers: list[_Timer] = []
         self._stopping = False
         self._next_check_ns = _NEVER_NS
@@ -117,7 +122,7 @@ class DeviceHost:
         )
         client = Client(sock, session, time.monotonic_ns())
         self._loop.add(client)
-        self._clients[client.fd] = client
+        self._clients[client.fd] = self._opening[client.fd] = client
         if self._next_check_ns == _NEVER_NS:
             self._next_check_ns = 0
 
@@ -180,6 +185,7 @@ class DeviceHost:
             if isinstance(where, tuple)
             else f"client-{sock.fileno()}"
         )
+        self._make_room()
         if len(self._clients) >= self._max_clients:
             log.warning("%s: refused, %d clients are connected", peer, len(self._clients))
             with sock, contextlib.suppress(OSError):
@@ -189,6 +195,21 @@ class DeviceHost:
             return
         self.add_client(sock, peer)
         log.info("%s: connected", peer)
+
+    def _make_room(self) -> None:
+        """Lets those go who came first, where too many have not said what they want."""
+        for fd, client in list(self._opening.items()):
+            if not client.session.connection.is_opening():
+                del self._opening[fd]
+            elif len(self._opening) >= self._most_opening:
+                why = f"{len(self._opening)} connections have not done their handshake"
+                self._part(client, client.session.end(ErrorCode.TIMEOUT, why), why)
+            else:
+                break
+
+    def _part(self, client: Client, farewell: bytes, why: str) -> None:
+        self._send(client, farewell)
+        self._drop(client, why)
 
     def _rest(self, listener: socket.socket) -> None:
         self._loop.watch(listener.fileno(), False)
@@ -210,6 +231,7 @@ class DeviceHost:
         passage = client.session.reception.passage
         assert passage is not None
         self._clients.pop(client.fd)
+        self._opening.pop(client.fd, None)
         self._loop.remove(client)
         self._passage.hand_on(client.sock, client.session.peer, *passage)
 
@@ -221,6 +243,7 @@ class DeviceHost:
             self._drop(client, "there is no control panel here")
             return
         self._clients.pop(client.fd)
+        self._opening.pop(client.fd, None)
         self._loop.remove(client)
         try:
             running = self._panel.fileno() is not None
@@ -254,6 +277,7 @@ class DeviceHost:
         """Closes a connection and forgets its session."""
         if self._clients.pop(client.fd, None) is None:
             return
+        self._opening.pop(client.fd, None)
         log.info("%s: gone%s", client.session.peer, f" ({why})" if why else "")
         self._loop.remove(client)
         client.session.close()
@@ -322,11 +346,18 @@ class DeviceHost:
             asked = client.asked_ns > heard_ns
             if asked and now_ns - client.asked_ns >= patience_ns:
                 why = f"silent for {(now_ns - heard_ns) / 1e9:.1f} s"
-                self._send(client, client.session.end(ErrorCode.TIMEOUT, why))
-                self._drop(client, why)
+                self._part(client, client.session.end(ErrorCode.TIMEOUT, why), why)
+            elif self._is_late(client, now_ns):
+                why = f"its handshake took more than {identity.deadline_ns / 1e9:g} s"
+                self._part(client, client.session.end(ErrorCode.TIMEOUT, why), why)
             elif not asked and now_ns - heard_ns >= identity.heartbeat_ns:
                 client.asked_ns = now_ns
                 self._send(client, client.session.ping())
+
+    def _is_late(self, client: Client, now_ns: int) -> bool:
+        """Whether a handshake takes too long, however lively it is."""
+        age_ns = now_ns - client.since_ns
+        return age_ns >= self._identity.deadline_ns and client.session.connection.is_opening()
 
     # -- the end ------------------------------------------------------------------------------
 

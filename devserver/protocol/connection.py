@@ -70,6 +70,7 @@ _NUMBERED = {
     Role.CLIENT: {kind for kind, fields in FIELDS.items() if "server_id" in fields},
     Role.SERVER: {kind for kind, fields in FIELDS.items() if "applied" in fields},
 }
+_OPENING = (State.OPENING, State.GREETING, State.READY, State.ATTACHING, State.JOINING)
 _ALIVE = (State.READY, State.ATTACHING, State.ATTACHED, State.DETACHED, State.JOINED)
 
 
@@ -258,6 +259,10 @@ class Connection:
         """A message that was :meth:`put_off` is dealt with now."""
         if TYPE_OF[type(message)] in _NUMBERED[self.peer]:
             self.counters[_RECEIVED] += 1
+
+    def is_opening(self) -> bool:
+        """Whether the handshake is not over."""
+        return self.state in _OPENING
 
     def is_between_frames(self) -> bool:
         """Whether everything received so far made whole frames."""

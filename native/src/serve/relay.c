@@ -47,8 +47,10 @@ struct relay *relay_new(int mode, int64_t spin_ns)
     if (relay->epoll_fd < 0 || relay->wake_fd < 0 ||
         epoll_ctl(relay->epoll_fd, EPOLL_CTL_ADD, relay->wake_fd, &event) < 0) {
         int error = errno;
-        close(relay->epoll_fd);
-        close(relay->wake_fd);
+        if (relay->epoll_fd >= 0)
+            close(relay->epoll_fd);
+        if (relay->wake_fd >= 0)
+            close(relay->wake_fd);
         free(relay);
         errno = error;
         return NULL;
@@ -69,6 +71,7 @@ static void forget(struct relay *relay, struct relay_pair *pair)
         relay->pairs = pair->next;
     if (pair->next)
         pair->next->before = pair->before;
+    relay->count--;
     pthread_mutex_unlock(&relay->lock);
     close(pair->ends[0].fd);
     close(pair->ends[1].fd);
@@ -103,6 +106,7 @@ int relay_add(struct relay *relay, int one, int other)
     if (pair->next)
         pair->next->before = pair;
     relay->pairs = pair;
+    relay->count++;
     pthread_mutex_unlock(&relay->lock);
     /* The last one may be served before the first is there: its bytes are sent all the same. */
     for (int i = 0; i < 2; i++) {
@@ -219,6 +223,14 @@ void relay_run(struct relay *relay)
         }
     }
     patience_end(&relay->patience);
+}
+
+unsigned relay_count(struct relay *relay)
+{
+    pthread_mutex_lock(&relay->lock);
+    unsigned count = relay->count;
+    pthread_mutex_unlock(&relay->lock);
+    return count;
 }
 
 void relay_stop(struct relay *relay)

@@ -20,6 +20,7 @@ struct relay {
     struct patience patience;
     pthread_mutex_t lock; /* of the list */
     struct relay_pair *pairs;
+    unsigned count; /* of them */
     _Atomic bool closing;
 };
 
@@ -29,6 +30,8 @@ struct relay *relay_new(int mode, int64_t spin_ns);
 void relay_run(struct relay *relay);
 /* Two connected sockets, which are the relay's from now on, even if it fails: -1 and errno. */
 int relay_add(struct relay *relay, int one, int other);
+/* Pairs that there are now; from any thread. */
+unsigned relay_count(struct relay *relay);
 void relay_stop(struct relay *relay);
 /* After relay_run() has returned: closes every pair. */
 void relay_free(struct relay *relay);

@@ -98,7 +98,7 @@ def threads_of(server: Server) -> int:
 def test_a_server_that_does_not_answer_costs_few_threads() -> None:
     with (
         deaf() as nowhere,
-        Server("--max-clients", 400, "--route", "relay", listen=ANYWHERE) as server,
+        Server("--max-clients", 4000, "--route", "relay", listen=ANYWHERE) as server,
         contextlib.ExitStack() as stack,
     ):
         member = stack.enter_context(Peer(server))

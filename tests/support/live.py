@@ -30,7 +30,7 @@ from devserver.protocol.messages import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIAL_FILE = ROOT / "tests" / "protocol" / "trial_device.py"
+TRIAL_FILE = ROOT / "tests" / "support" / "trial_device.py"
 #: For what takes milliseconds: a test that meets it has failed.
 PATIENCE_S = 20.0
 

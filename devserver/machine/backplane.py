@@ -230,11 +230,9 @@ class Backplane:
                 raise slot.fault(error) from error
 
     def advance(self, now_ns: int) -> None:
-        """Moves VM time on, never back, running every deadline on the way in order of time.
-
-        Where there are more of them than anybody could want to live through, VM time leaps, and
-        devices pass over the rest (:meth:`Device.skip`). Raises :class:`Behind` where the turn is
-        over first; it goes on from there when it is called again.
+        """Moves VM time on, never back, running every deadline on the way in order of time; where
+        they are too many, devices skip the rest. Raises :class:`Behind` where the turn is over
+        first; it goes on from there when it is called again.
         """
         if self.next_ns <= now_ns:
             self._meet_deadlines(now_ns)

@@ -222,11 +222,85 @@ static void what_comes_as_a_wait_ends_is_heard_too(void)
     tear_down(bench);
 }
 
+/* -- a server that says more than Python takes ------------------------------------------------- */
+
+enum { FLOOD_EMITS = 1500, FLOOD_BYTES = FLOOD_EMITS * CODEC_MAX_EMIT }; /* some 24 MB */
+
+static void *flood(void *argument)
+{
+    static uint8_t text[CODEC_MAX_EMIT];
+    struct bench *bench = argument;
+    uint64_t request = hear_type(bench, MESSAGE_REQUEST).seq;
+    for (int i = 0; i < FLOOD_EMITS; i++)
+        tell(bench, (struct message){ .type = MESSAGE_EMIT, .data = text, .length = sizeof text });
+    tell(bench, feedback_of(request, "!", 1));
+    return NULL;
+}
+
+/* Takes all of the inbox, as Python does; how much that was. */
+static size_t take_all(struct link *link)
+{
+    size_t size = link_inbox_bytes(link);
+    uint8_t *taken = malloc(size + 1);
+    size = link_take(link, taken, size);
+    free(taken);
+    return size;
+}
+
+static void wait_until_full(struct link *link)
+{
+    struct timespec moment = { .tv_nsec = 1000000 };
+    for (int i = 0; i < PATIENCE_MS && link_inbox_bytes(link) < LINK_INBOX_FULL; i++)
+        nanosleep(&moment, NULL);
+    CHECK(link_inbox_bytes(link) >= LINK_INBOX_FULL);
+}
+
+static void a_full_inbox_has_the_server_wait_and_the_answer_still_comes(void)
+{
+    struct bench *bench = set_up();
+    struct call in;
+    pthread_t server;
+    size_t taken = 0;
+    start_event_thread(bench);
+    CHECK_EQUAL(pthread_create(&server, NULL, flood, bench), 0);
+    begin(&in, bench, IN, 1, link_request);
+    while (taken < FLOOD_BYTES) {
+        if (taken + LINK_INBOX_FULL < FLOOD_BYTES)
+            wait_until_full(bench->link);
+        CHECK(link_inbox_bytes(bench->link) <= LINK_INBOX_FULL + CODEC_MAX_FRAME);
+        taken += take_all(bench->link);
+    }
+    CHECK_EQUAL(end(&in), 0);
+    CHECK_EQUAL(in.data[0], '!');
+    CHECK_EQUAL(pthread_join(server, NULL), 0);
+    tear_down(bench);
+}
+
+static void a_stop_is_heard_while_the_inbox_is_full(void)
+{
+    struct bench *bench = set_up();
+    struct call in;
+    pthread_t server;
+    size_t taken = 0;
+    start_event_thread(bench);
+    CHECK_EQUAL(pthread_create(&server, NULL, flood, bench), 0);
+    begin(&in, bench, IN, 1, link_request);
+    wait_until_full(bench->link);
+    control_raise(bench->control, CONTROL_STOP);
+    CHECK_EQUAL(end(&in), LINK_STOPPED);
+    while (taken < FLOOD_BYTES)
+        taken += take_all(bench->link);
+    CHECK_EQUAL(pthread_join(server, NULL), 0);
+    tear_down(bench);
+}
+
 int main(void)
 {
     static const struct test tests[] = { TEST(adaptively), TEST(blocking),
                                          TEST(spinning_in_a_narrow_window),
                                          TEST(what_comes_while_the_last_is_read_is_heard_too),
-                                         TEST(what_comes_as_a_wait_ends_is_heard_too) };
+                                         TEST(what_comes_as_a_wait_ends_is_heard_too),
+                                         TEST(a_full_inbox_has_the_server_wait_and_the_answer_still_comes),
+                                         TEST(a_stop_is_heard_while_the_inbox_is_full) };
     return run_tests(tests, sizeof tests / sizeof tests[0]);
 }

@@ -49,6 +49,8 @@ enum {
     LINK_BATCHES = 1024,    /* batches that may be unacknowledged */
     LINK_BATCH_WRITES = 64, /* a batch this long is sent at once */
     LINK_INBOX_HIGH = 4 << 20, /* the guest pauses while so many bytes wait for Python */
+    LINK_INBOX_FULL = 8 << 20, /* nothing more is read then, and the server waits */
+    LINK_FULL_NAP_MS = 2,      /* until that is looked at again */
     LINK_HOT_WAITS = 16,       /* so many waits in quick succession make a link hot */
     LINK_HOT_NS = 50000,       /* a wait that begins so soon after another is in quick succession */
     LINK_TICK_NS = 500000,
@@ -125,6 +127,7 @@ struct link {
     uint8_t *inbox;
     _Atomic size_t inbox_used;
     size_t inbox_size;
+    _Atomic int settling; /* who takes the inbox may be waiting itself: it takes whatever comes */
 
     struct patience patience; /* the receive lock is held to look at this and the next five */
     bool hot;

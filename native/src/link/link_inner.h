@@ -11,6 +11,7 @@
 enum {
     LINK_FIRST_BUFFER = 64 * 1024,
     LINK_FRAME_HEADER = 4,
+    LINK_INBOX_KEPT = 1 << 20, /* of an empty inbox no more memory is kept */
 };
 
 /* -- its end (link.c) -- */
@@ -57,7 +58,9 @@ enum how_to_receive {
     RX_SLEEP, /* until something is there, a signal comes, or LINK_NAP_US are over */
 };
 
-/* Reads what is there and acts on it; false if nothing was there. */
+/* Whether nothing is to be read until Python has taken some of what there is. */
+bool inbox_is_full(struct link *link);
+/* Reads what is there and acts on it; false if nothing was there, or nothing is to be read. */
 bool receive(struct link *link, enum how_to_receive how);
 /* Acts on the whole frames in the receive buffer. */
 void rx_frames(struct link *link);

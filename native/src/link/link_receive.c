@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "link/link_inner.h"
 
@@ -41,6 +42,22 @@ size_t link_inbox_bytes(struct link *link)
     return atomic_load(&link->inbox_used);
 }
 
+/* What a flood has made of an empty inbox is given back. */
+static void shrink_inbox(struct link *link)
+{
+    uint8_t *small = realloc(link->inbox, LINK_FIRST_BUFFER);
+    if (!small)
+        return;
+    link->inbox = small;
+    link->inbox_size = LINK_FIRST_BUFFER;
+}
+
+bool inbox_is_full(struct link *link)
+{
+    return atomic_load_explicit(&link->inbox_used, memory_order_relaxed) >= LINK_INBOX_FULL &&
+           !atomic_load_explicit(&link->settling, memory_order_relaxed);
+}
+
 size_t link_take(struct link *link, uint8_t *out, size_t room)
 {
     eventfd_t drained;
@@ -52,6 +69,8 @@ size_t link_take(struct link *link, uint8_t *out, size_t room)
         memcpy(out, link->inbox, taken);
     memmove(link->inbox, link->inbox + taken, used - taken);
     atomic_store(&link->inbox_used, used - taken);
+    if (taken == used && link->inbox_size > LINK_INBOX_KEPT)
+        shrink_inbox(link);
     pthread_mutex_unlock(&link->inbox_lock);
     if (taken < used)
         rouse(link->inbox_fd);
@@ -256,8 +275,29 @@ static ssize_t take_in(struct link *link, uint8_t *to, size_t room, enum how_to_
     return duct_receive(&link->duct, to, room, how == RX_SLEEP ? LINK_NAP_US : 0);
 }
 
+/*
+ * Nothing is read while Python has so much to take. The server is told all the same that somebody
+ * is here, and whether it is can't be seen meanwhile.
+ */
+static void hold_back(struct link *link)
+{
+    struct timespec nap = { .tv_nsec = LINK_FULL_NAP_MS * 1000000L };
+    int64_t now = monotonic_ns();
+    atomic_store_explicit(&link->heard_ns, now, memory_order_relaxed);
+    if (now - atomic_load(&link->asked_ns) >= (int64_t)link->heartbeat_ns) {
+        struct message ping = { .type = MESSAGE_PING, .token = 0 };
+        atomic_store(&link->asked_ns, now);
+        say(link, &ping);
+    }
+    nanosleep(&nap, NULL);
+}
+
 bool receive(struct link *link, enum how_to_receive how)
 {
+    if (inbox_is_full(link)) {
+        hold_back(link);
+        return false;
+    }
     if (!rx_room(link))
         return false;
     ssize_t n = take_in(link, link->in + link->in_used, link->in_size - link->in_used, how);

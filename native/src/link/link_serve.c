@@ -56,7 +56,8 @@ void link_serve(struct link *link)
 {
     while (!atomic_load(&link->closing) && is_open(link)) {
         struct epoll_event events[4];
-        int n = epoll_wait(link->epoll_fd, events, 4, heartbeat_ms(link));
+        bool full = inbox_is_full(link); /* what waits then rings no bell again */
+        int n = epoll_wait(link->epoll_fd, events, 4, full ? LINK_FULL_NAP_MS : heartbeat_ms(link));
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == link->fd)
                 link->duct.page ? serve_bell(link) : serve_socket(link);
@@ -65,6 +66,8 @@ void link_serve(struct link *link)
             else if (events[i].data.fd == link->tick_fd)
                 cool_down(link);
         }
+        if (full)
+            link->duct.page ? serve_bell(link) : serve_socket(link);
         look_after(link);
     }
 }

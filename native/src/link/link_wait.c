@@ -195,7 +195,10 @@ int link_settle(struct link *link)
     tx_end(link, at);
     tx_push(link);
     pthread_mutex_unlock(&link->tx_lock);
-    return wait_for(link, has_ponged);
+    atomic_fetch_add(&link->settling, 1);
+    int result = wait_for(link, has_ponged);
+    atomic_fetch_sub(&link->settling, 1);
+    return result;
 }
 
 int link_fence(struct link *link)

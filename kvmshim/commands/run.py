@@ -59,12 +59,21 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--memory", metavar="SIZE", help="such as 16M")
     parser.add_argument(
         "--kind",
-        choices=("flat", "boot-sector", "rom", "elf32", "multiboot"),
+        choices=(
+            *("flat", "boot-sector", "rom", "elf32", "elf64", "multiboot", "flat32", "flat64"),
+        ),
         help="what the image is, if it can't tell by itself",
     )
     parser.add_argument("--load-address", metavar="ADDRESS", help="of a flat image")
     parser.add_argument("--entry", metavar="ADDRESS", help="of a flat image")
     parser.add_argument("--append", default="", metavar="TEXT", help="multiboot command line")
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="FILE[,TEXT]",
+        help="a file that a multiboot kernel is handed, and its command line",
+    )
     parser.add_argument("--bios", action=argparse.BooleanOptionalAction, help="boot through it")
     parser.add_argument(
         "--model",

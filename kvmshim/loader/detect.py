@@ -3,7 +3,7 @@
 Without an explicit kind, the first of these that fits decides:
 
 1. the ELF magic: with a multiboot header → ``multiboot``, without → ``elf32``
-   (other classes and machines are refused);
+   or ``elf64`` (other classes and machines are refused);
 2. a first sector that ends with 55 AA and has code or a partition table → ``boot-sector``, unless
    a multiboot header with address fields lies in that very sector;
 3. a power of two from 64 KiB to 16 MiB whose last 16 bytes are code that leads into it → ``rom``;
@@ -46,6 +46,8 @@ def _choose(data: bytes) -> tuple[ImageKind, str]:
     if elf.is_elf(data):
         if header is not None:
             return ImageKind.MULTIBOOT, "an ELF file with a multiboot header"
+        if elf.form_of(data) is elf.ELF64:
+            return ImageKind.ELF64, "a 64-bit ELF file"
         return ImageKind.ELF32, "an ELF file"
     boots_multiboot = header is not None and header.addresses is not None
     in_first_sector = header is not None and header.offset < realmode.SECTOR_BYTES
@@ -101,8 +103,11 @@ def _possible(data: bytes) -> Iterator[ImageKind]:
     if multiboot.find_header(data) is not None:
         yield ImageKind.MULTIBOOT
     if elf.is_elf(data):
-        yield ImageKind.ELF32
+        yield ImageKind.ELF64 if elf.form_of(data) is elf.ELF64 else ImageKind.ELF32
         return
     if realmode.has_rom_size(data):
         yield ImageKind.ROM
     yield ImageKind.FLAT
+    if not realmode.is_boot_sector(data):
+        yield ImageKind.FLAT32
+        yield ImageKind.FLAT64

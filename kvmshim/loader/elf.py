@@ -1,4 +1,4 @@
-"""ELF32 executables for i386: what to load where.
+"""ELF executables for i386 and x86-64: what to load where.
 
 Source: Tool Interface Standard, Executable and Linking Format 1.2, book I, 'ELF Header' and
 'Program Header'; machine numbers from the System V ABI's registry.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from kvmshim.loader.plan import Segment
 from kvmshim.loader.request import Extent, Request
@@ -16,10 +17,7 @@ from kvmshim.loader.request import Extent, Request
 MAGIC = b"\x7fELF"
 
 _IDENT_BYTES = 16
-_HEADER = struct.Struct("<HHIIIIIHHHHHH")  # what follows e_ident in an ELF32 header
-_PROGRAM_HEADER = struct.Struct("<8I")
 _PT_LOAD = 1
-_SUPPORTED = "only 32-bit little-endian i386 executables can be booted"
 
 
 class ElfClass(IntEnum):
@@ -58,8 +56,43 @@ class Machine(IntEnum):
     RISCV = 243
 
 
+class Form(NamedTuple):
+    """How an ELF file of one class is laid out, and what it must be to be booted.
+
+    ``header`` is what follows e_ident. ``fields`` are the places of p_offset, p_vaddr, p_paddr,
+    p_filesz and p_memsz in a program header.
+    """
+
+    elf_class: ElfClass
+    machine: Machine
+    header: struct.Struct
+    program_header: struct.Struct
+    fields: tuple[int, int, int, int, int]
+    supported: str
+    remedy: str
+
+
+ELF32 = Form(
+    ElfClass.ELFCLASS32,
+    Machine.EM_386,
+    struct.Struct("<HHIIIIIHHHHHH"),
+    struct.Struct("<8I"),
+    (1, 2, 3, 4, 5),
+    "only 32-bit little-endian i386 executables are of this kind",
+    "build it with -m32 for i386",
+)
+ELF64 = Form(
+    ElfClass.ELFCLASS64,
+    Machine.X86_64,
+    struct.Struct("<HHIQQQIHHHHHH"),
+    struct.Struct("<2I6Q"),
+    (2, 3, 4, 5, 6),
+    "only 64-bit little-endian x86-64 executables are of this kind",
+    "build it with -m64 for x86-64",
+)
+
 _NOT_EXECUTABLE = {
-    ElfType.ET_REL: ("an object file that was not linked", "link it with ld -m elf_i386"),
+    ElfType.ET_REL: ("an object file that was not linked", "link it with ld"),
     ElfType.ET_DYN: ("position-independent", "link it at a fixed address, with -no-pie"),
     ElfType.ET_CORE: ("a core dump", "give the program itself"),
 }
@@ -97,10 +130,15 @@ def is_elf(data: bytes) -> bool:
     return data.startswith(MAGIC)
 
 
-def parse_elf(data: bytes, request: Request) -> ElfImage:
-    """What to load from the ELF file ``data``; raises InputError if it can't be booted here."""
-    _check_identity(data, request)
-    loads = _program_headers(data, request)
+def form_of(data: bytes) -> Form:
+    """What the ELF file ``data`` is to be read as, by its class."""
+    return ELF64 if data[4:5] == bytes([ElfClass.ELFCLASS64]) else ELF32
+
+
+def parse_elf(data: bytes, form: Form, request: Request) -> ElfImage:
+    """What to load from the ELF file ``data``; raises InputError if it can't be booted so."""
+    _check_identity(data, form, request)
+    loads = _program_headers(data, form, request)
     request.check_memory([load.extent for load in loads], "link it at other addresses")
     for load in loads:
         if load.offset + load.file_bytes > len(data):
@@ -117,11 +155,11 @@ def parse_elf(data: bytes, request: Request) -> ElfImage:
         )
         for load in loads
     )
-    return ElfImage(segments, _entry(data, loads, request))
+    return ElfImage(segments, _entry(data, loads, form, request))
 
 
-def _check_identity(data: bytes, request: Request) -> None:
-    if len(data) < _IDENT_BYTES + _HEADER.size:
+def _check_identity(data: bytes, form: Form, request: Request) -> None:
+    if len(data) < _IDENT_BYTES + form.header.size:
         raise request.refuse(
             f"the ELF file is cut short: {len(data)} bytes are less than an ELF header",
             "build or copy it again",
@@ -129,8 +167,8 @@ def _check_identity(data: bytes, request: Request) -> None:
     order = ">" if data[5] == ElfData.ELFDATA2MSB else "<"
     elf_type, machine = struct.unpack_from(f"{order}HH", data, _IDENT_BYTES)
     what = _describe(data[4], data[5], machine)
-    if (data[4], data[5], machine) != (ElfClass.ELFCLASS32, ElfData.ELFDATA2LSB, Machine.EM_386):
-        raise request.refuse(f"it is {what}; {_SUPPORTED}", "build it with -m32 for i386")
+    if (data[4], data[5], machine) != (form.elf_class, ElfData.ELFDATA2LSB, form.machine):
+        raise request.refuse(f"it is {what}; {form.supported}", form.remedy)
     if elf_type != ElfType.ET_EXEC:
         unknown = (f"of type {elf_type}", "link it as an executable")
         fault, remedy = next(
@@ -147,13 +185,13 @@ def _describe(elf_class: int, elf_data: int, machine: int) -> str:
     return f"{bits} {order} ELF file for {name}"
 
 
-def _program_headers(data: bytes, request: Request) -> list[_Load]:
-    header = _HEADER.unpack_from(data, _IDENT_BYTES)
+def _program_headers(data: bytes, form: Form, request: Request) -> list[_Load]:
+    header = form.header.unpack_from(data, _IDENT_BYTES)
     table_offset, entry_bytes, count = header[4], header[8], header[9]
-    if count and entry_bytes < _PROGRAM_HEADER.size:
+    if count and entry_bytes < form.program_header.size:
         raise request.refuse(
             f"its ELF program headers have {entry_bytes} bytes each instead of "
-            f"{_PROGRAM_HEADER.size}",
+            f"{form.program_header.size}",
             "build it again",
         )
     if table_offset + count * entry_bytes > len(data):
@@ -163,8 +201,9 @@ def _program_headers(data: bytes, request: Request) -> list[_Load]:
         )
     loads = []
     for index in range(count):
-        fields = _PROGRAM_HEADER.unpack_from(data, table_offset + index * entry_bytes)
-        kind, offset, vaddr, paddr, file_bytes, memory_bytes = fields[:6]
+        fields = form.program_header.unpack_from(data, table_offset + index * entry_bytes)
+        kind = fields[0]
+        offset, vaddr, paddr, file_bytes, memory_bytes = (fields[at] for at in form.fields)
         if kind != _PT_LOAD or not (file_bytes or memory_bytes):
             continue
         if file_bytes > memory_bytes:
@@ -179,7 +218,7 @@ def _program_headers(data: bytes, request: Request) -> list[_Load]:
     return loads
 
 
-def _entry(data: bytes, loads: list[_Load], request: Request) -> int:
+def _entry(data: bytes, loads: list[_Load], form: Form, request: Request) -> int:
     """The physical address to start at.
 
     e_entry is a virtual address. A kernel linked high but loaded low may have either kind there:
@@ -188,7 +227,7 @@ def _entry(data: bytes, loads: list[_Load], request: Request) -> int:
     file_extents = [load.file_extent for load in loads if load.file_bytes]
     if request.entry is not None:
         return request.check_entry(request.entry, file_extents)
-    entry: int = _HEADER.unpack_from(data, _IDENT_BYTES)[3]
+    entry: int = form.header.unpack_from(data, _IDENT_BYTES)[3]
     for load in loads:
         if load.vaddr <= entry < load.vaddr + load.file_bytes:
             return entry - load.vaddr + load.paddr

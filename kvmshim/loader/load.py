@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from kvmshim.files import read_file
-from kvmshim.loader import elf, multiboot, realmode
+from kvmshim.loader import protected, realmode, registers
 from kvmshim.loader.detect import detect
-from kvmshim.loader.plan import FOUR_GIB, BootPlan, ImageKind, ProtectedStart
-from kvmshim.loader.request import Request
+from kvmshim.loader.plan import FOUR_GIB, BootPlan, ImageKind
+from kvmshim.loader.registers import Setting
+from kvmshim.loader.request import Module, Request
 from kvmshim.units import format_size
 
 #: Files above this, and above the machine's memory, are not even read. Below it, they may be larger
@@ -28,13 +29,18 @@ def load_image(
     entry: int | None = None,
     append: str = "",
     bios: bool | None = None,
+    modules: Iterable[tuple[Path, str]] = (),
+    settings: tuple[Setting, ...] = (),
 ) -> BootPlan:
-    """Reads the image file ``path`` and plans how to boot it; see :func:`plan_image`."""
-    data = read_file(
-        Path(path),
-        "cannot boot",
-        max(memory_bytes, _READ_ANYWAY_BYTES),
-        f"the machine's memory {format_size(memory_bytes)}; give the machine more memory",
+    """Reads the image file ``path`` and plans how to boot it; see :func:`plan_image`.
+
+    ``modules`` are read too: files, and what follows the name of each.
+    """
+    over = f"the machine's memory {format_size(memory_bytes)}; give the machine more memory"
+    data = read_file(Path(path), "cannot boot", max(memory_bytes, _READ_ANYWAY_BYTES), over)
+    read = tuple(
+        Module(str(file), read_file(file, "cannot load the module", memory_bytes, over), text)
+        for file, text in modules
     )
     return plan_image(
         data,
@@ -45,6 +51,8 @@ def load_image(
         entry=entry,
         append=append,
         bios=bios,
+        modules=read,
+        settings=settings,
     )
 
 
@@ -58,13 +66,16 @@ def plan_image(
     entry: int | None = None,
     append: str = "",
     bios: bool | None = None,
+    modules: tuple[Module, ...] = (),
+    settings: tuple[Setting, ...] = (),
 ) -> BootPlan:
     """Plans how to boot the image ``data``, called ``name`` in errors, in a machine's memory.
 
     ``kind`` overrides the detection, and is still checked. ``load_address`` and
     ``entry`` are physical; a kind that has its own refuses them. ``append`` follows the image's
     file name on a multiboot command line. ``bios`` is whether to start through the bundled BIOS:
-    by default boot sectors do, and nothing else. Raises :class:`InputError`, one line long.
+    by default boot sectors do, and nothing else. ``modules`` go to a multiboot kernel, ``settings``
+    are registers at its start. Raises :class:`InputError`, one line long.
     """
     request = Request(
         name=name,
@@ -73,6 +84,7 @@ def plan_image(
         entry=entry,
         append=append,
         bios=bios,
+        modules=modules,
     )
     if not data:
         raise request.refuse("it is empty", "give an image with something in it")
@@ -81,7 +93,16 @@ def plan_image(
             raise request.refuse(f"{what} {value:#x} is not a 32-bit address", "correct it")
     guess = detect(data) if kind is None else None
     chosen = guess.kind if guess else _parse_kind(kind or "", request)
-    return replace(_PLANNERS[chosen](data, request), guess=guess)
+    if chosen is not ImageKind.MULTIBOOT:
+        request.check_modules_absent(f"an image of kind {chosen}")
+    plan = _PLANNERS[chosen](data, request)
+    if settings:
+        if plan.bios:
+            why = f"{settings[0].where}: the BIOS sets the registers before the image starts"
+            raise request.refuse(why, "leave out [registers], or the BIOS with bios = false")
+        registers.check(settings, plan.start.mode, name)
+    start = replace(plan.start, registers=settings)
+    return replace(plan, guess=guess, start=start)
 
 
 def _parse_kind(kind: ImageKind | str, request: Request) -> ImageKind:
@@ -92,50 +113,13 @@ def _parse_kind(kind: ImageKind | str, request: Request) -> ImageKind:
         raise request.refuse(f"{kind!r} is no kind of image", f"use one of {known}") from None
 
 
-def _plan_elf(data: bytes, request: Request) -> BootPlan:
-    if not elf.is_elf(data):
-        raise request.refuse("it is no ELF file", "leave out the kind or choose flat")
-    request.check_append_absent("an ELF file without a multiboot header")
-    _check_protected(request)
-    image = elf.parse_elf(data, request)
-    return BootPlan(
-        name=request.name,
-        kind=ImageKind.ELF32,
-        segments=image.segments,
-        start=ProtectedStart(eip=image.entry),
-    )
-
-
-def _plan_multiboot(data: bytes, request: Request) -> BootPlan:
-    header = multiboot.find_header(data)
-    if header is None:
-        raise request.refuse(
-            f"it has no multiboot header in its first {multiboot.SEARCH_BYTES} bytes",
-            "add one or choose another kind",
-        )
-    _check_protected(request)
-    image = multiboot.parse_multiboot(data, header, request)
-    information = multiboot.information(image.segments, request)
-    return BootPlan(
-        name=request.name,
-        kind=ImageKind.MULTIBOOT,
-        segments=(*image.segments, information),
-        information=information,
-        start=ProtectedStart(
-            eip=image.entry, eax=multiboot.BOOTLOADER_MAGIC, ebx=information.address
-        ),
-    )
-
-
-def _check_protected(request: Request) -> None:
-    request.check_load_address_absent("the image says itself where it goes")
-    request.check_bios_absent("this image starts in protected mode, where a BIOS is of no use")
-
-
 _PLANNERS: dict[ImageKind, Callable[[bytes, Request], BootPlan]] = {
     ImageKind.FLAT: realmode.plan_flat,
     ImageKind.BOOT_SECTOR: realmode.plan_boot_sector,
     ImageKind.ROM: realmode.plan_rom,
-    ImageKind.ELF32: _plan_elf,
-    ImageKind.MULTIBOOT: _plan_multiboot,
+    ImageKind.ELF32: protected.plan_elf32,
+    ImageKind.ELF64: protected.plan_elf64,
+    ImageKind.MULTIBOOT: protected.plan_multiboot,
+    ImageKind.FLAT32: protected.plan_flat32,
+    ImageKind.FLAT64: protected.plan_flat64,
 }

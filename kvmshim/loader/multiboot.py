@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import PurePath
 
-from kvmshim.loader.elf import ElfImage, is_elf, parse_elf
-from kvmshim.loader.plan import CONVENTIONAL_END, ONE_MIB, Segment
+from kvmshim.loader.elf import ElfImage, form_of, is_elf, parse_elf
+from kvmshim.loader.lowmemory import LowMemory
+from kvmshim.loader.plan import EBDA_ADDRESS, ONE_MIB, Segment
 from kvmshim.loader.request import Extent, Request
+from kvmshim.units import format_size
 
 HEADER_MAGIC = 0x1BADB002
 #: In EAX when the kernel starts (3.2).
@@ -27,6 +29,8 @@ _HEADER = struct.Struct("<III")
 _ADDRESS_FIELDS = struct.Struct("<5I")
 _INFO_BYTES = 120
 _MAP_ENTRY = struct.Struct("<IQQI")
+_MODULE = struct.Struct("<4I")
+_PAGE_BYTES = 4 << 10
 _RAM, _RESERVED = 1, 2
 
 
@@ -44,6 +48,7 @@ class InfoFlag(IntFlag):
 
     MEMORY = 1 << 0
     CMDLINE = 1 << 2
+    MODS = 1 << 3
     MMAP = 1 << 6
     BOOT_LOADER_NAME = 1 << 9
 
@@ -111,11 +116,11 @@ def parse_multiboot(data: bytes, header: Header, request: Request) -> ElfImage:
     if header.addresses is not None:
         return _by_address_fields(data, header, header.addresses, request)
     if is_elf(data):
-        return parse_elf(data, request)
+        return parse_elf(data, form_of(data), request)
     raise request.refuse(
         "it has a multiboot header, but is neither ELF nor says where to load it "
         "(header flag bit 16)",
-        "build an ELF32 file or choose kind flat",
+        "build an ELF file or choose kind flat",
     )
 
 
@@ -145,71 +150,85 @@ def _by_address_fields(
     return ElfImage((segment,), request.check_entry(entry, [loaded]))
 
 
+# -- modules ----------------------------------------------------------------------------------
+
+
+def place_modules(segments: tuple[Segment, ...], request: Request) -> tuple[Segment, ...]:
+    """The modules, each on a page of its own, above the image and above 1 MiB."""
+    end = max(ONE_MIB, *(segment.end for segment in segments))
+    placed = []
+    for module in request.modules:
+        start = end + _PAGE_BYTES - 1 & -_PAGE_BYTES
+        end = start + len(module.data)
+        if end > request.memory_bytes:
+            raise request.refuse(
+                f"its module '{module.name}' would lie at {start:#x} to {end:#x}, the machine has "
+                f"{format_size(request.memory_bytes)}",
+                "give the machine more memory",
+            )
+        placed.append(Segment(start, module.data))
+    return tuple(placed)
+
+
 # -- the information structure ----------------------------------------------------------------
 
 
-def information(segments: tuple[Segment, ...], request: Request) -> Segment:
-    """The multiboot information, in low memory where it meets none of ``segments``.
+def information(modules: tuple[Segment, ...], low: LowMemory, request: Request) -> Segment:
+    """The multiboot information, in low memory.
 
-    The structure comes first; the memory map and the strings that it points to follow it.
+    The structure comes first; the memory map, the list of modules and the strings that it points to
+    follow it.
     """
-    command_line = _command_line(request)
-    memory_map = _memory_map(request.memory_bytes)
-    loader_name = LOADER_NAME.encode() + b"\0"
-    size_bytes = _INFO_BYTES + len(memory_map) + len(command_line) + len(loader_name)
-    address = _free_place(segments, size_bytes, request)
-    map_address = address + _INFO_BYTES
-    command_line_address = map_address + len(memory_map)
-    info = bytearray(_INFO_BYTES)
     flags = InfoFlag.MEMORY | InfoFlag.CMDLINE | InfoFlag.MMAP | InfoFlag.BOOT_LOADER_NAME
-    lower_kib = min(request.memory_bytes, CONVENTIONAL_END) >> 10
+    memory_map = _memory_map(request.memory_bytes)
+    strings = [_command_line(request.name, request.append, "--append", request)]
+    strings.append(LOADER_NAME.encode() + b"\0")
+    strings += [_command_line(m.name, m.text, "--module", request) for m in request.modules]
+    list_bytes = len(modules) * _MODULE.size
+    size_bytes = _INFO_BYTES + len(memory_map) + list_bytes + sum(map(len, strings))
+    address = low.place(size_bytes, "the multiboot information")
+    map_address = address + _INFO_BYTES
+    list_address = map_address + len(memory_map)
+    text_addresses = [list_address + list_bytes]
+    for string in strings:
+        text_addresses.append(text_addresses[-1] + len(string))
+    info = bytearray(_INFO_BYTES)
+    lower_kib = min(request.memory_bytes, EBDA_ADDRESS) >> 10
     upper_kib = max(request.memory_bytes - ONE_MIB, 0) >> 10
     struct.pack_into("<III", info, 0, flags, lower_kib, upper_kib)
-    struct.pack_into("<I", info, 16, command_line_address)
+    struct.pack_into("<I", info, 16, text_addresses[0])
+    if modules:
+        struct.pack_into("<I", info, 0, flags | InfoFlag.MODS)
+        struct.pack_into("<II", info, 20, len(modules), list_address)
     struct.pack_into("<II", info, 44, len(memory_map), map_address)
-    struct.pack_into("<I", info, 64, command_line_address + len(command_line))
-    return Segment(address, bytes(info) + memory_map + command_line + loader_name)
+    struct.pack_into("<I", info, 64, text_addresses[1])
+    entries = b"".join(
+        _MODULE.pack(module.address, module.end, text, 0)
+        for module, text in zip(modules, text_addresses[2:], strict=False)
+    )
+    return Segment(address, bytes(info) + memory_map + entries + b"".join(strings))
 
 
-def _command_line(request: Request) -> bytes:
-    """The image's file name and the appended text, ended by a zero byte."""
-    text = f"{PurePath(request.name).name} {request.append}".strip()
+def _command_line(name: str, append: str, option: str, request: Request) -> bytes:
+    """A file's name and the text that follows it, ended by a zero byte."""
+    text = f"{PurePath(name).name} {append}".strip()
     try:
         encoded = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise request.refuse("its command line is not text", "correct --append") from None
+        raise request.refuse("its command line is not text", f"correct {option}") from None
     if b"\0" in encoded or len(encoded) >= MAX_COMMAND_LINE_BYTES:
         raise request.refuse(
             f"its command line has a zero byte or {MAX_COMMAND_LINE_BYTES} bytes or more",
-            "shorten --append",
+            f"shorten {option}",
         )
     return encoded + b"\0"
 
 
 def _memory_map(memory_bytes: int) -> bytes:
-    ranges = [(0, min(memory_bytes, CONVENTIONAL_END), _RAM)]
-    if memory_bytes > CONVENTIONAL_END:
-        ranges.append((CONVENTIONAL_END, ONE_MIB, _RESERVED))
+    ranges = [(0, min(memory_bytes, EBDA_ADDRESS), _RAM)]
+    if memory_bytes > EBDA_ADDRESS:
+        ranges.append((EBDA_ADDRESS, ONE_MIB, _RESERVED))
     if memory_bytes > ONE_MIB:
         ranges.append((ONE_MIB, memory_bytes, _RAM))
     size = _MAP_ENTRY.size - 4  # the size field does not count itself
     return b"".join(_MAP_ENTRY.pack(size, start, end - start, kind) for start, end, kind in ranges)
-
-
-def _free_place(segments: tuple[Segment, ...], size_bytes: int, request: Request) -> int:
-    """A free place in conventional memory, clear of the interrupt vectors and BIOS data.
-
-    0x9000 first: other loaders put it there, so kernels that use low memory leave it alone.
-    """
-    for start, end in ((0x9000, CONVENTIONAL_END), (0x1000, 0x9000)):
-        address = start
-        for segment in sorted(segments, key=lambda segment: segment.address):
-            if segment.address < address + size_bytes and segment.end > address:
-                address = (segment.end + 15) & ~15
-        if address + size_bytes <= min(end, request.memory_bytes):
-            return address
-    raise request.refuse(
-        f"it leaves no {size_bytes} bytes of memory below {CONVENTIONAL_END:#x} for the "
-        "multiboot information",
-        "load it higher, at 1 MiB for example",
-    )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from kvmshim.loader.registers import LONG, PROTECTED, REAL, Setting
+
 #: Where the PC's BIOS puts a boot sector (IBM PC/AT Technical Reference, bootstrap loader).
 BOOT_SECTOR_ADDRESS = 0x7C00
 #: The first hard disk, as INT 13h numbers it; a BIOS hands the boot drive over in DL.
@@ -16,6 +18,8 @@ FOUR_GIB = 1 << 32
 ONE_MIB = 1 << 20
 #: End of conventional memory; what lies from here to 1 MiB is for adapters and the BIOS.
 CONVENTIONAL_END = 0xA0000
+#: The extended BIOS data area: the last KiB of conventional memory.
+EBDA_ADDRESS = 0x9FC00
 #: How much of a ROM is seen below 1 MiB too: what a PC has shadow memory for, C0000 to FFFFF.
 SHADOW_BYTES = 256 << 10
 
@@ -27,7 +31,10 @@ class ImageKind(StrEnum):
     BOOT_SECTOR = "boot-sector"
     ROM = "rom"
     ELF32 = "elf32"
+    ELF64 = "elf64"
     MULTIBOOT = "multiboot"
+    FLAT32 = "flat32"
+    FLAT64 = "flat64"
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class RealStart:
     """A vCPU in real mode. DS, ES, SS and their bases are 0, FLAGS is 2 (interrupts off).
 
     ``cs_base`` is apart from ``cs_selector`` because after a reset they disagree (Intel SDM
-    volume 3, 'First Instruction Executed').
+    volume 3, 'First Instruction Executed'). ``registers`` are set last of all.
     """
 
     cs_selector: int
@@ -84,7 +91,8 @@ class RealStart:
     ip: int
     sp: int = 0
     edx: int = 0
-    mode: Literal["real"] = "real"
+    registers: tuple[Setting, ...] = ()
+    mode: Literal["real"] = REAL
 
     def __str__(self) -> str:
         return f"in real mode at {self.cs_selector:04x}:{self.ip:04x}"
@@ -92,18 +100,39 @@ class RealStart:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtectedStart:
-    """A vCPU in 32-bit protected mode: every segment 0 to 4 GiB, no paging, interrupts off."""
+    """A vCPU in 32-bit protected mode: every segment 0 to 4 GiB, no paging, interrupts off.
+
+    ``gdt`` is where the table lies from which the segments are, if there is one.
+    """
 
     eip: int
     eax: int = 0
     ebx: int = 0
-    mode: Literal["protected32"] = "protected32"
+    esp: int = 0
+    gdt: int | None = None
+    registers: tuple[Setting, ...] = ()
+    mode: Literal["protected32"] = PROTECTED
 
     def __str__(self) -> str:
         return f"in protected mode at {self.eip:#x}"
 
 
-CpuStart = RealStart | ProtectedStart
+@dataclass(frozen=True, kw_only=True)
+class LongStart:
+    """A vCPU in 64-bit mode, with page tables at ``cr3``, SSE allowed, interrupts off."""
+
+    rip: int
+    rsp: int
+    cr3: int
+    gdt: int
+    registers: tuple[Setting, ...] = ()
+    mode: Literal["long64"] = LONG
+
+    def __str__(self) -> str:
+        return f"in 64-bit mode at {self.rip:#x}"
+
+
+CpuStart = RealStart | ProtectedStart | LongStart
 
 #: The processor's state after a reset: the first instruction is 16 bytes below 4 GiB. EDX holds
 #: the processor's signature, family 6 here (Intel SDM volume 3, 'Processor State After Reset').
@@ -139,7 +168,8 @@ class BootPlan:
     one of them that does not come from the image: what a multiboot kernel or the BIOS is told.
     ``rom`` is mapped read-only. ``bios`` asks for the bundled BIOS in the ROM area; the vCPU then
     starts in it and ``disk_image`` is the copy, at the top of memory, that INT 13h reads.
-    ``guess`` is how the kind was found; None if it was given.
+    ``around`` is what a loader leaves beside the image: modules, BIOS data, descriptors, page
+    tables. ``guess`` is how the kind was found; None if it was given.
     """
 
     name: str
@@ -150,11 +180,13 @@ class BootPlan:
     rom: Rom | None = None
     bios: bool = False
     disk_image: Segment | None = None
+    around: tuple[Segment, ...] = ()
     guess: Guess | None = None
 
     def memory(self) -> Iterator[Segment]:
         """Every segment that memory is to hold, the disk image's copy included."""
         yield from self.segments
+        yield from self.around
         if self.disk_image is not None:
             yield self.disk_image
 

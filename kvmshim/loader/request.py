@@ -24,6 +24,14 @@ class Extent(NamedTuple):
         return f"{self.address:#x}-{self.end - 1:#x}"
 
 
+class Module(NamedTuple):
+    """A file that a multiboot kernel is handed: its name, its bytes, what follows the name."""
+
+    name: str
+    data: bytes
+    text: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """An image's name, the memory of the machine it is for, and what the user asked for it."""
@@ -34,6 +42,7 @@ class Request:
     entry: int | None = None
     append: str = ""
     bios: bool | None = None
+    modules: tuple[Module, ...] = ()
 
     def refuse(self, why: str, remedy: str) -> InputError:
         """The error that says this image can't be booted; for the caller to raise."""
@@ -53,6 +62,14 @@ class Request:
             raise self.refuse(
                 f"text was given to append to the command line, but {what} receives none",
                 "leave out --append, or build a multiboot image",
+            )
+
+    def check_modules_absent(self, what: str) -> None:
+        """Refuses modules that nobody would be told of."""
+        if self.modules:
+            raise self.refuse(
+                f"module '{self.modules[0].name}' was given, but {what} receives none",
+                "leave out the modules, or build a multiboot image",
             )
 
     def check_bios_absent(self, what: str) -> None:

@@ -126,6 +126,15 @@ def address(value: object) -> int:
     return number
 
 
+def register_value(value: object) -> int:
+    """A register's value; how large it may be is up to the register."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadValue(f"expected a number, got {value!r:.60}")
+    if value < 0:
+        raise BadValue(f"{value} is negative; write what the register is to hold, in hexadecimal")
+    return value
+
+
 def _bounded(what: str, most: int, form: str) -> Callable[[object], int]:
     def convert(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool):

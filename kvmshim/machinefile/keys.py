@@ -40,6 +40,14 @@ IMAGE_KEYS = (
 #: The keys of this table are names that the user chooses.
 SERVER_KEYS = (Key("NAME", "text", "none", convert.server_address),)
 
+MODULE_KEYS = (
+    Key("path", "text", "required", convert.file_path),
+    Key("append", "text", '""', convert.text),
+)
+
+#: The keys of this table are names of registers.
+REGISTER_KEYS = (Key("NAME", "register value", "the kind's own", convert.register_value),)
+
 DEVICE_KEYS = (
     Key("name", "text", "required", convert.name),
     Key("kind", "text", "required, unless on the board", convert.name),
@@ -58,6 +66,8 @@ DEVICE_KEYS = (
 TABLES: Mapping[str, tuple[Key, ...]] = {
     "[machine]": MACHINE_KEYS,
     "[image]": IMAGE_KEYS,
+    "[[module]]": MODULE_KEYS,
+    "[registers]": REGISTER_KEYS,
     "[servers]": SERVER_KEYS,
     "[[device]]": DEVICE_KEYS,
 }

@@ -13,13 +13,15 @@ from typing import Any
 from devserver.machine.board import BOARDS, CONTROLLERS
 from kvmshim.errors import InputError, printable
 from kvmshim.files import read_file
+from kvmshim.loader.registers import Setting
 from kvmshim.machinefile import keys, spec
 from kvmshim.machinefile.convert import BadValue, suggest
 from kvmshim.machinefile.devices import changed_wiring, check_forms, new_wiring
 from kvmshim.machinefile.fwcfg import with_contents
 from kvmshim.machinefile.keys import Key
 from kvmshim.machinefile.lines import KeyPath, find_lines
-from kvmshim.machinefile.spec import DeviceSpec, ImageSpec, MachineSpec
+from kvmshim.machinefile.registers import setting
+from kvmshim.machinefile.spec import DeviceSpec, ImageSpec, MachineSpec, ModuleSpec
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -89,6 +91,8 @@ class _Reader:
             memory_bytes=machine.get("memory", spec.DEFAULT_MEMORY_BYTES),
             devices=self._devices(document, board, irqchip, placement, servers),
             image=self._image(document),
+            modules=self._modules(document),
+            registers=self._registers(document),
             servers=servers,
             irqchip=irqchip,
             hypervisor=machine.get("hypervisor", spec.HYPERVISORS[0]),
@@ -104,6 +108,29 @@ class _Reader:
         named = {key.replace("-", "_"): value for key, value in given.items()}
         named["path"] = self._path.parent / named["path"]
         return ImageSpec(**named)
+
+    def _modules(self, document: dict[str, Any]) -> tuple[ModuleSpec, ...]:
+        modules = []
+        for index, item in enumerate(self._expect_tables(document, "module", "modules")):
+            path: KeyPath = ("module", index)
+            given = self._keys(item, keys.MODULE_KEYS, path, "[[module]]")
+            if "path" not in given:
+                raise self._error(path, "[[module]] has no 'path'; name the file")
+            given["path"] = self._path.parent / given["path"]
+            modules.append(ModuleSpec(**given))
+        return tuple(modules)
+
+    def _registers(self, document: dict[str, Any]) -> tuple[Setting, ...]:
+        (any_register,) = keys.REGISTER_KEYS
+        settings: list[Setting] = []
+        for name, raw in self._expect_table(document, "registers").items():
+            path: KeyPath = ("registers", name)
+            value = self._convert(any_register, name, raw, ("registers",), "[registers]")
+            assert isinstance(value, int)
+            where = f"{self._path}:{self._line(path)}"
+            with self._complaints(path, f"{name!r} in [registers]"):
+                settings.append(setting(name, value, where, settings))
+        return tuple(settings)
 
     def _servers(self, document: dict[str, Any]) -> dict[str, str]:
         (any_server,) = keys.SERVER_KEYS
@@ -152,11 +179,8 @@ class _Reader:
         return tuple(devices.values())
 
     def _device_tables(self, document: dict[str, Any]) -> list[dict[str, Any]]:
-        raw = document.get("device", [])
-        if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
-            raise self._error(("device",), "devices are written as tables under [[device]]")
         given = []
-        for index, item in enumerate(raw):
+        for index, item in enumerate(self._expect_tables(document, "device", "devices")):
             name = item.get("name")
             where = f"[[device]] {name!r}" if isinstance(name, str) else "[[device]]"
             path: KeyPath = ("device", index)
@@ -200,6 +224,14 @@ class _Reader:
         if not isinstance(table, dict):
             raise self._error((name,), f"{name!r} is a table; write it as [{name}]")
         return table
+
+    def _expect_tables(
+        self, document: dict[str, Any], name: str, several: str
+    ) -> list[dict[str, Any]]:
+        raw = document.get(name, [])
+        if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
+            raise self._error((name,), f"{several} are written as tables under [[{name}]]")
+        return raw
 
     def _keys(
         self, table: dict[str, Any], known: tuple[Key, ...], path: KeyPath, where: str

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from devserver.machine.board import BOARDS, CONTROLLERS, DeviceWiring
 from kvmshim.loader import ImageKind
+from kvmshim.loader.registers import Setting
 
 #: Placement in the server that the command line names, or in the embedded one.
 PLACED_ON_SERVER = "server"
@@ -43,6 +44,14 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModuleSpec:
+    """A file that a multiboot kernel is handed, and what follows its name."""
+
+    path: Path
+    append: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceSpec:
     """A device and where its model runs: ``server``, ``local`` or the name of a server."""
 
@@ -61,6 +70,8 @@ class MachineSpec:
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     devices: tuple[DeviceSpec, ...] = ()
     image: ImageSpec | None = None
+    modules: tuple[ModuleSpec, ...] = ()
+    registers: tuple[Setting, ...] = ()
     servers: Mapping[str, str] = field(default_factory=dict)
     irqchip: str = IRQCHIPS[0]
     hypervisor: str = HYPERVISORS[0]

@@ -13,6 +13,7 @@ from kvmshim.bundled import find_guest, guests
 from kvmshim.errors import InputError
 from kvmshim.hypervisor.choose import choose
 from kvmshim.loader import load_image
+from kvmshim.loader.registers import LONG
 from kvmshim.machinefile import (
     DeviceSpec,
     ImageSpec,
@@ -22,7 +23,7 @@ from kvmshim.machinefile import (
 )
 from kvmshim.machinefile.convert import MAX_IRQ, MAX_PORT
 from kvmshim.machinefile.fwcfg import add_files
-from kvmshim.machinefile.spec import PLACED_LOCALLY
+from kvmshim.machinefile.spec import HYPERVISORS, PLACED_LOCALLY, ModuleSpec
 from kvmshim.remote.link import WaitPolicy
 from kvmshim.remote.server_process import ServerProcess
 from kvmshim.units import parse_size
@@ -64,7 +65,8 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
             dataclasses.replace(device, placement=options.placement) for device in devices
         )
     strict = options.policy == "strict"
-    spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict)
+    modules = (*spec.modules, *map(parse_module, options.module))
+    spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict, modules=modules)
     spec = add_files(spec, options.fw_cfg)
     if options.model and options.server is not None:
         _check_models_are_for_here(spec)
@@ -123,7 +125,14 @@ def machine_for(
         entry=image.entry,
         append=image.append,
         bios=image.bios,
+        modules=[(module.path, module.append) for module in spec.modules],
+        settings=spec.registers,
     )
+    if plan.start.mode == LONG and spec.hypervisor != HYPERVISORS[0]:
+        raise InputError(
+            f"cannot boot {plan.name!r}: it starts {plan.start}, and the hypervisor "
+            f"'{spec.hypervisor}' emulates 32-bit processors only; run it on '{HYPERVISORS[0]}'"
+        )
     return Machine(
         spec,
         plan,
@@ -142,6 +151,15 @@ def _check_names(spec: MachineSpec) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two devices are named '{name}'; give one another name")
+
+
+def parse_module(text: str) -> ModuleSpec:
+    """A module as ``--module`` has it: ``FILE[,TEXT]``. The name of a file that is there may have
+    commas in it."""
+    path, _, append = (text, "", "") if Path(text).is_file() else text.partition(",")
+    if not path:
+        raise InputError(f"--module {text}: the file comes first")
+    return ModuleSpec(path=Path(path), append=append)
 
 
 def parse_device(text: str) -> DeviceSpec:

@@ -45,6 +45,17 @@ def elf(
     return ident + struct.pack(order + "HHIIIIIHHHHHH", *rest) + table + body
 
 
+def elf64(load: Load = Load(), *, entry: int | None = None, machine: int = 62) -> bytes:
+    """An ELF64 file with one segment."""
+    vaddr = load.paddr if load.vaddr is None else load.vaddr
+    size = len(load.data) if load.memory_bytes is None else load.memory_bytes
+    start = load.paddr if entry is None else entry
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    rest = (2, machine, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    table = struct.pack("<2I6Q", 1, 7, 120, vaddr, load.paddr, len(load.data), size, 4)
+    return ident + struct.pack("<HHIQQQIHHHHHH", *rest) + table + load.data
+
+
 def multiboot_header(flags: int = 0, *fields: int) -> bytes:
     """A header with a right checksum and the given address fields."""
     magic = 0x1BADB002

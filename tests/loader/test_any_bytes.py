@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from images import boot_sector, elf, multiboot_elf, multiboot_flat, rom
+from images import boot_sector, elf, elf64, multiboot_elf, multiboot_flat, rom
 
 from kvmshim.errors import InputError
-from kvmshim.loader import BootPlan, ImageKind, RealStart, plan_image
+from kvmshim.loader import BootPlan, ImageKind, LongStart, RealStart, plan_image
 
 MEMORY_BYTES = st.sampled_from([64 << 10, 1 << 20, 2 << 20, 16 << 20])
 ADDRESSES = st.none() | st.sampled_from([0, 0x7C00, 0xFFFF0, 1 << 20]) | st.integers(-1, 1 << 33)
@@ -30,7 +30,8 @@ WISHES = st.fixed_dictionaries(
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
     """A good image with a few bytes changed and perhaps its end cut off."""
-    good = [elf(), multiboot_elf(), multiboot_flat(), boot_sector(), boot_sector(700), rom(4096)]
+    good = [elf(), elf64(), multiboot_elf(), multiboot_flat(), rom(4096)]
+    good += [boot_sector(), boot_sector(700)]
     data = bytearray(draw(st.sampled_from(good)))
     for _ in range(draw(st.integers(0, 6))):
         at = draw(st.integers(0, min(len(data), 128) - 1))
@@ -47,8 +48,9 @@ def check(plan: BootPlan, memory_bytes: int) -> None:
     assert "\n" not in plan.describe()
     if isinstance(plan.start, RealStart):
         assert max(plan.start.cs_selector, plan.start.ip, plan.start.sp) <= 0xFFFF
-    else:
-        assert any(piece.address <= plan.start.eip < piece.end for piece in pieces)
+        return
+    entry = plan.start.rip if isinstance(plan.start, LongStart) else plan.start.eip
+    assert any(piece.address <= entry < piece.end for piece in pieces)
 
 
 @settings(max_examples=100, deadline=None)
@@ -67,7 +69,7 @@ def test_any_image_gives_a_plan_that_fits_or_one_line(
 
 
 @pytest.mark.parametrize(
-    "data", [elf(), multiboot_elf(), multiboot_flat(), boot_sector(), rom(4096), b"\xf4"]
+    "data", [elf(), elf64(), multiboot_elf(), multiboot_flat(), boot_sector(), rom(4096), b"\xf4"]
 )
 def test_every_good_image_gives_a_plan(data: bytes) -> None:
     check(plan_image(data, "image", memory_bytes=16 << 20), 16 << 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from images import boot_sector, elf, multiboot_elf, multiboot_flat, multiboot_header, rom
+from images import boot_sector, elf, elf64, multiboot_elf, multiboot_flat, multiboot_header, rom
 
 from kvmshim.errors import InputError
 from kvmshim.loader import ImageKind, detect, detect_kind, plan_image
@@ -28,6 +28,7 @@ MEMORY_BYTES = 16 << 20
         (rom(6000), ImageKind.FLAT),
         (rom((16 << 20) + 4096), ImageKind.FLAT),
         (elf(), ImageKind.ELF32),
+        (elf64(), ImageKind.ELF64),
         (multiboot_elf(), ImageKind.MULTIBOOT),
         (multiboot_flat(), ImageKind.MULTIBOOT),
     ],

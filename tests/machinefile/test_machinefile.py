@@ -217,7 +217,10 @@ DEVICE = "[[device]]\nname = 'x'\nkind = 'dice'\n"
 
 MISTAKES = [
     ("[machne]", "1: unknown table 'machne'; did you mean 'machine'?"),
-    ("\nmemory = 1", "2: unknown table 'memory'; known are: machine, image, servers, device"),
+    (
+        "\nmemory = 1",
+        "2: unknown table 'memory'; known are: machine, image, module, registers, ",
+    ),
     ('"a\\nb" = 1', "1: unknown table 'a\\nb'; known are: machine"),
     ("machine = 3", "1: 'machine' is a table; write it as [machine]"),
     ("[machine]\ncpus = 2", "2: unknown key 'cpus' in [machine]; known are: memory, board,"),

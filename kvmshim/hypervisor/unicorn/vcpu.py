@@ -211,7 +211,8 @@ class UnicornVcpu:
         return sregs
 
     def set_sregs(self, sregs: Any) -> None:
-        """Takes segments and CR0 of one."""
+        """Takes segments, the GDT and CR0 of one."""
+        self._engine.write_table(Register.GDTR, int(sregs.gdt.base), int(sregs.gdt.limit))
         segments.load(self._engine, sregs)
 
     def save(self) -> bytes:

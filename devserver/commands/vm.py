@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,10 +175,28 @@ def _image_of(path: Path, machine: str) -> Path:
     import tomllib
 
     try:
-        image = tomllib.loads(machine)["image"]["path"]
+        document = tomllib.loads(machine)
+        image = document["image"]["path"]
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise InputError(f"machine file {path}: no [image] with a path: {error}") from None
+    if unsent := next(_further_files(document), None):
+        raise InputError(
+            f"machine file {path} has {unsent}: only the image is sent to a client; run it there "
+            "with 'kvmshim run'"
+        )
     return path.parent / str(image)
+
+
+def _further_files(document: dict[str, Any]) -> Iterator[str]:
+    """What a machine file has of files beside its image."""
+    if document.get("module"):
+        yield "modules"
+    devices = document.get("device")
+    for device in devices if isinstance(devices, list) else ():
+        options = device.get("options") if isinstance(device, dict) else None
+        files = options.get("files") if isinstance(options, dict) else None
+        if isinstance(files, dict) and any(isinstance(file, dict) for file in files.values()):
+            yield f"files of device '{device.get('name')}' by path"
 
 
 def _read(path: Path) -> bytes:

@@ -131,6 +131,7 @@ def test_a_kernel_that_starts_as_the_public_kvm_unit_tests_do(place: str, tmp_pa
     assert done.returncode == 0
 
 
+@pytest.mark.process
 def test_a_module_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "kernel.elf").write_bytes(elf([Load(data=multiboot_header())], entry=MIB))
     done = kvmshim("run", tmp_path / "kernel.elf", "--module", tmp_path / "none")

@@ -271,3 +271,21 @@ def test_a_state_that_is_no_good_is_refused_and_kept(tmp_path: Path) -> None:
                 database.commit()
                 assert why in site.refuses("vm", "resume", "kept")
                 assert site.state("kept") == "suspended"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[[module]]\npath = 'env'\n", "has modules: only the image is sent"),
+        (
+            "[[device]]\nname = 'fw_cfg'\n[device.options.files]\na = { path = 'x' }\n",
+            "has files of device 'fw_cfg' by path: only the image is sent",
+        ),
+    ],
+)
+def test_a_machine_whose_further_files_are_not_sent_is_refused(
+    site: Cluster, text: str, what: str, tmp_path: Path
+) -> None:
+    machine = tmp_path / "machine.toml"
+    machine.write_text(f"[image]\npath = '{ECHO}'\n{text}")
+    assert what in site.refuses("vm", "launch", machine)

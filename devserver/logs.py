@@ -36,10 +36,24 @@ class RepeatLimit(logging.Filter):
         return count < self._burst
 
 
+class OneRecord(logging.Formatter):
+    """Puts a record so that nothing in it, a name of a stranger's say, looks like another one.
+
+    Control characters are written out. Further lines, which tracebacks have, are indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).split("\n")
+        return "\n    ".join(
+            "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+            for line in lines
+        )
+
+
 def set_up(level: str) -> None:
     """Sends log lines of ``level`` and above to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneRecord("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(RepeatLimit())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each step that it takes

@@ -43,7 +43,7 @@ _NEVER_NS = (1 << 63) - 1
 #: A listener is left alone for so long when there are no descriptors or memory for its clients.
 _REST_NS = 200_000_000
 #: So many handshakes may be under way at least; or an eighth of all places.
-_FEW_OPENING = 16
+FEW_OPENING = 16
 #: For so long deadlines are looked after before clients are served again.
 _TIMERS_NS = 4 * TURN_NS
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -95,7 +95,7 @@ class DeviceHost:
         self._clients: dict[int, Client] = {}
         #: Those whose handshake was not over when that was looked at last, by when they came.
         self._opening: dict[int, Client] = {}
-        self._most_opening = max(_FEW_OPENING, max_clients // 8)
+        self._most_opening = max(FEW_OPENING, max_clients // 8)
         self._timers: list[_Timer] = []
         self._stopping = False
         self._next_check_ns = _NEVER_NS

@@ -81,7 +81,7 @@ class Residents:
     def adopt(self, vm_id: int, key: str) -> Backplane:
         """The devices that a VM has left behind; raises :class:`RemoteProtocolError`."""
         left = self._left.get(vm_id)
-        if left is None or not hmac.compare_digest(left.key, key):
+        if left is None or not hmac.compare_digest(left.key.encode(), key.encode(errors="replace")):
             raise RemoteProtocolError(
                 ErrorCode.IDENTITY,
                 f"VM {vm_id} has left no devices here under this key; they are kept for "

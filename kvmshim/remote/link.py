@@ -17,6 +17,7 @@ import msgpack
 
 from devserver.plain import from_plain
 from devserver.protocol import codec
+from devserver.protocol.errors import RemoteProtocolError
 from devserver.protocol.messages import (
     Added,
     AttachedDevice,
@@ -107,6 +108,7 @@ class Link:
         self._sock = attachment.sock
         self._thread: threading.Thread | None = None
         self._kept: list[Message] = []
+        self._broken = ""
         self._feeders: dict[tuple[int, int], Feeder] = {}
         #: A program may feed from one thread while another takes the device's credits.
         self._feeding = threading.Lock()
@@ -308,7 +310,13 @@ class Link:
             return []
         buffer = ffi.new("uint8_t[]", size)
         taken = lib.link_take(self.handle, buffer, size)
-        return codec.decode(bytes(ffi.buffer(buffer, taken)))
+        try:
+            return codec.decode(bytes(ffi.buffer(buffer, taken)))
+        except RemoteProtocolError as error:
+            self._broken = f"it broke the protocol: {printable(str(error))}"
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)  # the link ends by that
+            return []
 
     def is_open(self) -> bool:
         """Whether the link still works."""
@@ -320,7 +328,7 @@ class Link:
             if isinstance(message, Error | Busy):
                 why = printable(message.message)
                 return f"the device server at {self.server} ended the session: {why}"
-        text = ffi.string(self.handle.error).decode(errors="replace")
+        text = self._broken or ffi.string(self.handle.error).decode(errors="replace")
         return f"lost the device server at {self.server}: {text}"
 
     def stats(self) -> dict[str, int]:

@@ -45,6 +45,8 @@ from devserver.protocol.messages import (
     Attached,
     Busy,
     Error,
+    Event,
+    EventKind,
     Feedback,
     Finish,
     Interrupt,
@@ -275,6 +277,16 @@ MISTAKES = {
     "a second greeting": (
         lambda connection, request: codec.frame(codec.encode(Welcome(1, 1, 7, 5))),
         "a message that can't be decoded",
+    ),
+    "a farewell that is none": (
+        raw(codec.frame(b"\x92\x05\x81\xa4code\x07")),
+        "broke the protocol: ERROR",
+    ),
+    "an event that is no text": (
+        lambda connection, request: connection.send(
+            blank(Event, kind=EventKind.FAULT, text="xy")
+        ).replace(b"xy", b"\xff\xfe"),
+        "EVENT with text that is not UTF-8",
     ),
     "a farewell": (
         reply(lambda r: Error("shutdown", "good night")),

@@ -203,7 +203,14 @@ def test_the_adopter_s_numbers_are_its_own() -> None:
     assert (answer.seq, answer.request) == (1, 1)
 
 
-@pytest.mark.parametrize("claim", [{"vm_id": 7, "key": "guessed"}, {"vm_id": 8, "key": KEY}])
+CLAIMS = [
+    {"vm_id": 7, "key": "guessed"},
+    {"vm_id": 7, "key": "schlüssel"},
+    {"vm_id": 8, "key": KEY},
+]
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
 def test_nobody_else_gets_them(claim: dict[str, Any]) -> None:
     host = Host()
     left_behind(host)

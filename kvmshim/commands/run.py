@@ -60,7 +60,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--kind",
         choices=(
-            *("flat", "boot-sector", "rom", "elf32", "elf64", "multiboot", "flat32", "flat64"),
+            *(
+                "flat",
+                "boot-sector",
+                "rom",
+                "elf32",
+                "elf64",
+                "multiboot",
+                "multiboot2",
+                "flat32",
+                "flat64",
+            ),
         ),
         help="what the image is, if it can't tell by itself",
     )

@@ -2,12 +2,13 @@
 
 Without an explicit kind, the first of these that fits decides:
 
-1. the ELF magic: with a multiboot header → ``multiboot``, without → ``elf32``
+1. the ELF magic: with a multiboot header → ``multiboot`` or ``multiboot2``, without → ``elf32``
    or ``elf64`` (other classes and machines are refused);
 2. a first sector that ends with 55 AA and has code or a partition table → ``boot-sector``, unless
    a multiboot header with address fields lies in that very sector;
 3. a power of two from 64 KiB to 16 MiB whose last 16 bytes are code that leads into it → ``rom``;
-4. a multiboot header with address fields (flag bit 16) → ``multiboot``;
+4. a multiboot header with address fields (flag bit 16) → ``multiboot``; a multiboot 2 header
+   with an address tag → ``multiboot2``;
 5. bytes 55 AA at offset 510 → ``boot-sector``;
 6. a multiple of 4 KiB up to 16 MiB that has such code there, or begins with any jump → ``rom``;
 7. anything else → ``flat``; unless it has a multiboot header that gives no addresses, which
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvmshim.loader import elf, formats, multiboot, realmode, resetvector
+from kvmshim.loader import elf, formats, multiboot, multiboot2, realmode, resetvector
 from kvmshim.loader.plan import Guess, ImageKind
 
 _FIRST_SHARED_ROM_BYTES = 64 << 10
@@ -46,6 +47,8 @@ def _choose(data: bytes) -> tuple[ImageKind, str]:
     if elf.is_elf(data):
         if header is not None:
             return ImageKind.MULTIBOOT, "an ELF file with a multiboot header"
+        if multiboot2.find_header(data) is not None:
+            return ImageKind.MULTIBOOT2, "an ELF file with a multiboot 2 header"
         if elf.form_of(data) is elf.ELF64:
             return ImageKind.ELF64, "a 64-bit ELF file"
         return ImageKind.ELF32, "an ELF file"
@@ -59,6 +62,9 @@ def _choose(data: bytes) -> tuple[ImageKind, str]:
         return ImageKind.ROM, "it has a ROM's size, and reset code in its last 16 bytes"
     if boots_multiboot:
         return ImageKind.MULTIBOOT, "a multiboot header with addresses"
+    second = multiboot2.find_header(data)
+    if second is not None and second.has_addresses:
+        return ImageKind.MULTIBOOT2, "a multiboot 2 header with addresses"
     if realmode.is_boot_sector(data):
         return ImageKind.BOOT_SECTOR, "its first sector ends with 55 AA"
     if reset or _has_jump_at_reset(data):
@@ -102,6 +108,8 @@ def _possible(data: bytes) -> Iterator[ImageKind]:
         yield ImageKind.BOOT_SECTOR
     if multiboot.find_header(data) is not None:
         yield ImageKind.MULTIBOOT
+    if multiboot2.find_header(data) is not None:
+        yield ImageKind.MULTIBOOT2
     if elf.is_elf(data):
         yield ImageKind.ELF64 if elf.form_of(data) is elf.ELF64 else ImageKind.ELF32
         return

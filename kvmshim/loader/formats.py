@@ -45,5 +45,5 @@ def note(data: bytes) -> str:
             return known.note
     at = data.find(_MULTIBOOT2_MAGIC, 0, _MULTIBOOT2_BYTES)
     if at >= 0 and at % _MULTIBOOT2_ALIGNMENT == 0:
-        return "has a multiboot 2 header, which is not known here; multiboot 1 is"
+        return "has a multiboot 2 magic number, but no right checksum or no address tag with it"
     return ""

@@ -93,7 +93,7 @@ def plan_image(
             raise request.refuse(f"{what} {value:#x} is not a 32-bit address", "correct it")
     guess = detect(data) if kind is None else None
     chosen = guess.kind if guess else _parse_kind(kind or "", request)
-    if chosen is not ImageKind.MULTIBOOT:
+    if chosen not in (ImageKind.MULTIBOOT, ImageKind.MULTIBOOT2):
         request.check_modules_absent(f"an image of kind {chosen}")
     plan = _PLANNERS[chosen](data, request)
     if settings:
@@ -120,6 +120,7 @@ _PLANNERS: dict[ImageKind, Callable[[bytes, Request], BootPlan]] = {
     ImageKind.ELF32: protected.plan_elf32,
     ImageKind.ELF64: protected.plan_elf64,
     ImageKind.MULTIBOOT: protected.plan_multiboot,
+    ImageKind.MULTIBOOT2: protected.plan_multiboot2,
     ImageKind.FLAT32: protected.plan_flat32,
     ImageKind.FLAT64: protected.plan_flat64,
 }

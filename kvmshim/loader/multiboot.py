@@ -114,7 +114,7 @@ def parse_multiboot(data: bytes, header: Header, request: Request) -> ElfImage:
             "build it without these flags",
         )
     if header.addresses is not None:
-        return _by_address_fields(data, header, header.addresses, request)
+        return by_address_fields(data, header.offset, header.addresses, request)
     if is_elf(data):
         return parse_elf(data, form_of(data), request)
     raise request.refuse(
@@ -124,12 +124,13 @@ def parse_multiboot(data: bytes, header: Header, request: Request) -> ElfImage:
     )
 
 
-def _by_address_fields(
-    data: bytes, header: Header, fields: AddressFields, request: Request
+def by_address_fields(
+    data: bytes, header_offset: int, fields: AddressFields, request: Request
 ) -> ElfImage:
-    start = header.offset - (fields.header_addr - fields.load_addr)
+    """What to load of an image whose header lies at ``header_offset``, by its address fields."""
+    start = header_offset - (fields.header_addr - fields.load_addr)
     length = fields.load_end_addr - fields.load_addr if fields.load_end_addr else len(data) - start
-    if not 0 <= start <= header.offset or length <= 0 or start + length > len(data):
+    if not 0 <= start <= header_offset or length <= 0 or start + length > len(data):
         raise request.refuse(
             f"its multiboot address fields (header {fields.header_addr:#x}, load "
             f"{fields.load_addr:#x}-{fields.load_end_addr:#x}) don't fit its {len(data)} bytes",
@@ -181,9 +182,9 @@ def information(modules: tuple[Segment, ...], low: LowMemory, request: Request) 
     """
     flags = InfoFlag.MEMORY | InfoFlag.CMDLINE | InfoFlag.MMAP | InfoFlag.BOOT_LOADER_NAME
     memory_map = _memory_map(request.memory_bytes)
-    strings = [_command_line(request.name, request.append, "--append", request)]
+    strings = [command_line(request.name, request.append, "--append", request)]
     strings.append(LOADER_NAME.encode() + b"\0")
-    strings += [_command_line(m.name, m.text, "--module", request) for m in request.modules]
+    strings += [command_line(m.name, m.text, "--module", request) for m in request.modules]
     list_bytes = len(modules) * _MODULE.size
     size_bytes = _INFO_BYTES + len(memory_map) + list_bytes + sum(map(len, strings))
     address = low.place(size_bytes, "the multiboot information")
@@ -193,9 +194,7 @@ def information(modules: tuple[Segment, ...], low: LowMemory, request: Request) 
     for string in strings:
         text_addresses.append(text_addresses[-1] + len(string))
     info = bytearray(_INFO_BYTES)
-    lower_kib = min(request.memory_bytes, EBDA_ADDRESS) >> 10
-    upper_kib = max(request.memory_bytes - ONE_MIB, 0) >> 10
-    struct.pack_into("<III", info, 0, flags, lower_kib, upper_kib)
+    struct.pack_into("<III", info, 0, flags, *memory_kib(request.memory_bytes))
     struct.pack_into("<I", info, 16, text_addresses[0])
     if modules:
         struct.pack_into("<I", info, 0, flags | InfoFlag.MODS)
@@ -209,7 +208,7 @@ def information(modules: tuple[Segment, ...], low: LowMemory, request: Request) 
     return Segment(address, bytes(info) + memory_map + entries + b"".join(strings))
 
 
-def _command_line(name: str, append: str, option: str, request: Request) -> bytes:
+def command_line(name: str, append: str, option: str, request: Request) -> bytes:
     """A file's name and the text that follows it, ended by a zero byte."""
     text = f"{PurePath(name).name} {append}".strip()
     try:
@@ -224,11 +223,21 @@ def _command_line(name: str, append: str, option: str, request: Request) -> byte
     return encoded + b"\0"
 
 
-def _memory_map(memory_bytes: int) -> bytes:
-    ranges = [(0, min(memory_bytes, EBDA_ADDRESS), _RAM)]
+def memory_kib(memory_bytes: int) -> tuple[int, int]:
+    """The KiB of memory from 0 and from 1 MiB."""
+    return min(memory_bytes, EBDA_ADDRESS) >> 10, max(memory_bytes - ONE_MIB, 0) >> 10
+
+
+def memory_ranges(memory_bytes: int) -> list[tuple[int, int, int]]:
+    """The memory map: start, length and type of each range."""
+    ends = [(0, min(memory_bytes, EBDA_ADDRESS), _RAM)]
     if memory_bytes > EBDA_ADDRESS:
-        ranges.append((EBDA_ADDRESS, ONE_MIB, _RESERVED))
+        ends.append((EBDA_ADDRESS, ONE_MIB, _RESERVED))
     if memory_bytes > ONE_MIB:
-        ranges.append((ONE_MIB, memory_bytes, _RAM))
+        ends.append((ONE_MIB, memory_bytes, _RAM))
+    return [(start, end - start, kind) for start, end, kind in ends]
+
+
+def _memory_map(memory_bytes: int) -> bytes:
     size = _MAP_ENTRY.size - 4  # the size field does not count itself
-    return b"".join(_MAP_ENTRY.pack(size, start, end - start, kind) for start, end, kind in ranges)
+    return b"".join(_MAP_ENTRY.pack(size, *row) for row in memory_ranges(memory_bytes))

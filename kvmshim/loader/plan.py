@@ -33,6 +33,7 @@ class ImageKind(StrEnum):
     ELF32 = "elf32"
     ELF64 = "elf64"
     MULTIBOOT = "multiboot"
+    MULTIBOOT2 = "multiboot2"
     FLAT32 = "flat32"
     FLAT64 = "flat64"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kvmshim.loader import elf, multiboot
+from dataclasses import replace
+
+from kvmshim.loader import elf, multiboot, multiboot2
 from kvmshim.loader.lowmemory import PAGE_TABLES_BYTES, LowMemory, descriptor_table, page_tables
 from kvmshim.loader.plan import (
     ONE_MIB,
@@ -52,6 +54,35 @@ def plan_multiboot(data: bytes, request: Request) -> BootPlan:
     modules = multiboot.place_modules(image.segments, request)
     low = LowMemory(image.segments, request)
     information = multiboot.information(modules, low, request)
+    return _multiboot(image, modules, information, low, request)
+
+
+def plan_multiboot2(data: bytes, request: Request) -> BootPlan:
+    """A multiboot 2 kernel; it too starts in 32-bit mode."""
+    header = multiboot2.find_header(data)
+    if header is None:
+        raise request.refuse(
+            f"it has no multiboot 2 header in its first {multiboot2.SEARCH_BYTES} bytes",
+            "add one or choose another kind",
+        )
+    _check_knows_its_place(request)
+    image = multiboot2.parse_multiboot2(data, header, request)
+    modules = multiboot.place_modules(image.segments, request)
+    low = LowMemory(image.segments, request)
+    information = multiboot2.information(modules, low, request)
+    plan = _multiboot(image, modules, information, low, request)
+    assert isinstance(plan.start, ProtectedStart)
+    start = replace(plan.start, eax=multiboot2.BOOTLOADER_MAGIC)
+    return replace(plan, kind=ImageKind.MULTIBOOT2, start=start)
+
+
+def _multiboot(
+    image: elf.ElfImage,
+    modules: tuple[Segment, ...],
+    information: Segment,
+    low: LowMemory,
+    request: Request,
+) -> BootPlan:
     around, start = _surroundings(image, low)
     return BootPlan(
         name=request.name,
@@ -59,13 +90,7 @@ def plan_multiboot(data: bytes, request: Request) -> BootPlan:
         segments=(*image.segments, information),
         information=information,
         around=(*modules, *around),
-        start=ProtectedStart(
-            eip=start.eip,
-            esp=start.esp,
-            gdt=start.gdt,
-            eax=multiboot.BOOTLOADER_MAGIC,
-            ebx=information.address,
-        ),
+        start=replace(start, eax=multiboot.BOOTLOADER_MAGIC, ebx=information.address),
     )
 
 

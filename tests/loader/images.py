@@ -71,6 +71,16 @@ def multiboot_flat(*, load: int = MIB, load_end: int = 0, bss_end: int = 0) -> b
     return multiboot_header(1 << 16, load, load, load_end, bss_end, load + 32) + CODE
 
 
+def multiboot2_header(*tags: tuple[int, int, bytes]) -> bytes:
+    """A multiboot 2 header; a tag is its type, its flags and what follows."""
+    body = b""
+    for kind, flags, data in (*tags, (0, 0, b"")):
+        size = 8 + len(data)
+        body += struct.pack("<HHI", kind, flags, size) + data + bytes(-size % 8)
+    magic, length = 0xE85250D6, 16 + len(body)
+    return struct.pack("<4I", magic, 0, length, -(magic + length) & 0xFFFFFFFF) + body
+
+
 def boot_sector(size_bytes: int = 512) -> bytes:
     return (CODE.ljust(510, b"\0") + b"\x55\xaa").ljust(size_bytes, b"\x90")
 

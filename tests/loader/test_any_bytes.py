@@ -7,7 +7,16 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from images import boot_sector, elf, elf64, multiboot_elf, multiboot_flat, rom
+from images import (
+    Load,
+    boot_sector,
+    elf,
+    elf64,
+    multiboot2_header,
+    multiboot_elf,
+    multiboot_flat,
+    rom,
+)
 
 from kvmshim.errors import InputError
 from kvmshim.loader import BootPlan, ImageKind, LongStart, RealStart, plan_image
@@ -31,6 +40,7 @@ WISHES = st.fixed_dictionaries(
 def damaged(draw: st.DrawFn) -> bytes:
     """A good image with a few bytes changed and perhaps its end cut off."""
     good = [elf(), elf64(), multiboot_elf(), multiboot_flat(), rom(4096)]
+    good += [elf([Load(data=bytes(4) + multiboot2_header() + bytes(8))])]
     good += [boot_sector(), boot_sector(700)]
     data = bytearray(draw(st.sampled_from(good)))
     for _ in range(draw(st.integers(0, 6))):

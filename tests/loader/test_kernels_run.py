@@ -11,7 +11,7 @@ import library
 import pytest
 import tinyguest
 from commandline import PATIENCE_S, kvmshim, the_line
-from images import MIB, Load, elf, elf64, multiboot_header
+from images import MIB, Load, elf, elf64, multiboot2_header, multiboot_header
 
 from kvmshim.errors import InputError
 from kvmshim.loader.registers import Setting
@@ -52,15 +52,16 @@ def status(image: Path, data: bytes, hypervisor: str, kind: str, *settings: Sett
 
 
 @each_hypervisor
-@pytest.mark.parametrize("kind", ["elf32", "multiboot", "flat32"])
+@pytest.mark.parametrize("kind", ["elf32", "multiboot", "multiboot2", "flat32"])
 def test_a_32_bit_image_has_a_stack_segments_and_bios_data(
     kind: str, hypervisor: str, tmp_path: Path
 ) -> None:
     code = STACK_AND_SEGMENTS + leave_with(b"\xa0\x49\x04\x00\x00")  # mov al, [449]: video mode
-    header = multiboot_header()
+    header, second = multiboot_header(), bytes(4) + multiboot2_header()
     data = {
         "elf32": elf([Load(data=code)]),
         "multiboot": elf([Load(data=header + code)], entry=MIB + len(header)),
+        "multiboot2": elf([Load(data=second + code)], entry=MIB + len(second)),
         "flat32": code,
     }[kind]
     assert status(tmp_path / "image", data, hypervisor, kind) == 3

@@ -74,10 +74,13 @@ def _listen_unix(address: UnixAddress) -> socket.socket:
 def _remove_stale(path: str) -> None:
     """Removes a socket file that nobody listens on any more; leaves anything else alone."""
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
+        there = stat.S_ISSOCK(os.stat(path).st_mode)
     except FileNotFoundError:
-        return
+        there = False
+        if not os.path.lexists(path):
+            return
+    if not there:
+        raise FileExistsError(errno.EEXIST, "what is there is no socket; choose another path")
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         try:
             probe.connect(path)

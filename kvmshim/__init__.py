@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from devserver.version import __version__
-from kvmshim.errors import HostError, InputError, KvmError, KvmshimError, ServerError
+from kvmshim.errors import (
+    HostError,
+    InputError,
+    KvmError,
+    KvmshimError,
+    MisuseError,
+    ServerError,
+)
 
 if TYPE_CHECKING:
     from kvmshim.vmm.assemble import machine_for, machine_of
@@ -23,6 +30,7 @@ __all__ = [
     "KvmError",
     "KvmshimError",
     "Machine",
+    "MisuseError",
     "Outcome",
     "RunResult",
     "ServerError",

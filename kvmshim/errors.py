@@ -24,6 +24,10 @@ class HostError(KvmshimError, RuntimeError):
     """The host lacks something that running guests needs."""
 
 
+class MisuseError(KvmshimError, RuntimeError):
+    """A machine was asked for something at a time when it can't do it: run again after its end."""
+
+
 class ServerError(KvmshimError, ConnectionError):
     """A device-model server can't be reached, refuses, or speaks another version."""
 

@@ -78,9 +78,14 @@ class Membership:
         except (TimeoutError, RemoteProtocolError) as error:
             sock.close()
             raise JoinError(f"the owner at {self._owner} is none: {error}") from None
-        except OSError:
+        except JoinError:
             sock.close()
             raise
+        except OSError as error:
+            sock.close()
+            raise JoinError(
+                f"the connection to the owner at {self._owner} was lost: {error.strerror or error}"
+            ) from None
 
     # -- the thread ---------------------------------------------------------------------------
 

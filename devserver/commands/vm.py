@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devserver.commandline.errors import CommandError, InputError
 from devserver.commandline.parser import Parser
+from devserver.commandline.server import SERVER_VARIABLE, server_of
 from devserver.commands import looking
 from devserver.panel.default_registry import REGISTRY_VARIABLE
-from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.names import check_name
 
 if TYPE_CHECKING:
     from devserver.rpc import Peer
-
-#: Where the server is, unless the command line says so.
-SERVER_VARIABLE = "KVMSHIM_SERVER"
 
 _ORDERS = {
     "shutdown": "end a VM's run",
@@ -117,15 +115,12 @@ def _run(options: argparse.Namespace) -> int:
 
     from devserver.commands.visiting import visit
 
-    server, origin = options.server, "--server"
+    server = server_of(options.server)
     if server is None:
-        server, origin = os.environ.get(SERVER_VARIABLE), SERVER_VARIABLE
-    if not server:
         raise InputError(f"say which server: --server ADDRESS, or {SERVER_VARIABLE}=ADDRESS")
-    try:
-        parse_address(server)
-    except AddressError as error:
-        raise InputError(f"{origin}: {error}") from None
+    for name in ("vm", "client", "device", "target"):
+        if not (said := getattr(options, name, None) or "").isprintable():
+            raise InputError(f"{name} {said!r} can't be a name")
     return asyncio.run(visit(server, options))
 
 
@@ -160,31 +155,42 @@ async def _brought(peer: Peer, options: argparse.Namespace) -> dict[str, Any]:
     name = check_name("a VM", options.name or what.stem)
     machine, image = "", what
     if what.suffix == ".toml":
-        machine = _read(what).decode(errors="replace")
+        machine = _machine(what)
         image = _image_of(what, machine)
-    _read(image)
+    _check_image(image, "" if image is what else f"machine file {what}: ")
     return {
         "name": name,
         "machine": machine,
         "image": await peer.send_parcel(image),
-        "image_name": image.name,
+        "image_name": os.fsencode(image.name).decode(errors="backslashreplace"),
     }
+
+
+def _machine(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"can't read machine file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"machine file {path} is not UTF-8 text: {error}") from None
 
 
 def _image_of(path: Path, machine: str) -> Path:
     import tomllib
 
     try:
-        document = tomllib.loads(machine)
-        image = document["image"]["path"]
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"machine file {path}: no [image] with a path: {error}") from None
-    if unsent := next(_further_files(document), None):
+        given = tomllib.loads(machine)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"machine file {path} is not valid TOML: {error}") from None
+    if unsent := next(_further_files(given), None):
         raise InputError(
             f"machine file {path} has {unsent}: only the image is sent to a client; run it there "
             "with 'kvmshim run'"
         )
-    return path.parent / str(image)
+    match given:
+        case {"image": {"path": str(image)}}:
+            return path.parent / image
+    raise InputError(f"machine file {path} names no image; add an [image] table with a path")
 
 
 def _further_files(document: dict[str, Any]) -> Iterator[str]:
@@ -199,11 +205,18 @@ def _further_files(document: dict[str, Any]) -> Iterator[str]:
             yield f"files of device '{device.get('name')}' by path"
 
 
-def _read(path: Path) -> bytes:
+def _check_image(path: Path, where: str) -> None:
+    """Raises :class:`InputError` unless there is a file that can be sent."""
     try:
-        return path.read_bytes()
+        if stat.S_ISREG(path.stat().st_mode):
+            path.open("rb").close()
+            return
+        why = "it is not a regular file"
     except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}") from None
+        why = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError):
+            why += "; 'kvmshim guests --json' says where the bundled guests are"
+    raise InputError(f"{where}can't read image {path}: {why}")
 
 
 async def _give_order(peer: Peer, options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvmshim.bench.rows import Row
-from kvmshim.errors import InputError
+from kvmshim.errors import HostError
 
 _FORMATS = ("svg", "png")
 _SIZE_INCHES = (7.0, 4.5)
@@ -16,9 +16,9 @@ _PNG_DPI = 144
 
 
 def check_matplotlib() -> None:
-    """Raises InputError where there is no matplotlib."""
+    """Raises HostError where there is no matplotlib."""
     if find_spec("matplotlib") is None:
-        raise InputError("--plots needs matplotlib; install it with: pip install 'kvmshim[plots]'")
+        raise HostError("--plots needs matplotlib; install it with: pip install 'kvmshim[plots]'")
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:

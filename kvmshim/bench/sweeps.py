@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from kvmshim.bench.fleet import Fleet
 from kvmshim.bench.machines import serving
 from kvmshim.bench.rows import Conditions, Row, align, make_row
 from kvmshim.bench.throughput import RATES, server_rate
-from kvmshim.errors import HostError, InputError
+from kvmshim.errors import HostError
 
 RTTS_NS = (0, 100_000, 1_000_000, 10_000_000)
 RTT_NAMES = ("remote_in", "remote_out_posted", "remote_out_coalesced", "leased_in", "print_polled")
@@ -31,7 +32,7 @@ _ACCESSES_EACH = 10
 def check_lab() -> None:
     """Raises what ``kvmshim lab`` would: it needs root, and a package."""
     if find_spec("pyroute2") is None:
-        raise InputError("--sweep rtt needs pyroute2; install it with: pip install 'kvmshim[lab]'")
+        raise HostError("--sweep rtt needs pyroute2; install it with: pip install 'kvmshim[lab]'")
     if os.geteuid() != 0:
         raise HostError("--sweep rtt builds network namespaces and needs root; run it with sudo")
 
@@ -101,9 +102,17 @@ def _fleet(wait: str, vms: int, count: int) -> Fleet:
                 check=False,
             )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise HostError(f"{vms} VMs in one process can't be measured: {last}")
+        why = why_ended(done.returncode, done.stderr)
+        raise HostError(f"{vms} VMs in one process can't be measured: {why}")
     return Fleet(**json.loads(done.stdout))
+
+
+def why_ended(status: int, said: str) -> str:
+    """Why a process failed: its last words, or the signal that it died of."""
+    if status < 0:
+        hint = "; is there memory enough?" if -status == signal.SIGKILL else ""
+        return f"it was killed by {signal.Signals(-status).name}{hint}"
+    return (said.strip().splitlines() or [f"it ended with status {status} and no word"])[-1]
 
 
 def idle_table(fleets: Sequence[Fleet]) -> list[str]:

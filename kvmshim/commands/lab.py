@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     rtt_ns, loss = parse_duration_ns(options.rtt), parse_share(options.loss)
     if find_spec("pyroute2") is None:
-        raise InputError("kvmshim lab needs pyroute2; install it with: pip install 'kvmshim[lab]'")
+        raise HostError("kvmshim lab needs pyroute2; install it with: pip install 'kvmshim[lab]'")
     if os.geteuid() != 0:
         raise HostError("kvmshim lab builds network namespaces and needs root; run it with sudo")
     from kvmshim.lab.network import MAX_SERVERS

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from devserver.commandline.errors import InputError as WrongCommand
 from devserver.commandline.streams import OutputError
 from kvmshim.errors import HostError, InputError, KvmError, ServerError
 from kvmshim.termination import Terminated
@@ -75,7 +76,7 @@ def told(work: Callable[[], int], *, as_json: bool) -> int:
 def status_of(error: BaseException) -> int | None:
     """The exit status that an error has; None for one that should not have been."""
     kinds: dict[type[BaseException] | tuple[type[BaseException], ...], int] = {
-        InputError: outcome.EXIT_BAD_INPUT,
+        (InputError, WrongCommand): outcome.EXIT_BAD_INPUT,
         ServerError: outcome.EXIT_SERVER_UNREACHABLE,
         (HostError, KvmError, OutputError): outcome.EXIT_HOST,
         KeyboardInterrupt: outcome.EXIT_INTERRUPTED,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
+from devserver.commandline.server import server_of
 from kvmshim.commands import suspending
 from kvmshim.commands.reporting import told
 from kvmshim.commands.run import add_common, run_to_the_end
@@ -21,7 +21,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--server",
         metavar="ADDRESS",
-        default=os.environ.get("KVMSHIM_SERVER") or None,
         help="device server (default: KVMSHIM_SERVER if that is set, else one of this VM's own)",
     )
     parser.add_argument("--model", action="append", default=[], metavar="FILE.py")
@@ -36,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _go_on(options: argparse.Namespace) -> int:
+    options.server = server_of(options.server)
     suspending.check_options(options)
     from kvmshim.remote.link import WaitPolicy
     from kvmshim.vmm.machine import Machine

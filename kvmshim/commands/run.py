@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from devserver.commandline.parser import Parser
+from devserver.commandline.server import server_of
 from kvmshim import termination
 from kvmshim.commands import suspending
 from kvmshim.commands.reporting import report, told
@@ -42,7 +43,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--server",
         metavar="ADDRESS",
-        default=os.environ.get("KVMSHIM_SERVER") or None,
         help="device server, tcp://HOST:PORT or unix:PATH "
         "(default: KVMSHIM_SERVER if that is set, else one of this VM's own)",
     )
@@ -151,6 +151,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _boot(options: argparse.Namespace) -> int:
+    options.server = server_of(options.server)
     suspending.check_options(options)
     with contextlib.ExitStack() as stack:
         process = None

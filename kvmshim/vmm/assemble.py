@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devserver.machine.board import DeviceWiring
-from devserver.protocol.address import AddressError, parse_address
 from kvmshim.bundled import find_guest, guests
 from kvmshim.errors import InputError
 from kvmshim.hypervisor.choose import choose
@@ -70,8 +69,6 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
     spec = add_files(spec, options.fw_cfg)
     if options.model and options.server is not None:
         _check_models_are_for_here(spec)
-    if options.server is not None:
-        _check_address(options.server)
     return machine_for(
         spec,
         server=options.server,
@@ -235,10 +232,3 @@ def _memory(text: str) -> int:
             f"{format_size(MAX_MEMORY_BYTES)}, in multiples of {format_size(MEMORY_GRANULE_BYTES)}"
         )
     return size
-
-
-def _check_address(text: str) -> None:
-    try:
-        parse_address(text)
-    except AddressError as error:
-        raise InputError(f"--server: {error}") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from devserver.protocol.messages import AttachedDevice
 from kvmshim.abi import ffi, lib
-from kvmshim.errors import HostError, InputError
+from kvmshim.errors import HostError, InputError, MisuseError
 from kvmshim.hypervisor.choose import choose as choose_hypervisor
 from kvmshim.hypervisor.interface import Host
 from kvmshim.hypervisor.kvm.system import System
@@ -28,6 +28,7 @@ from kvmshim.vmm.outcome import RunResult
 from kvmshim.vmm.relocation import Destination
 from kvmshim.vmm.run import OutputHandler, Parts, Progress, Run
 from kvmshim.vmm.screen import read_screen
+from kvmshim.vmm.stage import OPEN, Stage, expect
 from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
 from kvmshim.vmstate.kinds import check_host
@@ -87,6 +88,7 @@ class Machine:
         self._process = process
         self.cores = Cores()
         self._progress = Progress()
+        self._stage = Stage.NEW
 
     @classmethod
     def restored(
@@ -120,11 +122,13 @@ class Machine:
     # -- set-up and tear-down -----------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        expect(self._stage, "is entered once", Stage.NEW)
         try:
             self._open()
         except BaseException:
             self.close()
             raise
+        self._stage = Stage.READY
         return self
 
     def __exit__(
@@ -191,6 +195,7 @@ class Machine:
 
     def close(self) -> None:
         """Ends everything: links, local devices, vCPU, VM, memory, the embedded server."""
+        self._stage = Stage.CLOSED
         if self._devices is not None:
             self._devices.close()
         if self._vm is not None:
@@ -227,8 +232,9 @@ class Machine:
         change it or return None to stop the guest. ``output`` gets what devices send out.
         ``trace_exits``: record when the first so many port exits were, in the result's ``trace``.
         """
-        if self._devices is None or self._physical is None:
-            raise RuntimeError("a machine runs inside its 'with' block")
+        expect(self._stage, "runs", Stage.READY)
+        assert self._devices is not None
+        assert self._physical is not None
         parts = Parts(
             control=self._control,
             vcpu=self._vcpu,
@@ -243,13 +249,22 @@ class Machine:
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
         run.trace_exits(trace_exits)
-        result = run.run()
+        self._stage = Stage.RUNNING
+        try:
+            result = run.run()
+        finally:
+            if self._stage is Stage.RUNNING:  # nobody has closed it meanwhile
+                self._stage = Stage.READY if self._progress.paused else Stage.ENDED
         screen = tuple(read_screen(self._physical, self.plan)) if self._physical else ()
         return replace(result, guess=self.plan.guess, screen=screen)
 
     def feed(self, device: str, data: bytes, *, end: bool = False) -> None:
-        """Gives bytes from the world to the first input channel of a device."""
-        owner, attached = self.device(device)
+        """Gives bytes from the world to the first input channel of a device.
+
+        Raises :class:`InputError` if there is no such device, or none that takes input.
+        """
+        expect(self._stage, "is fed", Stage.READY, Stage.RUNNING)
+        owner, attached = placement.taker_of(device, self.devices())
         owner.feed(attached.device_id, 0, data, self.time_ns(), end=end)
 
     def device(self, name: str) -> tuple[Link | LocalDevices, AttachedDevice]:
@@ -269,8 +284,9 @@ class Machine:
         :meth:`run` must have returned with the outcome ``PAUSED``; it goes on with the next run.
         Raises :class:`InputError`, :class:`ServerError`; then the device is where it was.
         """
+        expect(self._stage, "has its devices moved", Stage.READY)
         if not self._progress.paused or self._devices is None:
-            raise RuntimeError("a device is moved after its machine's run was paused")
+            raise MisuseError("a device is moved after its machine's run was paused")
         self._vm.uncoalesce(self._ring)
         try:
             self._devices.move(name, to)
@@ -280,6 +296,7 @@ class Machine:
 
     def time_ns(self) -> int:
         """VM time: how long the guest has run, without the time that it was paused."""
+        expect(self._stage, "has a time", *OPEN)
         return int(lib.control_time_ns(self._control))
 
     def console(self) -> str | None:
@@ -294,6 +311,7 @@ class Machine:
         all that it did has reached its devices, and VM time stands still. One that comes before
         :meth:`run` has it return so at once.
         """
+        expect(self._stage, "is paused", *OPEN)
         lib.control_raise(self._control, lib.CONTROL_PAUSE)
 
     def save(self) -> MachineState:
@@ -306,8 +324,9 @@ class Machine:
 
     def save_header(self) -> Header:
         """The same without memory, for one who takes that with :meth:`memory`."""
+        expect(self._stage, "is saved", Stage.READY)
         if not self._progress.paused:
-            raise RuntimeError("a machine is saved after its run was paused")
+            raise MisuseError("a machine is saved after its run was paused")
         return capture.save_header(self._opened(), self._description(), self._epoch_ns)
 
     def _description(self) -> MachineDescription:
@@ -315,6 +334,7 @@ class Machine:
 
     def prospect(self) -> Header:
         """What can be said of the machine's state while it runs: what the machine is and needs."""
+        expect(self._stage, "has a prospect", *OPEN)
         return capture.prospect(self._opened(), self._description(), self._epoch_ns)
 
     def leave_devices(self) -> tuple[Seat, ...]:
@@ -323,6 +343,7 @@ class Machine:
         To be called after :meth:`save_header`. Nothing runs here afterwards but
         :meth:`come_back`.
         """
+        expect(self._stage, "leaves its devices", Stage.READY)
         assert self._devices is not None
         self._vm.uncoalesce(self._ring)
         self._ring = None
@@ -330,12 +351,14 @@ class Machine:
 
     def come_back(self, header: Header, seats: Sequence[Seat]) -> None:
         """Undoes :meth:`leave_devices`; raises :class:`ServerError` if that can't be."""
+        expect(self._stage, "comes back", Stage.READY)
         assert self._devices is not None
         self._devices.come_back(seats, header.devices, header.inputs)
         self._ring = self._vm.coalesce(self._devices.routes.coalesced())
 
     def memory(self, runs: Iterable[PageRun] | None) -> Iterator[Block]:
         """What these pages hold, zeros too; all but zeros, if ``runs`` is None. At any time."""
+        expect(self._stage, "has memory", *OPEN)
         assert self._physical is not None
         if runs is None:
             return capture.all_memory(self._physical)
@@ -343,6 +366,7 @@ class Machine:
 
     def dirty_log(self) -> DirtyLog:
         """A log of the pages that the guest writes to, for one who copies memory while it runs."""
+        expect(self._stage, "has a dirty log", *OPEN)
         if not isinstance(self._system, System):
             raise InputError(
                 f"a machine on the hypervisor '{self._kind.name}' can't migrate while it runs; "
@@ -367,4 +391,7 @@ class Machine:
 
     def stop(self) -> None:
         """Stops a running guest; callable from another thread."""
+        if self._stage is Stage.CLOSED:  # somebody was quicker
+            return
+        expect(self._stage, "is stopped", *OPEN)
         lib.control_raise(self._control, lib.CONTROL_STOP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from devserver.machine.board import DeviceWiring
 from devserver.models import catalog
@@ -12,6 +13,8 @@ from devserver.protocol.messages import AttachedDevice
 from kvmshim.errors import InputError
 from kvmshim.machinefile import DeviceSpec, MachineSpec
 from kvmshim.machinefile.spec import PLACED_LOCALLY, PLACED_ON_SERVER
+
+_Owner = TypeVar("_Owner")
 
 LOCAL = PLACED_LOCALLY
 SERVER = PLACED_ON_SERVER
@@ -79,3 +82,16 @@ def load_models(files: Iterable[str], by_place: Mapping[str, object]) -> None:
 def console_of(devices: Iterable[AttachedDevice]) -> AttachedDevice | None:
     """The device that the terminal's input goes to: the first that takes any."""
     return next((device for device in devices if device.feeds), None)
+
+
+def taker_of(
+    name: str, devices: Iterable[tuple[_Owner, AttachedDevice]]
+) -> tuple[_Owner, AttachedDevice]:
+    """The device of this name that takes input, with its owner; raises :class:`InputError`."""
+    known = list(devices)
+    takers = {device.name: (owner, device) for owner, device in known if device.feeds}
+    if name in takers:
+        return takers[name]
+    there = any(name == device.name for _, device in known)
+    why = "takes no input" if there else "is not one of the machine's"
+    raise InputError(f"device '{name}' {why}; those that take input: {', '.join(takers) or 'none'}")

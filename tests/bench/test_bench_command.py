@@ -120,5 +120,5 @@ def test_a_mistake_is_refused_in_one_line(arguments: tuple[str, ...], said: str)
 def test_plots_without_their_library_name_the_extra(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n")
     done = bench("--sweep", "vms", "--plots", "x", PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert (done.returncode, done.stderr.count("\n")) == (113, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (114, 1)
     assert "pip install 'kvmshim[plots]'" in done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from commandline import PATIENCE_S, ROOT, command, environment, start
+from commandline import devserver as devserver_at
 
 import devserver
 import kvmshim
@@ -179,6 +180,32 @@ def test_output_that_nobody_reads_ends_a_command_quietly(words: str) -> None:
     os.close(writer)
     assert process.communicate(timeout=PATIENCE_S)[1] == b""
     assert process.returncode == 141
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "can't read machine file"),
+        (b"\xff", "is not UTF-8 text"),
+        (b"[image", "is not valid TOML"),
+        (b"", "names no image; add an [image] table with a path"),
+        (b"[image]\nguest = 'hello'\n", "names no image"),
+        (b"[image]\npath = 'hello'\n", "'kvmshim guests --json' says where the bundled guests are"),
+        (b"[image]\npath = '/dev/zero'\n", "it is not a regular file"),
+    ],
+)
+def test_a_machine_file_that_can_not_be_sent_is_told(
+    text: bytes | None, why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "machine.toml"
+    if text is not None:
+        path.write_bytes(text)
+    with devserver_at(f"unix:{tmp_path}/server"):
+        done = run(f"devserver vm launch {path} --server unix:{tmp_path}/server")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (113, "", 1)
+    assert why in done.stderr
+    assert str(path) in done.stderr
 
 
 @pytest.mark.process

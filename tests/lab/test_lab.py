@@ -287,7 +287,7 @@ def test_a_missing_pyroute2_says_how_to_get_it() -> None:
         "import importlib.util as util; find = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'pyroute2' else find(name, *rest)"
     )
-    assert result.returncode == 113
+    assert result.returncode == 114
     assert "pip install 'kvmshim[lab]'" in the_line(result)
 
 

@@ -5,19 +5,21 @@
 ; interrupt vectors, BIOS data area, interrupt controllers, timer and serial port, and jumps to the
 ; boot sector, which the client has already put at 0000:7C00, with DL = 80h and interrupts on.
 ;
-;   INT 10h  video       to the serial port          video.inc
-;   INT 13h  disk        the boot image, read-only   disk.inc
-;   INT 14h  serial      COM1                        keyboard.inc
-;   INT 15h  system      memory map, waits, A20      system.inc
-;   INT 16h  keyboard    from the serial port        keyboard.inc
+;   INT 10h  video       to the serial port          video.inc, terminal.inc
+;   INT 13h  disk        the copy of the image       disk.inc
+;   INT 14h  serial      COM1                        serial.inc
+;   INT 15h  system      memory map, waits, A20      system.inc, waiting.inc
+;   INT 16h  keyboard    from the serial port        keyboard.inc, keys.inc
 ;   INT 1Ah  time        ticks and clock             time.inc
 ;   INT 11h, 12h, 17h, 18h, 19h                      system.inc
 ;
-; The disk: the client leaves an information block at physical 9FC00h, the top KiB of conventional
-; memory: the four characters "KVSD", the physical address and the length in bytes of the boot
-; image, both 32 bits, little-endian. The image lies at the top of memory, above 1 MiB, padded with
-; zeros to whole sectors. Without the block there is no disk. The BIOS then makes that KiB its
-; extended data area (variables.inc).
+; The disk: the client writes an information block into this ROM, at BIOS_INFO: the four characters
+; "KVSD", the physical address and the length in bytes of the boot image, and flags, each 32 bits,
+; little-endian. The image lies at the top of memory, above 1 MiB, padded with zeros to whole
+; sectors. With a length of 0 there is no disk. A ROM, because it is to be found again however often
+; the PC is restarted, and whatever a program did to memory. The same block at physical 9FC00h says
+; that the boot sector is already in its place; the BIOS then makes that KiB its extended data area
+; (variables.inc), and reads the boot sector itself from then on.
 ;
 ; Source, unless a file says otherwise: IBM PC/AT Technical Reference, "System BIOS".
 
@@ -27,6 +29,7 @@
 BIOS_SEGMENT    equ 0xf000
 POST_ENTRY      equ 0xe05b              ; where programs that restart the PC jump to
 RESET_VECTOR    equ 0xfff0
+BIOS_INFO       equ 0xffc0
 BIOS_DATE       equ 0xfff5
 BIOS_MODEL      equ 0xfffe
 
@@ -58,7 +61,13 @@ power_on:
         call    find_memory
         post_code 0x04
         call    start_interrupt_controllers
+        push    word BDA
+        pop     ds
+        mov     al, TEXT_MODE
+        call    prepare_mode
         call    start_timer
+        call    start_clock
+        call    start_keyboard_controller
         call    start_serial
         post_code 0x05
         call    set_time_of_day
@@ -93,7 +102,8 @@ vectors:
         dw      0x0c, on_serial, 0x0d, irq_5, 0x0e, irq_6, 0x0f, irq_7
         dw      0x10, int_10, 0x11, int_11, 0x12, int_12, 0x13, int_13, 0x14, int_14
         dw      0x15, int_15, 0x16, int_16, 0x17, int_17, 0x18, int_18, 0x19, int_19
-        dw      0x1a, int_1a, 0x1e, diskette_parameters
+        dw      0x1a, int_1a, 0x1b, nothing_to_do, 0x1c, nothing_to_do
+        dw      0x1e, diskette_parameters, 0x41, disk_table, 0x4a, nothing_to_do
         dw      0x70, on_clock, 0x71, irq_slave, 0x72, irq_slave, 0x73, irq_slave
         dw      0x74, irq_slave, 0x75, irq_slave, 0x76, irq_slave, 0x77, irq_slave
         dw      0xffff
@@ -116,11 +126,8 @@ set_data_area:
         mov     word [BDA_KEY_TAIL], BDA_KEYS
         mov     word [BDA_KEYS_START], BDA_KEYS
         mov     word [BDA_KEYS_END], BDA_KEYS_LAST
-        mov     byte [BDA_VIDEO_MODE], TEXT_MODE
-        mov     word [BDA_COLUMNS], COLUMNS
+        mov     word [BDA_CRTC], 0x3d4
         mov     byte [BDA_LAST_ROW], ROWS - 1
-        mov     word [BDA_CURSOR_SHAPE], 0x0607
-        mov     byte [BDA_DISKS], 1
         ret
 
 start_interrupt_controllers:
@@ -136,8 +143,25 @@ start_interrupt_controllers:
         out8    PIC2_DATA, ~(1 << 0) & 0xff                     ; clock
         ret
 
-; Vectors that mean nothing here.
-ignore: iret
+; Vectors that mean nothing here. One may be that of an interrupt line, of controllers that a program
+; has set to other vectors: such an interrupt is ended, or none would come any more.
+ignore: push    ax
+        out8    PIC2_COMMAND, PIC_READ_ISR
+        in      al, PIC2_COMMAND
+        test    al, al
+        jz      .master
+        mov     al, PIC_EOI
+        out     PIC2_COMMAND, al
+.master:
+        out8    PIC1_COMMAND, PIC_READ_ISR
+        in      al, PIC1_COMMAND
+        test    al, al
+        jz      .end
+        mov     al, PIC_EOI
+        out     PIC1_COMMAND, al
+.end:   pop     ax
+nothing_to_do:
+        iret
 
 ; An exception that would happen again if its handler returned ends the machine with a message: a
 ; halt with interrupts off, which whoever runs the machine reports.
@@ -224,13 +248,20 @@ at_text:        db " at ", 0
 new_line:       db CRLF, 0
 
 %include "bios/video.inc"
+%include "bios/terminal.inc"
 %include "bios/keyboard.inc"
+%include "bios/keys.inc"
+%include "bios/serial.inc"
 %include "bios/disk.inc"
 %include "bios/system.inc"
 %include "bios/time.inc"
+%include "bios/waiting.inc"
 
         times POST_ENTRY - ($ - $$) db 0xff
         jmp     BIOS_SEGMENT:power_on
+
+        times BIOS_INFO - ($ - $$) db 0xff
+        dd      INFO_MAGIC, 0, 0, 0     ; the client fills it in
 
         times RESET_VECTOR - ($ - $$) db 0xff
         jmp     BIOS_SEGMENT:power_on

@@ -86,6 +86,16 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--bios", action=argparse.BooleanOptionalAction, help="boot through it")
     parser.add_argument(
+        "--screen",
+        action=argparse.BooleanOptionalAction,
+        help="the BIOS shows positions and colours, as control sequences (default: on a terminal)",
+    )
+    parser.add_argument(
+        "--disk-writes",
+        action=argparse.BooleanOptionalAction,
+        help="what the guest writes to its disk goes into the image file when the run ends",
+    )
+    parser.add_argument(
         "--model",
         action="append",
         default=[],

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kvmshim.bundled import bios_image
 from kvmshim.hypervisor.interface import Host, Vm
 from kvmshim.hypervisor.memory import GuestMemory
-from kvmshim.loader import BootPlan, Rom
+from kvmshim.loader import BootPlan, Rom, informed_bios
 from kvmshim.loader.plan import FOUR_GIB
 
 _ONE_MIB = 1 << 20
@@ -15,7 +15,10 @@ _ONE_MIB = 1 << 20
 
 def rom_of(plan: BootPlan) -> Rom | None:
     """The machine's ROM: the image's, or the bundled BIOS, which stays read-only everywhere."""
-    return Rom(bios_image()) if plan.bios else plan.rom
+    if not plan.bios:
+        return plan.rom
+    assert plan.information is not None
+    return Rom(informed_bios(bios_image(), plan.information))
 
 
 class Part(NamedTuple):

@@ -31,6 +31,7 @@ def load_image(
     bios: bool | None = None,
     modules: Iterable[tuple[Path, str]] = (),
     settings: tuple[Setting, ...] = (),
+    screen: bool = False,
 ) -> BootPlan:
     """Reads the image file ``path`` and plans how to boot it; see :func:`plan_image`.
 
@@ -53,6 +54,7 @@ def load_image(
         bios=bios,
         modules=read,
         settings=settings,
+        screen=screen,
     )
 
 
@@ -68,6 +70,7 @@ def plan_image(
     bios: bool | None = None,
     modules: tuple[Module, ...] = (),
     settings: tuple[Setting, ...] = (),
+    screen: bool = False,
 ) -> BootPlan:
     """Plans how to boot the image ``data``, called ``name`` in errors, in a machine's memory.
 
@@ -75,7 +78,8 @@ def plan_image(
     ``entry`` are physical; a kind that has its own refuses them. ``append`` follows the image's
     file name on a multiboot command line. ``bios`` is whether to start through the bundled BIOS:
     by default boot sectors do, and nothing else. ``modules`` go to a multiboot kernel, ``settings``
-    are registers at its start. Raises :class:`InputError`, one line long.
+    are registers at its start. ``screen`` says that the output is a terminal, which the BIOS may
+    send control sequences. Raises :class:`InputError`, one line long.
     """
     request = Request(
         name=name,
@@ -85,6 +89,7 @@ def plan_image(
         append=append,
         bios=bios,
         modules=modules,
+        screen=screen,
     )
     if not data:
         raise request.refuse("it is empty", "give an image with something in it")

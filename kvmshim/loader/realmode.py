@@ -131,7 +131,7 @@ def _through_bios(data: bytes, kind: ImageKind, request: Request) -> BootPlan:
             f"the machine has {format_size(request.memory_bytes)}",
             f"give it at least {format_size(needed_bytes)} or leave out the BIOS",
         )
-    information = bios_info_block(disk_address, len(data))
+    information = bios_info_block(disk_address, len(data), screen=request.screen)
     return BootPlan(
         name=request.name,
         kind=kind,

@@ -43,6 +43,7 @@ class Request:
     append: str = ""
     bios: bool | None = None
     modules: tuple[Module, ...] = ()
+    screen: bool = False
 
     def refuse(self, why: str, remedy: str) -> InputError:
         """The error that says this image can't be booted; for the caller to raise."""

@@ -35,6 +35,8 @@ IMAGE_KEYS = (
     Key("entry", "address", "the kind's own", convert.address),
     Key("append", "text", '""', convert.text),
     Key("bios", "boolean", "the kind's own", convert.boolean),
+    Key("screen", "boolean", "as the output is", convert.boolean),
+    Key("disk-writes", "boolean", "false", convert.boolean),
 )
 
 #: The keys of this table are names that the user chooses.

@@ -33,7 +33,11 @@ STRICT_POLICIES: Mapping[str, str] = {"*": "finish+asked"}
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """What to boot; the fields are the arguments of :func:`kvmshim.loader.load_image`."""
+    """What to boot: most fields are the arguments of :func:`kvmshim.loader.load_image`.
+
+    ``screen`` None is as the output is. ``disk_writes``: what the guest writes to its disk goes
+    into the image file when the run ends.
+    """
 
     path: Path
     kind: ImageKind | None = None
@@ -41,6 +45,8 @@ class ImageSpec:
     entry: int | None = None
     append: str = ""
     bios: bool | None = None
+    screen: bool | None = None
+    disk_writes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from kvmshim.machinefile.spec import HYPERVISORS, PLACED_LOCALLY, ModuleSpec
 from kvmshim.remote.link import WaitPolicy
 from kvmshim.remote.server_process import ServerProcess
 from kvmshim.units import parse_size
+from kvmshim.vmm.disk import check_disk_writable
 from kvmshim.vmm.machine import Machine
 
 _DEVICE_KEYS = ("port", "irq", "name", "placement")
@@ -48,9 +50,13 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         "entry": _address("--entry", options.entry),
         "append": options.append or None,
         "bios": options.bios,
+        "screen": options.screen,
+        "disk_writes": options.disk_writes,
     }
     given = {key: value for key, value in changed.items() if value is not None}
     image = dataclasses.replace(image, **given)
+    if image.screen is None:
+        image = dataclasses.replace(image, screen=sys.stdout is not None and sys.stdout.isatty())
     if options.memory is not None:
         spec = dataclasses.replace(spec, memory_bytes=_memory(options.memory))
     if options.hypervisor is not None:
@@ -124,12 +130,15 @@ def machine_for(
         bios=image.bios,
         modules=[(module.path, module.append) for module in spec.modules],
         settings=spec.registers,
+        screen=bool(image.screen),
     )
     if plan.start.mode == LONG and spec.hypervisor != HYPERVISORS[0]:
         raise InputError(
             f"cannot boot {plan.name!r}: it starts {plan.start}, and the hypervisor "
             f"'{spec.hypervisor}' emulates 32-bit processors only; run it on '{HYPERVISORS[0]}'"
         )
+    if image.disk_writes:
+        check_disk_writable(image.path, plan)
     return Machine(
         spec,
         plan,

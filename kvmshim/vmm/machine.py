@@ -24,7 +24,8 @@ from kvmshim.remote.server_process import ServerProcess
 from kvmshim.vmm import capture, placement
 from kvmshim.vmm.cores import Cores, choose
 from kvmshim.vmm.devices import Devices, Surroundings
-from kvmshim.vmm.outcome import RunResult
+from kvmshim.vmm.disk import write_disk_back
+from kvmshim.vmm.outcome import Outcome, RunResult
 from kvmshim.vmm.relocation import Destination
 from kvmshim.vmm.run import OutputHandler, Parts, Progress, Run
 from kvmshim.vmm.screen import read_screen
@@ -255,8 +256,17 @@ class Machine:
         finally:
             if self._stage is Stage.RUNNING:  # nobody has closed it meanwhile
                 self._stage = Stage.READY if self._progress.paused else Stage.ENDED
+        if result.outcome is not Outcome.PAUSED:
+            self._keep_disk()
         screen = tuple(read_screen(self._physical, self.plan)) if self._physical else ()
         return replace(result, guess=self.plan.guess, screen=screen)
+
+    def _keep_disk(self) -> None:
+        """What the guest wrote to its disk goes into the image, if that was asked for."""
+        image = self.spec.image
+        if image is not None and image.disk_writes and self.plan.disk_image is not None:
+            assert self._physical is not None
+            write_disk_back(image.path, self._physical, self.plan)
 
     def feed(self, device: str, data: bytes, *, end: bool = False) -> None:
         """Gives bytes from the world to the first input channel of a device.

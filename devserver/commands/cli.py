@@ -192,7 +192,7 @@ def _serve(options: argparse.Namespace) -> int:
         server_id = 1 if options.registry is None else _check_in(options, address)
         host = _make_host(options, options.server_id or server_id, options.route, panel=door)
         if options.registry is not None:
-            door.start()  # the others are to see that this one is up
+            host.start_panel()  # the others are to see that this one is up
     except BaseException:
         for sock in sockets:
             stop_listening(sock)

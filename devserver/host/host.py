@@ -17,15 +17,15 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from devserver.cluster.directory import Directory
 from devserver.cluster.passage import Passage
 from devserver.host.client import Client, Found, Loop, What
 from devserver.host.hotloop import HotLoop
 from devserver.host.plainloop import PlainLoop
+from devserver.host.roster import Roster
 from devserver.identity import Identity
-from devserver.machine.inventory import describe
 from devserver.machine.turns import TURN_NS
 from devserver.panel.door import PanelDoor
 from devserver.protocol.connection import Connection, Role
@@ -46,6 +46,8 @@ _REST_NS = 200_000_000
 FEW_OPENING = 16
 #: For so long deadlines are looked after before clients are served again.
 _TIMERS_NS = 4 * TURN_NS
+#: Between two pieces of an answer to the panel the clients have their turns.
+_PIECE_NS = 500_000
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LOOPS: dict[str, type[HotLoop] | type[PlainLoop]] = {"native": HotLoop, "python": PlainLoop}
 #: Identifiers that a host gives; a registry's are smaller.
@@ -99,6 +101,7 @@ class DeviceHost:
         self._timers: list[_Timer] = []
         self._stopping = False
         self._next_check_ns = _NEVER_NS
+        self._panel_ns = _NEVER_NS
         self._loop: Loop = _LOOPS[engine](wait, self._schedule)
 
     # -- set-up -------------------------------------------------------------------------------
@@ -136,8 +139,6 @@ class DeviceHost:
         """Serves until :meth:`stop`."""
         with contextlib.closing(self._loop), self._woken_by_signals() as woken:
             try:
-                if self._panel is not None and (fd := self._panel.fileno()) is not None:
-                    self._loop.watch(fd, True)
                 while not self._stopping and not (self._until_idle and not self._clients):
                     self._keep_time()
                     self._act(self._loop.turn(self._due_ns()), woken)
@@ -151,7 +152,7 @@ class DeviceHost:
             elif found.fd == woken:
                 os.read(woken, 4096)
             else:
-                self._ask_panel(found.fd)
+                self._hear_panel(found.fd)
         elif found.client is not None and found.what is What.GONE:
             reception = found.client.session.reception
             if reception.passage is not None:
@@ -166,7 +167,7 @@ class DeviceHost:
     def _due_ns(self) -> int:
         first_ns = self._timers[0].due_ns if self._timers else _NEVER_NS
         expiry_ns = self._residents.next_expiry_ns() or _NEVER_NS
-        return min(first_ns, self._next_check_ns, self._rested_ns, expiry_ns)
+        return min(first_ns, self._next_check_ns, self._rested_ns, expiry_ns, self._panel_ns)
 
     # -- clients ------------------------------------------------------------------------------
 
@@ -245,33 +246,40 @@ class DeviceHost:
         self._clients.pop(client.fd)
         self._opening.pop(client.fd, None)
         self._loop.remove(client)
+        why = "too many wait for the control panel; try again"
         try:
-            running = self._panel.fileno() is not None
-            self._panel.start()
-            fd = self._panel.fileno()
-            if not running and fd is not None:
-                self._loop.watch(fd, True)
-            self._panel.hand_over(client.sock, client.session.peer, wanted)
+            if self._panel.fileno() is None:
+                self.start_panel()
+            if self._panel.hand_over(client.sock, client.session.peer, wanted):
+                return
         except OSError as error:
-            log.error("the control panel can't be had: %s", error.strerror)
-            client.sock.close()
+            why = f"the control panel can't be had: {error.strerror}"
+        log.error("%s: refused: %s", client.session.peer, why)
+        with client.sock, contextlib.suppress(OSError):
+            client.sock.send(Connection(Role.SERVER).send(Busy(why)))
 
-    def _ask_panel(self, fd: int) -> None:
+    def start_panel(self) -> None:
+        """Starts the control panel's process. Raises OSError."""
+        assert self._panel is not None
+        self._panel.start(Roster(self._clients))
+        fd = self._panel.fileno()
+        assert fd is not None
+        self._loop.watch(fd, True)
+
+    def _hear_panel(self, fd: int) -> None:
         if self._panel is not None and fd == self._panel.fileno():
             self._loop.watch(fd, False)
-            if self._panel.answer(self.directory, self.refusals, self._guests()):
+            if self._panel.hear():
                 self._loop.watch(fd, True)
+                self._panel_ns = 0
 
-    def _guests(self) -> Iterator[dict[str, Any]]:
-        """The VMs that are attached here, for the control panel."""
-        for client in self._clients.values():
-            guest = client.session.reception.guest
-            if guest is not None:
-                devices = [
-                    {"name": d.name, "kind": d.kind, "version": d.version}
-                    for d in describe(client.session.backplane)
-                ]
-                yield {**guest, "devices": devices}
+    def _go_on_with_panel(self, now_ns: int) -> None:
+        """Answers the panel a little further; the clients' turns come in between."""
+        self._panel_ns = _NEVER_NS
+        if self._panel is not None:
+            self._panel.go_on(self.directory, self.refusals)
+            if self._panel.has_more:
+                self._panel_ns = now_ns + _PIECE_NS
 
     def _drop(self, client: Client, why: str) -> None:
         """Closes a connection and forgets its session."""
@@ -299,6 +307,8 @@ class DeviceHost:
             self._run_timers(now_ns)
         if now_ns >= self._next_check_ns:
             self._look_after_clients(now_ns)
+        if now_ns >= self._panel_ns:
+            self._go_on_with_panel(now_ns)
         if now_ns >= self._rested_ns:
             self._go_on_listening()
         for vm_id in self._residents.expire(now_ns):

@@ -10,7 +10,7 @@ from typing import Any
 from devserver.panel.desk import Desk
 from devserver.panel.fleet import ENDED, PLACED, VmState
 from devserver.panel.registry.errors import Taken
-from devserver.panel.registry.registry import STATE, Registry
+from devserver.panel.registry.registry import Registry
 from devserver.rpc import Gone, Handler, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
@@ -28,7 +28,7 @@ class Agent:
     def handlers(self) -> dict[str, Handler]:
         return {
             "register": self._desk.whole(self._register),
-            "changed": self._desk.whole(self._changed),
+            "changed": self._changed,
             "output": self._output,
             "memory": self._memory,
         }
@@ -65,14 +65,16 @@ class Agent:
             )
             known = [vm for vm in vms if await self._make_known(vm)]
             await self._check_it_stayed()
-            drop = desk.fleet.client_came(client_id, self._name, hostname, hypervisors, known)
-            drop += [vm["vm_id"] for vm in vms if vm not in known]
+            verdict = desk.fleet.client_came(client_id, self._name, hostname, hypervisors, known)
+            drop = [*verdict.drop, *(vm["vm_id"] for vm in vms if vm not in known)]
             desk.agents[self._name] = self
             self._registered = True
         await self._drop_states(vm["vm_id"] for vm in known)
         if drop:
             log.warning("client '%s' has VMs that are not its any more: %s", self._name, drop)
-        return {"client_id": client_id, "drop": drop}
+        desk.doubts.wait(self._name, verdict.wait)
+        await desk.doubts.settle()
+        return {"client_id": client_id, "drop": drop, "go": verdict.go}
 
     async def _check_it_stayed(self) -> None:
         """Raises :class:`Gone` if its connection has ended while it was being registered."""
@@ -84,16 +86,18 @@ class Agent:
     async def _make_known(self, report: dict[str, Any]) -> bool:
         """A VM that a client has is in the fleet; False if it may not be."""
         desk, vm_id, name = self._desk, int(report["vm_id"]), str(report["name"])
-        if vm_id in desk.fleet.vms:
+        known, epoch = desk.fleet.vms.get(vm_id), int(report.get("epoch", 0))
+        if known is not None and known.name == name:
             return True
         if report["state"] in ENDED:
             return False
         try:
-            await desk.records.do(Registry.adopt_vm, vm_id, name, self._name)
+            await desk.records.do(Registry.adopt_vm, vm_id, name, self._name, epoch)
         except Taken as error:
             log.warning("client '%s' has a VM that it can't have: %s", self._name, error)
             return False
-        desk.fleet.add({"vm_id": vm_id, "name": name, "client": self._name, "state": "lost"})
+        row = {"vm_id": vm_id, "name": name, "client": self._name, "state": "lost"}
+        desk.fleet.add({**row, "epoch": epoch})
         return True
 
     async def _drop_states(self, vm_ids: Iterable[int]) -> None:
@@ -101,7 +105,7 @@ class Agent:
         for vm_id in vm_ids:
             vm = self._desk.fleet.vms.get(vm_id)
             if vm is not None and vm.has_state and vm.state in PLACED:
-                await self._desk.records.do(Registry.drop_blob, vm_id, STATE)
+                await self._desk.records.do(Registry.without_state, vm_id, str(vm.state))
                 vm.has_state = False
 
     async def _changed(
@@ -112,10 +116,11 @@ class Agent:
         devices: list[dict[str, Any]],
         memory_bytes: int,
         hypervisor: str,
+        epoch: int,
     ) -> None:
         """A VM of this client is in another state."""
         vm = self._desk.fleet.vms.get(vm_id)
-        if vm is None or vm.client != self._name:
+        if vm is None or vm.client != self._name or epoch < vm.epoch:
             raise RpcError(f"VM {vm_id} is none of client '{self._name}'")
         if devices:
             vm.devices = devices
@@ -123,6 +128,7 @@ class Agent:
         vm.hypervisor = hypervisor
         if vm.state != state:
             self._desk.fleet.step(vm, VmState(state), why)
+        self._desk.records.touch()
         if state in (VmState.STOPPED, VmState.FAILED):
             await self._desk.close_console(vm_id, why or state)
 
@@ -134,4 +140,4 @@ class Agent:
         await migration.memory(data)
 
     async def _output(self, vm_id: int, data: bytes, printed: int) -> None:
-        await self._desk.show(vm_id, data, printed)
+        self._desk.show(vm_id, data, printed)

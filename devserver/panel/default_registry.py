@@ -24,7 +24,8 @@ def default_registry(address: str) -> str:
     home = os.environ.get(_VARIABLE) or Path.home() / ".local" / "state"
     folder = Path(home) / "kvmshim"
     with contextlib.suppress(OSError):  # then opening the database says what is wrong
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # an older version of this program left it open to others
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", address)[-_SLUG_LENGTH:]
     digest = hashlib.sha256(address.encode()).hexdigest()[:8]
     return f"sqlite:///{folder / f'registry-{slug}-{digest}.db'}"

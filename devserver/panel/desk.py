@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
+from devserver.panel.doubts import Doubts
 from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
 from devserver.panel.migration import Migration
 from devserver.panel.records import AskHost, Records
@@ -17,6 +18,9 @@ log = logging.getLogger("devserver.panel")
 
 #: An agent whose name somebody else comes with must show within this time that it is there.
 _SIGN_OF_LIFE_S = 3.0
+
+
+_NOT_READ = "too much of what was printed waits to be read"
 
 
 class Visitor(Protocol):
@@ -51,6 +55,8 @@ class Desk:
         self.viewers: dict[int, dict[Visitor, int]] = {}
         #: Who may type on it.
         self.writers: dict[int, Visitor] = {}
+        #: VMs whose clients wait for others.
+        self.doubts = Doubts(self.fleet, self.peer_of)
         self._begun: set[asyncio.Future[Any]] = set()
 
     def whole(self, handler: Handler) -> Handler:
@@ -66,7 +72,9 @@ class Desk:
 
     async def _recorded(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         try:
-            return await handler(**arguments)
+            answer = await handler(**arguments)
+            await self.records.save()  # before it is answered
+            return answer
         finally:
             self.records.touch()
 
@@ -74,10 +82,15 @@ class Desk:
 
     def agent_of(self, vm: Vm) -> Peer:
         """The agent that has a VM. Raises :class:`RpcError`."""
-        agent = self.agents.get(vm.client)
-        if agent is None or agent.peer is None:
+        peer = self.peer_of(vm.client)
+        if peer is None:
             raise RpcError(f"client '{vm.client}', which has VM '{vm.name}', is not connected")
-        return agent.peer
+        return peer
+
+    def peer_of(self, client: str) -> Peer | None:
+        """The agent of a client, if it is connected."""
+        agent = self.agents.get(client)
+        return None if agent is None else agent.peer
 
     async def dismiss_silent(self, name: str) -> None:
         """Ends the connection of the agent of this name, if there is one that does not answer.
@@ -148,20 +161,35 @@ class Desk:
 
     # -- consoles -----------------------------------------------------------------------------
 
-    async def show(self, vm_id: int, data: bytes, printed: int) -> None:
-        """Shows what a VM's console has printed, ``printed`` bytes in all with these."""
+    def show(self, vm_id: int, data: bytes, printed: int) -> None:
+        """Shows what a VM's console has printed, ``printed`` bytes in all with these.
+
+        Nobody waits for one who looks and does not read: it is shown no more.
+        """
         viewers = self.viewers.get(vm_id, {})
         for viewer, shown in list(viewers.items()):
-            new = data[max(0, shown - (printed - len(data))) :]
+            begin = printed - len(data)
+            new = data[max(0, shown - begin) :]
+            if begin > shown:
+                new = (
+                    b"\r\n[%d bytes were printed too fast to be shown]\r\n" % (begin - shown) + new
+                )
             viewers[viewer] = max(shown, printed)
-            if new and viewer.peer is not None:
-                await viewer.peer.note("output", vm_id=vm_id, data=new)
+            peer = viewer.peer
+            if new and peer is not None and not peer.post("output", vm_id=vm_id, data=new):
+                log.warning(
+                    "VM %d: one who looks at its console does not read; shown no more", vm_id
+                )
+                del viewers[viewer]
+                if self.writers.get(vm_id) is viewer:
+                    del self.writers[vm_id]
+                peer.post_last("console_closed", vm_id=vm_id, why=_NOT_READ)
 
     async def close_console(self, vm_id: int, why: str) -> None:
         """Tells everybody who looks at a console that it has ended."""
         for viewer in self.viewers.pop(vm_id, {}):
             if viewer.peer is not None:
-                await viewer.peer.note("console_closed", vm_id=vm_id, why=why)
+                viewer.peer.post_last("console_closed", vm_id=vm_id, why=why)
         self.writers.pop(vm_id, None)
 
 

@@ -12,25 +12,43 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import msgpack
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from devserver.cluster.directory import Directory
+from devserver.panel.channel import Channel
 from devserver.protocol.messages import Panel
 from devserver.session.refusals import Refusals
 
 log = logging.getLogger("devserver.host")
 
-_MESSAGE_BYTES = 64 * 1024
+#: The panel has so long to write down what it knows when the host ends.
 _GRACE_S = 3.0
-#: So many VMs are told of in one message.
-_GUESTS = 20
+
+
+class Piece(Protocol):
+    """A part of what there is to say about the VMs that are attached."""
+
+    @property
+    def guests(self) -> list[dict[str, Any]]: ...
+    @property
+    def gone(self) -> list[int]: ...
+    @property
+    def more(self) -> bool: ...
+
+
+class Roster(Protocol):
+    """What one panel has been told of the VMs that are attached (:mod:`devserver.host.roster`)."""
+
+    def begin(self) -> None: ...
+    def piece(self) -> Piece: ...
 
 
 class PanelDoor:
-    """Starts the panel's process and hands it connections."""
+    """Starts the panel's process, hands it connections, and answers its questions.
+
+    It never blocks: an answer goes in pieces, and none is made before the last one is on its way.
+    """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """``arguments`` are those of ``devserver panel``, beside the descriptor.
@@ -40,17 +58,24 @@ class PanelDoor:
         self._arguments = tuple(arguments)
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
-        self._sock: socket.socket | None = None
+        self._channel: Channel | None = None
+        self._roster: Roster | None = None
+        #: The number of the question that is being answered; 0: none.
+        self._question = 0
 
     def fileno(self) -> int | None:
         """What to watch for questions of the panel; None while it does not run."""
-        return None if self._sock is None else self._sock.fileno()
+        return None if self._channel is None else self._channel.fileno()
 
-    def start(self) -> None:
-        """Starts the panel, unless it runs. Raises OSError."""
-        if self._sock is not None:
-            return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`go_on` is to be called soon."""
+        return self._channel is not None and (self._question != 0 or not self._channel.is_clear)
+
+    def start(self, roster: Roster) -> None:
+        """Starts the panel, which has been told nothing yet. Raises OSError."""
+        assert self._channel is None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         command = [sys.executable, "-m", "devserver", "panel", "--fd", str(theirs.fileno())]
         try:
             self._process = subprocess.Popen(
@@ -63,53 +88,50 @@ class PanelDoor:
             )
         finally:
             theirs.close()
-        ours.setblocking(False)
-        self._sock = ours
+        self._channel, self._roster, self._question = Channel(ours), roster, 0
 
-    def hand_over(self, sock: socket.socket, peer: str, panel: Panel) -> None:
-        """Gives the panel a connection. Raises OSError."""
-        assert self._sock is not None
+    def hand_over(self, sock: socket.socket, peer: str, panel: Panel) -> bool:
+        """Gives the panel a connection; False if too many wait for it already. Raises OSError."""
+        assert self._channel is not None
         about = {"role": panel.role, "name": panel.name, "peer": peer}
-        with sock:
-            socket.send_fds(self._sock, [msgpack.packb(about)], [sock.fileno()])
+        return self._channel.put(about, sock)
 
-    def answer(
-        self, directory: Directory, refusals: Refusals, guests: Iterable[dict[str, Any]]
-    ) -> bool:
-        """Answers a question of the panel; False if it is gone.
-
-        ``guests``: the VMs that are attached, each with its devices.
-        """
-        assert self._sock is not None
+    def hear(self) -> bool:
+        """Takes a question of the panel; False if it is gone."""
+        assert self._channel is not None
+        assert self._roster is not None
         try:
-            data = self._sock.recv(_MESSAGE_BYTES)
-            if data:
-                question = msgpack.unpackb(data)
-                number, waiting = question["ask"], list(guests)
-                while waiting:
-                    part = {"part": number, "guests": waiting[:_GUESTS]}
-                    del waiting[:_GUESTS]
-                    self._sock.send(msgpack.packb(part))
-                answer = {
-                    "answer": number,
-                    "servers": _servers(directory),
-                    "refused": refusals.counts(),
-                }
-                self._sock.send(msgpack.packb(answer))
-                return True
-        except BlockingIOError:
+            for message, _ in self._channel.take():
+                self._question = message["ask"]
+                self._roster.begin()
             return True
+        except EOFError:
+            pass
         except OSError as error:
             log.error("the control panel's connection: %s", error.strerror)
         log.error("the control panel has ended; the next who asks for it starts it again")
         self.close()
         return False
 
+    def go_on(self, directory: Directory, refusals: Refusals) -> None:
+        """Sends what waits, and the next piece of an answer."""
+        if self._channel is None or self._roster is None:
+            return
+        with contextlib.suppress(OSError):  # it is gone, as reading will tell
+            self._channel.flush()
+            if self._question and self._channel.is_clear:
+                piece = self._roster.piece()
+                answer: dict[str, Any] = {"guests": piece.guests, "gone": piece.gone}
+                if not piece.more:
+                    self._question = 0
+                    answer |= {"servers": _servers(directory), "refused": refusals.counts()}
+                self._channel.put(answer)
+
     def close(self) -> None:
         """Ends the panel."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)

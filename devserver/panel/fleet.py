@@ -14,10 +14,11 @@ not run yet; such a VM may be launched again when it has ended.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from enum import StrEnum
-from typing import Any
+from enum import Enum, StrEnum, auto
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from devserver.rpc import RpcError
 
@@ -68,6 +69,36 @@ _WITHOUT = "came back without it"
 PLACED = (S.LAUNCHING, S.RUNNING, S.PAUSED, S.SUSPENDING, S.RESUMING, S.MIGRATING)
 #: States that a VM of the same name may be launched in the place of.
 ENDED = (S.STOPPED, S.FAILED, S.LOST)
+#: So many VMs that have ended are remembered, the last ones; registered ones always are.
+KEPT_ENDED = 100
+
+
+class Doubt(StrEnum):
+    """What was being done with a VM when an agent lost its panel, if the agent can't tell how it
+    ended: the VM stands still there until the panel says."""
+
+    NONE = ""
+    SUSPENDING = "suspending"  # its state has gone to the panel
+    RESTORING = "restoring"  # it is ready to run, from a suspended state
+    LEAVING = "leaving"  # all of it has gone to another client
+    ARRIVING = "arriving"  # all of it has come from another client
+
+
+class Fate(Enum):
+    """What becomes of a VM that a client has."""
+
+    KEEP = auto()
+    GO = auto()  # it was in doubt, and is that client's
+    DROP = auto()  # it is somebody else's by now
+    WAIT = auto()  # it is in doubt until another client has been heard
+
+
+class Verdict(NamedTuple):
+    """What an agent is to do with VMs that it has, by number."""
+
+    drop: list[int]
+    go: list[int]
+    wait: list[int]
 
 
 @dataclass
@@ -75,7 +106,8 @@ class Vm:
     """A VM. ``why`` says in a line how it came to where it stands, if that needs saying.
 
     ``registered``: it is kept with its image, and can be started again. ``has_state``: a whole
-    suspended state of it is kept.
+    suspended state of it is kept. ``epoch`` grows whenever somebody else is to have it: whoever has
+    it of an older epoch has it no longer.
     """
 
     vm_id: int
@@ -90,12 +122,14 @@ class Vm:
     has_state: bool = False
     machine: str = ""
     image_name: str = ""
+    epoch: int = 1
 
     def shown(self) -> dict[str, Any]:
         """As plain data."""
-        plain = {**asdict(self), "state": str(self.state)}
-        del plain["machine"], plain["image_name"]
-        return plain
+        return {**{name: getattr(self, name) for name in _SHOWN}, "state": str(self.state)}
+
+
+_SHOWN = [one.name for one in fields(Vm) if one.name not in ("machine", "image_name")]
 
 
 @dataclass
@@ -128,7 +162,9 @@ class Fleet:
             self.clients[row["name"]] = Client(*known)
         for row in vms:
             vm = self.add(row)
-            if vm.state in PLACED:
+            if vm.state is S.RESUMING and vm.has_state:
+                self._put(vm, S.SUSPENDED)
+            elif vm.state in PLACED:
                 self._put(vm, S.LOST, f"client '{vm.client}' has not come back yet")
 
     def add(self, row: dict[str, Any]) -> Vm:
@@ -156,10 +192,10 @@ class Fleet:
         hostname: str,
         hypervisors: list[dict[str, Any]],
         vms: Iterable[dict[str, Any]],
-    ) -> list[int]:
+    ) -> Verdict:
         """An agent is there, with these VMs, all of which are known: what it says is true.
 
-        Gives the VMs that it must let go, because they are somebody else's by now.
+        What runs is the truth: a VM is let go only if it is known to be somebody else's by now.
         """
         self.clients[name] = Client(client_id, name, hostname, True, hypervisors)
         here = {vm["vm_id"]: vm for vm in vms}
@@ -169,13 +205,19 @@ class Fleet:
                     self._put(vm, S.SUSPENDED)
                 elif vm.state is not S.LOST or not vm.why.endswith(_WITHOUT):
                     self._put(vm, S.LOST, f"client '{name}' {_WITHOUT}")
-        return [vm_id for vm_id, report in here.items() if not self._reported(name, vm_id, report)]
+        fates = {vm_id: self._fate(name, vm_id, report) for vm_id, report in here.items()}
+        wanted = (Fate.DROP, Fate.GO, Fate.WAIT)
+        return Verdict(*([n for n, fate in fates.items() if fate is one] for one in wanted))
 
     def client_went(self, name: str) -> None:
         """An agent's connection is lost. VMs that migrate are the business of their migration."""
         self.clients[name].online = False
         for vm in self.vms.values():
-            if vm.client == name and vm.state in PLACED and vm.state is not S.MIGRATING:
+            if vm.client != name or vm.state not in PLACED or vm.state is S.MIGRATING:
+                continue
+            if vm.state is S.RESUMING and vm.has_state:
+                self._put(vm, S.SUSPENDED)
+            else:
                 self._put(vm, S.LOST, f"client '{name}' is gone")
 
     def choose_client(
@@ -232,7 +274,10 @@ class Fleet:
     def new_vm(self, vm_id: int, name: str, client: str) -> Vm:
         """A VM that is to be launched, under a name that is free."""
         self.check_free(name)
-        self.vms = {number: vm for number, vm in self.vms.items() if vm.name != name}
+        ended = [vm for vm in self.vms.values() if vm.state in ENDED and not vm.registered]
+        ended.sort(key=attrgetter("vm_id"))
+        gone = {vm.vm_id for vm in ended[:-KEPT_ENDED]}
+        self.vms = {n: vm for n, vm in self.vms.items() if vm.name != name and n not in gone}
         vm = self.vms[vm_id] = Vm(vm_id, name, client)
         return vm
 
@@ -255,19 +300,33 @@ class Fleet:
     def _put(vm: Vm, state: VmState, why: str = "") -> None:
         vm.state, vm.why = state, why
 
-    def _reported(self, client: str, vm_id: int, report: dict[str, Any]) -> bool:
-        """A client says that it has a VM; whether it may."""
+    def _fate(self, client: str, vm_id: int, report: dict[str, Any]) -> Fate:
+        """A client says that it has a VM, or had it: what becomes of that."""
         vm, state = self.vms[vm_id], VmState(report["state"])
+        epoch, doubt = int(report.get("epoch", vm.epoch)), Doubt(report.get("doubt", ""))
         if state in ENDED:
-            if vm.client == client and vm.state in (*PLACED, S.LOST):
+            if vm.client == client and epoch >= vm.epoch and vm.state in (*PLACED, S.LOST):
                 self._put(vm, state, str(report.get("why", "")))
-            return True
+            return Fate.KEEP
+        if epoch < vm.epoch:
+            there = self.is_online(vm.client) and vm.state in PLACED
+            waits = doubt is Doubt.LEAVING and vm.client != client and not there
+            return Fate.WAIT if waits else Fate.DROP
+        if doubt is Doubt.ARRIVING and epoch > vm.epoch:  # it was never to run here
+            return Fate.DROP
         elsewhere = vm.client != client and vm.state in PLACED
-        if elsewhere or vm.state in (S.SUSPENDED, S.DEFINED):
-            return False
-        vm.client = client
+        unfinished = doubt is Doubt.RESTORING and vm.has_state
+        if unfinished or (
+            epoch == vm.epoch and (elsewhere or vm.state in (S.SUSPENDED, S.DEFINED))
+        ):
+            return Fate.DROP
+        vm.client, vm.epoch = client, epoch
         vm.hypervisor = str(report.get("hypervisor", vm.hypervisor))
         vm.devices = list(report.get("devices", []))
         vm.memory_bytes = int(report.get("memory_bytes", 0))
         self._put(vm, state)
-        return True
+        return Fate.KEEP if doubt is Doubt.NONE else Fate.GO
+
+    def is_online(self, name: str) -> bool:
+        """Whether a client is connected."""
+        return name in self.clients and self.clients[name].online

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
 import tomllib
@@ -12,8 +11,9 @@ from typing import Any
 from devserver.panel.desk import Desk, checked
 from devserver.panel.fleet import ENDED, Vm, VmState
 from devserver.panel.migration import Migration, Way
-from devserver.panel.registry.registry import IMAGE, STATE, Registry
-from devserver.rpc import Gone, Peer, RpcError, Unable
+from devserver.panel.registry.blobs import IMAGE
+from devserver.panel.registry.registry import Registry
+from devserver.rpc import Gone, RpcError, Unable
 
 log = logging.getLogger("devserver.panel")
 
@@ -78,8 +78,7 @@ class Lifecycle:
             )
         kind = _kind_of(found.machine)
         chosen = desk.fleet.choose_client(client, kind=kind)
-        desk.fleet.step(found, VmState.LAUNCHING)
-        found.client = chosen.name
+        await self._place(found, chosen.name)
         with tempfile.NamedTemporaryFile(prefix="kvmshim-image-") as file:
             try:
                 await desk.records.do(Registry.get_blob, found.vm_id, IMAGE, file)
@@ -108,8 +107,20 @@ class Lifecycle:
                 if other is None:
                     raise RpcError(f"VM '{vm.name}' can't be launched: {error}") from None
                 log.warning("client '%s' can't run VM '%s': %s", vm.client, vm.name, error)
-                fleet.step(vm, VmState.LAUNCHING)
-                vm.client = other
+                await self._place(vm, other)
+
+    async def _place(self, vm: Vm, client: str) -> None:
+        """A VM is to be launched on a client; that is written before anything is begun."""
+        before, why = vm.state, vm.why
+        self._desk.fleet.step(vm, VmState.LAUNCHING)
+        try:
+            vm.epoch = await self._desk.records.do(
+                Registry.place_vm, vm.vm_id, client, str(VmState.LAUNCHING)
+            )
+        except RpcError:
+            vm.state, vm.why = before, why
+            raise
+        vm.client = client
 
     def _instead(self, vm: Vm, tried: set[str], error: RpcError) -> str | None:
         """Another client to launch a VM on, if it never ran on the one that failed."""
@@ -129,7 +140,7 @@ class Lifecycle:
         try:
             parcel = await peer.send_parcel(image)
             more = {"machine": machine, "image": parcel, "image_name": image_name}
-            await peer.call("launch", vm_id=vm.vm_id, name=vm.name, **more)
+            await peer.call("launch", vm_id=vm.vm_id, name=vm.name, epoch=vm.epoch, **more)
         except OSError as error:
             raise Gone(f"the connection to client '{vm.client}' was lost: {error}") from None
 
@@ -139,63 +150,6 @@ class Lifecycle:
         """Has a VM stand still."""
         found = await self._desk.find(vm)
         await self._desk.agent_of(found).call("pause", vm_id=found.vm_id)
-        return found.shown()
-
-    async def suspend(self, vm: str) -> dict[str, Any]:
-        """Takes a VM's whole state from its client, which then has it no longer."""
-        desk, fleet = self._desk, self._desk.fleet
-        found = await desk.find(vm)
-        agent = desk.agent_of(found)
-        before = found.state
-        fleet.step(found, VmState.SUSPENDING)
-        try:
-            answer = await agent.call("suspend", vm_id=found.vm_id)
-            with agent.parcels.open(answer["parcel"]) as file:
-                await desk.records.do(Registry.put_blob, found.vm_id, STATE, Path(file.name))
-        except RpcError as error:
-            await self._not_suspended(found, agent, before, error)
-            raise RpcError(f"VM '{found.name}' can't be suspended: {error}") from None
-        found.has_state = True
-        # All of it is here: a client that is gone by now has it no longer either, and one that
-        # comes back with it is told so.
-        found.state, found.why = VmState.SUSPENDED, ""
-        with contextlib.suppress(Gone):
-            await agent.call("suspended", vm_id=found.vm_id)
-        await desk.close_console(found.vm_id, "suspended")
-        return found.shown()
-
-    async def _not_suspended(self, vm: Vm, agent: Peer, before: VmState, error: RpcError) -> None:
-        if before is VmState.RUNNING:
-            with contextlib.suppress(RpcError):  # it may run already
-                await agent.call("unpause", vm_id=vm.vm_id)
-        if vm.state is VmState.SUSPENDING:  # else it has ended, or its client is gone
-            self._desk.fleet.step(vm, before, f"suspending failed: {error}")
-
-    async def resume(self, vm: str, client: str | None) -> dict[str, Any]:
-        """Has a suspended VM go on, on this client or another; or a paused one."""
-        desk, fleet = self._desk, self._desk.fleet
-        found = await desk.claim(vm)
-        if found.state is VmState.PAUSED:
-            await desk.agent_of(found).call("unpause", vm_id=found.vm_id)
-            return found.shown()
-        if found.state is VmState.LOST and not found.has_state:
-            raise RpcError(f"VM '{found.name}' is lost, and no state of it is kept")
-        chosen = fleet.choose_client(client, kind=found.hypervisor)
-        fleet.step(found, VmState.RESUMING)
-        before, found.client = found.client, chosen.name
-        try:
-            agent = desk.agent_of(found)
-            with tempfile.NamedTemporaryFile(prefix="kvmshim-state-") as file:
-                await desk.records.do(Registry.get_blob, found.vm_id, STATE, file)
-                parcel = await agent.send_parcel(Path(file.name))
-            await agent.call("restore", vm_id=found.vm_id, name=found.name, parcel=parcel)
-        except RpcError as error:
-            if not isinstance(error, Gone) and found.state is VmState.RESUMING:
-                fleet.step(found, VmState.SUSPENDED, f"resuming failed: {error}")
-                found.client = before
-            raise RpcError(f"VM '{found.name}' can't be resumed: {error}") from None
-        found.has_state = False
-        await desk.records.do(Registry.drop_blob, found.vm_id, STATE)
         return found.shown()
 
     async def migrate(self, vm: str, client: str | None) -> dict[str, Any]:
@@ -209,7 +163,9 @@ class Lifecycle:
         target = desk.agents[chosen.name].peer
         assert target is not None
         way = Way(source, target, chosen.name)
-        migration = Migration(fleet, found, way, lambda: bool(desk.viewers.get(found.vm_id)))
+        migration = Migration(
+            fleet, desk.records, found, way, lambda: bool(desk.viewers.get(found.vm_id))
+        )
         fleet.step(found, VmState.MIGRATING, f"to client '{chosen.name}'")
         desk.migrations[found.vm_id] = migration
         try:
@@ -239,13 +195,15 @@ class Lifecycle:
         desk = self._desk
         found = await desk.find(vm)
         if found.state is VmState.SUSPENDED:
-            await desk.records.do(Registry.drop_blob, found.vm_id, STATE)
-            found.has_state = False
-            found.state, found.why = VmState.STOPPED, "its suspended state was dropped"
+            why = "its suspended state was dropped"
+            await desk.records.do(Registry.without_state, found.vm_id, str(VmState.STOPPED), why)
+            found.has_state, found.state, found.why = False, VmState.STOPPED, why
         elif found.state in _FREE:
             raise RpcError(f"VM '{found.name}' is {found.state}; it does not run")
         else:
             await desk.agent_of(found).call("stop", vm_id=found.vm_id, kill=kill)
+            if found.state not in ENDED:  # its own word may come later
+                desk.fleet.step(found, VmState.STOPPED, "shut down")
         return found.shown()
 
     async def remove(self, vm: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Its memory is copied in rounds while it runs, each round what was written to during the one before.
 When little is left the VM stops, the rest goes over, and it runs on at the other client. Until that
 has said so it can go back at any moment: its old client has all of it, and takes its devices again.
+Whose it is, is written in the registry while it stands still.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from devserver.panel.fleet import Fleet, Vm, VmState
-from devserver.rpc import Gone, Peer, RpcError
+from devserver.panel.records import Records
+from devserver.panel.registry.registry import Registry
+from devserver.rpc import LONG_S, Gone, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
 
@@ -37,12 +40,15 @@ class Way(NamedTuple):
 class Migration:
     """One VM's way from a client to another."""
 
-    def __init__(self, fleet: Fleet, vm: Vm, way: Way, is_watched: Callable[[], bool]) -> None:
+    def __init__(
+        self, fleet: Fleet, records: Records, vm: Vm, way: Way, is_watched: Callable[[], bool]
+    ) -> None:
         """``is_watched``: whether somebody looks at the VM's console."""
         self._fleet = fleet
+        self._records = records
+        self._is_watched = is_watched
         self._vm = vm
         self._source, self._target, self._target_name = way
-        self._is_watched = is_watched
         #: Set when it has come to its end, whatever that was.
         self.over = asyncio.Event()
         self._before = vm.state
@@ -64,6 +70,10 @@ class Migration:
             await self._copy_while_it_runs()
             stopped_s = time.monotonic()
             last = await self._move_rest()
+            # From here on it is the target's, whoever dies.
+            vm.epoch = await self._records.do(
+                Registry.place_vm, vm.vm_id, self._target_name, str(VmState.MIGRATING)
+            )
             vm.client, went = self._target_name, True
             more = {"run": last["was_running"], "watched": self._is_watched()}
             answer = await self._target.call("go", vm_id=vm.vm_id, **more)
@@ -82,9 +92,10 @@ class Migration:
         vm_id = self._vm.vm_id
         answer = await self._source.call("depart", vm_id=vm_id)
         prospect = await self._pass_on(answer["parcel"])
-        await self._target.call("receive", vm_id=vm_id, name=self._vm.name, parcel=prospect)
+        more = {"name": self._vm.name, "parcel": prospect, "epoch": self._vm.epoch + 1}
+        await self._target.call("receive", vm_id=vm_id, **more)
         while len(self._rounds) < MAX_ROUNDS:
-            sent: int = (await self._source.call("copy", vm_id=vm_id))["bytes"]
+            sent: int = (await self._source.call("copy", LONG_S, vm_id=vm_id))["bytes"]
             self._rounds.append(sent)
             if sent <= _LITTLE_BYTES or (len(self._rounds) > 2 and sent >= self._rounds[-2]):
                 return
@@ -94,7 +105,7 @@ class Migration:
         last: dict[str, Any] = await self._source.call("leave", vm_id=vm_id)
         self._rounds.append(last["bytes"])
         header = await self._pass_on(last["parcel"])
-        more = {"seats": last["seats"], "console": last["console"]}
+        more = {key: last[key] for key in ("seats", "console", "was_running")}
         await self._target.call("land", vm_id=vm_id, parcel=header, **more)
         return last
 
@@ -107,8 +118,9 @@ class Migration:
         vm, fleet = self._vm, self._fleet
         with contextlib.suppress(RpcError):
             await self._target.call("abort", vm_id=vm.vm_id)
+        epoch = vm.epoch + 2  # whatever of the target's was written, or is still to be told
         try:
-            await self._source.call("stay", vm_id=vm.vm_id)
+            await self._source.call("stay", vm_id=vm.vm_id, epoch=epoch)
         except RpcError as why:
             log.error("VM '%s' can't go on where it was: %s", vm.name, why)
             if vm.state is VmState.MIGRATING:
@@ -116,6 +128,6 @@ class Migration:
                 state = VmState.LOST if went or isinstance(why, Gone) else VmState.FAILED
                 fleet.step(vm, state, f"migrating failed: {error}; going back: {why}")
             return
-        vm.client = source_name
+        vm.client, vm.epoch = source_name, epoch
         if vm.state is VmState.MIGRATING:
             fleet.step(vm, self._before, f"migrating failed: {error}")

@@ -10,6 +10,7 @@ from devserver.panel.desk import Desk, checked
 from devserver.panel.fleet import ENDED
 from devserver.panel.lifecycle import Lifecycle
 from devserver.panel.registry.registry import Registry
+from devserver.panel.suspension import Suspension
 from devserver.rpc import Handler, Peer, RpcError
 
 
@@ -20,6 +21,7 @@ class Operator:
         self.peer: Peer | None = None
         self._desk = desk
         self._lifecycle = Lifecycle(desk)
+        self._suspension = Suspension(desk)
 
     def handlers(self) -> dict[str, Handler]:
         life, whole = self._lifecycle, self._desk.whole
@@ -35,8 +37,8 @@ class Operator:
             "shutdown": whole(life.shutdown),
             "remove": whole(life.remove),
             "pause": whole(life.pause),
-            "suspend": whole(life.suspend),
-            "resume": whole(life.resume),
+            "suspend": whole(self._suspension.suspend),
+            "resume": whole(self._suspension.resume),
             "migrate": whole(life.migrate),
             "move_device": whole(self._move_device),
             "console": self._console,
@@ -133,6 +135,8 @@ class Operator:
             await self.gone()
             raise
         self._desk.viewers.setdefault(found.vm_id, {})[self] = printed
+        if self.peer is None or self.peer.gone.is_set():  # while that was asked
+            await self.gone()
         if found.state in ENDED and self.peer is not None:  # by now
             await self.peer.note("console_closed", vm_id=found.vm_id, why=found.why)
         return {"vm_id": found.vm_id, "backlog": backlog}

@@ -45,11 +45,12 @@ class Records:
         #: One at a time: a database in memory has one connection.
         self._thread = ThreadPoolExecutor(1, "registry")
         self._opening = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._touched = asyncio.Event()
         self._written: dict[int, Row] = {}
         self._keeping: asyncio.Task[None] | None = None
         self._failing = False
-        self._guests: list[Row] | None = None
+        self._guests: dict[int, Row] | None = None
         self._closed = False
 
     async def open(self) -> None:
@@ -75,7 +76,7 @@ class Records:
         if self._keeping is not None:
             self._keeping.cancel()
             with contextlib.suppress(RpcError):
-                await self._write()
+                await self._save_vms()
                 await self.do(Registry.server_down)
         self._closed = True
         if self._registry is not None:
@@ -100,7 +101,7 @@ class Records:
     # -- writing behind -----------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        wait_s = _BEAT_S
+        wait_s = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -109,39 +110,66 @@ class Records:
             try:
                 await self._write()
             except RpcError as error:
-                if not self._failing:
-                    log.error("%s; going on without, and trying again", error)
-                self._failing, wait_s = True, _RETRY_S
+                self._fail(error)
+                wait_s = _RETRY_S
+            except Exception:  # whatever it was, the next change is to be written
+                log.exception("the registry was not written")
+                wait_s = _RETRY_S
             else:
                 if self._failing:
                     log.info("the registry can be written again")
                 self._failing, wait_s = False, _BEAT_S
 
-    async def _write(self) -> None:
+    async def save(self) -> None:
+        """Writes the VMs that have changed; later, if the registry can't be had now."""
+        if self._registry is not None and not self._failing:
+            try:
+                await self._save_vms()
+            except RpcError as error:
+                self._fail(error)
+
+    async def _save_vms(self) -> None:
         now = {vm.vm_id: vm.shown() for vm in self._fleet.vms.values()}
         changed = [row for vm_id, row in now.items() if self._written.get(vm_id) != row]
         if changed:
             await self.do(Registry.save_vms, changed)
-        self._written = now
-        host = await self._ask_host()
+            for row in changed:
+                self._written[row["vm_id"]] = row
+        for vm_id in self._written.keys() - self._fleet.vms.keys():
+            del self._written[vm_id]
+
+    def _fail(self, error: RpcError) -> None:
+        if not self._failing:
+            log.error("%s; going on without, and trying again", error)
+        self._failing = True
+
+    async def _write(self) -> None:
+        await self._save_vms()
+        host = await self._host()
         await self.do(Registry.heard, [s for s in host["servers"] if s["kind"] == "io"])
-        await self._write_guests(host["guests"])
 
     async def guests(self) -> list[Row]:
         """The VMs that clients run by themselves, as they are now."""
-        await self._write_guests((await self._ask_host())["guests"])
+        await self._host()
         return await self.do(Registry.guests)
 
-    async def _write_guests(self, attached: list[Row]) -> None:
-        """Those of the attached VMs that no agent runs for this panel."""
-        guests = [
-            {**guest, "hypervisor": _kind(guest["hypervisor"])}
-            for guest in attached
-            if guest["vm_id"] not in self._fleet.vms
-        ]
-        if guests != self._guests:
-            await self.do(Registry.save_guests, guests)
+    async def _host(self) -> dict[str, Any]:
+        """What the device host says, with the attached VMs that no agent runs written down."""
+        async with self._asking:
+            host = await self._ask_host()
+            guests = {
+                guest["vm_id"]: {**guest, "hypervisor": _kind(guest["hypervisor"])}
+                for guest in host["guests"]
+                if guest["vm_id"] not in self._fleet.vms
+            }
+            known, self._guests = self._guests, None  # until this is written
+            if guests != known:
+                before = known or {}
+                changed = [row for vm_id, row in guests.items() if before.get(vm_id) != row]
+                gone = None if known is None else before.keys() - guests.keys()
+                await self.do(Registry.save_guests, changed, gone)
             self._guests = guests
+        return host
 
 
 def _kind(number: int) -> str:

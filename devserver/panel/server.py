@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import signal
 import socket
 from typing import Any
 
-import msgpack
-
 from devserver.deadline import end_soon
 from devserver.panel.agents import Agent
 from devserver.panel.desk import Desk, Visitor, checked
+from devserver.panel.hostlink import HostLink
 from devserver.panel.operators import Operator
-from devserver.rpc import Peer, RpcError
+from devserver.rpc import SILENCE_S, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
 
-_MESSAGE_BYTES = 64 * 1024
 #: So long the end waits for a registry that others hold.
 _PARTING_S = 1.0
+#: Agents and operators that may be connected at once.
+MAX_VISITORS = 1024
 
 
 class PanelServer:
@@ -33,28 +32,22 @@ class PanelServer:
     ) -> None:
         """``host`` is the panel's end of the connection to its device host; ``name`` and
         ``address`` are those of the server, ``registry`` the URL of its database."""
-        self._host = host
-        self._desk = Desk(self._ask_host, registry, name, address, only_registered)
-        self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._guests: list[dict[str, Any]] = []
-        self._numbers = itertools.count(1)
+        self._host = HostLink(host, self._take_in)
+        self._desk = Desk(self._host.ask, registry, name, address, only_registered)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Takes connections until the device host closes its end, or SIGTERM comes."""
-        self._host.setblocking(False)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._host, self._read)
-        loop.add_signal_handler(signal.SIGTERM, self._end)
+        self._host.begin()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         try:
             await self._desk.records.open()
         except RpcError as error:  # who comes is told, and it is tried again for each
             log.error("%s", error)
         try:
-            await self._ended.wait()
+            await self._host.ended.wait()
         finally:
-            loop.remove_reader(self._host)
+            self._host.close()
             for task in self._tasks:
                 task.cancel()
             if self._tasks:  # who was here takes leave, and the registry is told
@@ -63,42 +56,13 @@ class PanelServer:
 
     def _end(self) -> None:
         end_soon()
-        self._ended.set()
+        self._host.close()
 
-    def _read(self) -> None:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(self._host, _MESSAGE_BYTES, 1)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._ended.set()
-            for future in self._asked.values():
-                future.cancel()
-            return
-        message = msgpack.unpackb(data)
-        if descriptors:
-            sock = socket.socket(fileno=descriptors[0])
-            task = asyncio.get_running_loop().create_task(self._serve(sock, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        elif "part" in message:
-            self._guests += message["guests"]
-        elif (asked := self._asked.pop(message["answer"], None)) is not None:
-            guests, self._guests = self._guests, []
-            asked.set_result({**message, "guests": guests})
-
-    async def _ask_host(self) -> dict[str, Any]:
-        """The servers that the device host knows, and what it has refused."""
-        if self._ended.is_set():
-            raise RpcError("the server is going down")
-        number = next(self._numbers)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
-        self._host.send(msgpack.packb({"ask": number}))
-        answer: dict[str, Any] = await future
-        return answer
+    def _take_in(self, sock: socket.socket, about: dict[str, Any]) -> None:
+        """The device host hands over a connection."""
+        task = asyncio.get_running_loop().create_task(self._serve(sock, about))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, sock: socket.socket, about: dict[str, Any]) -> None:
         sock.setblocking(False)
@@ -110,6 +74,8 @@ class PanelServer:
             sock.close()
             return
         try:
+            if len(self._tasks) > MAX_VISITORS:
+                raise RpcError(f"all {MAX_VISITORS} places at the control panel are taken")
             await self._desk.records.open()
             visitor = self._visitor(role, about["name"])
         except RpcError as error:
@@ -118,7 +84,9 @@ class PanelServer:
                 await Peer(reader, writer, {}).note("sorry", why=str(error))
             writer.close()
             return
-        peer = Peer(reader, writer, visitor.handlers())
+        # An operator may be asleep (Ctrl-Z, Ctrl-S): what waits for it is bounded.
+        silence_s = SILENCE_S if role == "agent" else None
+        peer = Peer(reader, writer, visitor.handlers(), silence_s=silence_s)
         visitor.peer = peer
         log.info("%s: %s '%s' is here", peer_name, role, about["name"])
         try:

@@ -9,15 +9,16 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from devserver.rpc import Gone, Handler, Peer, RpcError, Unable, connect_panel
 from kvmshim.agent.abilities import hypervisors
 from kvmshim.agent.backoff import pauses
 from kvmshim.agent.migrating import Migrating
+from kvmshim.agent.notes import Notes
 from kvmshim.agent.running import Listeners, RunningVm, State
 from kvmshim.errors import KvmshimError, ServerError
 from kvmshim.machinefile import ImageSpec, load_machine
@@ -26,7 +27,7 @@ from kvmshim.vmm.assemble import machine_for
 from kvmshim.vmm.machine import Machine
 from kvmshim.vmm.relocation import Destination
 from kvmshim.vmstate.arrival import Arrival
-from kvmshim.vmstate.file import read_state
+from kvmshim.vmstate.state import MachineState
 
 log = logging.getLogger("kvmshim.agent")
 
@@ -34,6 +35,8 @@ log = logging.getLogger("kvmshim.agent")
 _REGISTER_S = 30.0
 _HELD_S = 0.002
 _ENDED = (State.STOPPED, State.FAILED)
+
+_T = TypeVar("_T")
 
 
 class Agent:
@@ -50,13 +53,13 @@ class Agent:
         #: Held while it is said that all is to end, from another thread.
         self._guard = threading.Lock()
         self._ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.Task[Any] | None = None
         self._vms: dict[int, RunningVm] = {}
         self._folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
         self._peer: Peer | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._migrating = Migrating(self)
-        self._notes: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self._notes = Notes()
 
     async def run(self) -> None:
         """Serves the panel until :meth:`end`, and comes back when the connection is lost.
@@ -64,6 +67,7 @@ class Agent:
         Raises :class:`ServerError` if the panel refuses this agent when it comes first, or
         (unless it is to wait) if the server can't be reached then.
         """
+        self._notes.begin()
         with self._guard:
             self._loop, self._serving = asyncio.get_running_loop(), asyncio.current_task()
             ending = self._ending
@@ -114,7 +118,8 @@ class Agent:
 
     async def _visit(self) -> None:
         reader, writer = await connect_panel(self._server, "agent", self._name)
-        peer = Peer(reader, writer, self._handlers())
+        self._peer = peer = Peer(reader, writer, self._handlers())
+        self._migrating.met(peer)
         serving = asyncio.get_running_loop().create_task(peer.serve())
         try:
             told = [vm for vm in self._vms.values() if vm.is_told]
@@ -123,23 +128,26 @@ class Agent:
                     "register",
                     hostname=socket.gethostname(),
                     hypervisors=hypervisors(),
-                    vms=[{**_report(vm), "why": vm.why} for vm in told],
+                    vms=[{**_report(vm), "why": vm.why, "doubt": vm.doubt} for vm in told],
                 )
             self._is_new, self._waiting, self._pauses = False, False, pauses()
             ended = [vm.vm_id for vm in told if vm.state in _ENDED]
             await self._let_go({*answer["drop"]} - {*ended})
             for vm_id in ended:
                 self.forget(vm_id)
+            for vm_id in answer["go"]:
+                await self._go_on(vm_id)
             print(f"kvmshim: agent '{self._name}' serves {self._server}", flush=True)
-            self._peer = peer
-            self._migrating.met(peer)
-            telling = asyncio.get_running_loop().create_task(self._tell(peer))
+            telling = asyncio.get_running_loop().create_task(self._notes.tell(peer))
             await serving
             telling.cancel()
         finally:
             self._peer = None
             serving.cancel()
             peer.close()
+            for vm in self._vms.values():
+                vm.watched = False
+            self._notes.forget_output()
             await self._migrating.lost()
 
     async def _let_go(self, vm_ids: Iterable[int]) -> None:
@@ -148,56 +156,67 @@ class Agent:
             vm = self._vms.get(vm_id)
             if vm is not None:
                 log.warning("VM '%s' is not this client's any more; it is ended here", vm.name)
+                if await self._migrating.let_go(vm_id):
+                    continue
                 vm.silence()
                 await asyncio.to_thread(vm.stop)
                 self.forget(vm_id)
 
-    async def _tell(self, peer: Peer) -> None:
-        """Passes on what VMs' threads have to say, in order."""
-        while True:
-            op, arguments = await self._notes.get()
-            with contextlib.suppress(RpcError, OSError):
-                await peer.note(op, **arguments)
+    async def _go_on(self, vm_id: int) -> None:
+        """This VM stood still until the panel was back, and is this client's."""
+        with contextlib.suppress(RpcError):  # it has ended by now
+            if not await self._migrating.go_on(vm_id):
+                await self._unsuspend(vm_id)
 
     # -- what VMs say, in their threads -------------------------------------------------------
 
     def _on_change(self, vm: RunningVm, why: str) -> None:
-        self._say("changed", {**_report(vm), "why": why})
+        report = _report(vm)
+        del report["name"]
+        self._notes.changed({**report, "why": why})
 
     def _on_output(self, vm: RunningVm, data: bytes, printed: int) -> None:
-        self._say("output", {"vm_id": vm.vm_id, "data": data, "printed": printed})
-
-    def _say(self, op: str, arguments: dict[str, Any]) -> None:
-        arguments.pop("name", None)
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._notes.put_nowait, (op, arguments))
+        self._notes.output({"vm_id": vm.vm_id, "data": data, "printed": printed})
 
     # -- what the panel asks for --------------------------------------------------------------
 
     def _handlers(self) -> dict[str, Handler]:
-        return {
+        handlers: dict[str, Handler] = {
             "launch": self._launch,
-            "restore": self._restore,
             "stop": self._stop,
             "pause": self._pause,
             "unpause": self._unpause,
             "suspend": self._suspend,
             "suspended": self._suspended,
+            "unsuspend": self._unsuspend,
             "move_device": self._move_device,
             "watch": self._watch,
             "unwatch": self._unwatch,
             "type": self._type,
             **self._migrating.handlers(),
         }
+        return {op: self._in_order(handler) for op, handler in handlers.items()}
+
+    def _in_order(self, handler: Handler) -> Handler:
+        """What VMs have said stands before the answer."""
+
+        async def do(**arguments: Any) -> Any:
+            peer = self._peer
+            try:
+                return await handler(**arguments)
+            finally:
+                await self._notes.flush(peer)
+
+        return do
 
     async def _launch(
-        self, vm_id: int, name: str, machine: str, image: int, image_name: str
+        self, vm_id: int, name: str, epoch: int, machine: str, image: int, image_name: str
     ) -> None:
-        assert self._peer is not None
+        peer = self._peer
+        assert peer is not None
         folder = self._folders[vm_id] = tempfile.TemporaryDirectory(prefix="kvmshim-vm-")
         path, text = Path(folder.name) / "image", Path(folder.name) / "machine.toml"
-        with self._peer.parcels.open(image) as file:
+        with peer.parcels.open(image) as file:
             await asyncio.to_thread(path.hardlink_to, file.name)
         text.write_text(machine)
 
@@ -207,26 +226,15 @@ class Agent:
             spec = replace(spec, image=replace(booted, path=path))
             return machine_for(spec, server=self._server, wait=self._wait, name=name, vm_id=vm_id)
 
-        await self._start(vm_id, name, make)
-
-    async def _restore(self, vm_id: int, name: str, parcel: int) -> None:
-        assert self._peer is not None
-        with self._peer.parcels.open(parcel) as file:
-
-            def make() -> Machine:
-                state = read_state(Path(file.name))
-                return Machine.restored(state, server=self._server, wait=self._wait, vm_id=vm_id)
-
-            await self._start(vm_id, name, make)
-
-    async def _start(self, vm_id: int, name: str, make: Any) -> None:
         self._check_free(vm_id)
-        vm = RunningVm(vm_id, name, make, Listeners(self._on_change, self._on_output))
-        self._vms[vm_id] = vm
+        listeners = Listeners(self._on_change, self._on_output)
+        self._vms[vm_id] = vm = RunningVm(vm_id, name, make, listeners, epoch=epoch)
         vm.start()
         await asyncio.to_thread(vm.await_launch)
         if vm.state is State.FAILED:
             self.forget(vm_id)
+            if peer.gone.is_set():  # whoever wanted to know: the next panel does
+                self._on_change(vm, vm.why)
             raise Unable(vm.why) if vm.host_lacks else RpcError(vm.why)
 
     def _check_free(self, vm_id: int) -> None:
@@ -248,22 +256,29 @@ class Agent:
         await self._order(self.find(vm_id).unpause)
 
     async def _suspend(self, vm_id: int) -> dict[str, Any]:
-        """Sends the panel the VM's state; the VM stays, paused, until ``suspended``."""
-        assert self._peer is not None
-        vm = self.find(vm_id)
-        was_paused = vm.state is State.PAUSED
-        if not was_paused:
-            await self._order(vm.pause)
+        """Sends the panel the VM's state; the VM stands still until it is told what became of it.
+
+        Until all has been sent it is not suspended, whatever happens; from then on only the panel
+        knows.
+        """
+        vm, peer = self.find(vm_id), self._peer
+        assert peer is not None
+        vm.goes_on = await self._order(vm.hold)
         try:
             with tempfile.TemporaryDirectory(prefix="kvmshim-state-") as folder:
                 path = Path(folder) / "state"
                 await self._order(lambda: vm.save(path))
-                return {"parcel": await self._peer.send_parcel(path)}
+                parcel = await peer.send_parcel(path)
         except BaseException:
-            if not was_paused:
-                with contextlib.suppress(RpcError):
-                    await self._order(vm.unpause)
+            await self._unsuspend(vm_id)
             raise
+        vm.doubt = "suspending"
+        return {"parcel": parcel}
+
+    async def _unsuspend(self, vm_id: int) -> None:
+        """The VM is here, and goes on as it was."""
+        vm = self.find(vm_id)
+        await self._order(lambda: vm.release(run=vm.goes_on))
 
     async def _suspended(self, vm_id: int) -> None:
         """The panel has the state: the VM is here no longer."""
@@ -292,23 +307,30 @@ class Agent:
             await asyncio.sleep(_HELD_S)
         await self._order(lambda: vm.type(data))
 
-    async def _order(self, work: Any) -> None:
+    async def _order(self, work: Callable[[], _T]) -> _T:
         try:
-            await asyncio.to_thread(work)
+            return await asyncio.to_thread(work)
         except KvmshimError as error:
             raise RpcError(str(error)) from None
 
     # -- VMs that come and go -----------------------------------------------------------------
 
-    def take_in(self, vm_id: int, name: str, arrival: Arrival) -> RunningVm:
-        """A VM that is to come, not yet started."""
+    def take_in(
+        self,
+        vm_id: int,
+        name: str,
+        epoch: int,
+        read: Callable[[], MachineState | Arrival],
+        on_failure: Callable[[str], None],
+    ) -> RunningVm:
+        """A VM that is to come, not yet started; ``read``, in its thread, gives what it is."""
         self._check_free(vm_id)
 
         def make() -> Machine:
-            return Machine.restored(arrival, server=self._server, wait=self._wait, vm_id=vm_id)
+            return Machine.restored(read(), server=self._server, wait=self._wait, vm_id=vm_id)
 
         listeners = Listeners(self._on_change, self._on_output)
-        vm = RunningVm(vm_id, name, make, listeners, held=True, on_failure=arrival.give_up)
+        vm = RunningVm(vm_id, name, make, listeners, epoch=epoch, held=True, on_failure=on_failure)
         self._vms[vm_id] = vm
         return vm
 
@@ -337,7 +359,8 @@ def _report(vm: RunningVm) -> dict[str, Any]:
     return {
         "vm_id": vm.vm_id,
         "name": vm.name,
-        "state": str(vm.state),
+        "state": str(vm.told_state),
+        "epoch": vm.epoch,
         "devices": vm.devices,
         "memory_bytes": vm.memory_bytes,
         "hypervisor": vm.hypervisor,

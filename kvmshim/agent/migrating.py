@@ -15,8 +15,8 @@ from kvmshim.agent.departure import Departure
 from kvmshim.agent.running import RunningVm, State
 from kvmshim.errors import KvmshimError
 from kvmshim.vmstate.arrival import Arrival
-from kvmshim.vmstate.file import decode_blocks
-from kvmshim.vmstate.state import Header, Seat
+from kvmshim.vmstate.file import decode_blocks, read_state
+from kvmshim.vmstate.state import Header, MachineState, Seat
 
 _T = TypeVar("_T")
 
@@ -25,13 +25,25 @@ class Household(Protocol):
     """The agent, as far as VMs that come and go concern it."""
 
     def find(self, vm_id: int) -> RunningVm: ...
-    def take_in(self, vm_id: int, name: str, arrival: Arrival) -> RunningVm: ...
+    def take_in(
+        self,
+        vm_id: int,
+        name: str,
+        epoch: int,
+        read: Callable[[], MachineState | Arrival],
+        on_failure: Callable[[str], None],
+    ) -> RunningVm: ...
     def forget(self, vm_id: int) -> None: ...
+
+
+class _Going(NamedTuple):
+    departure: Departure
+    deciding: asyncio.Lock  # one thing at a time is done about whether it goes
 
 
 class _Coming(NamedTuple):
     vm: RunningVm
-    arrival: Arrival
+    arrival: Arrival | None  # None: it comes from a suspended state
 
 
 class Migrating:
@@ -39,7 +51,7 @@ class Migrating:
 
     def __init__(self, household: Household) -> None:
         self._household = household
-        self._going: dict[int, Departure] = {}
+        self._going: dict[int, _Going] = {}
         self._coming: dict[int, _Coming] = {}
         self._peer: Peer | None = None
 
@@ -50,6 +62,7 @@ class Migrating:
             "leave": self._leave,
             "stay": self._stay,
             "departed": self._departed,
+            "restore": self._restore,
             "receive": self._receive,
             "memory": self._memory,
             "land": self._land,
@@ -62,12 +75,37 @@ class Migrating:
         self._peer = peer
 
     async def lost(self) -> None:
-        """The panel is gone: who was to go stays, who was to come does not."""
-        for vm_id in list(self._coming):
+        """The panel is gone: who was to go stays, who was to come does not.
+
+        But where everything had gone over only the next panel knows: those stand still.
+        """
+        for vm_id in [vm_id for vm_id, coming in self._coming.items() if not coming.vm.doubt]:
             await self._abort(vm_id)
-        for vm_id in list(self._going):
+        for vm_id in [
+            vm_id for vm_id, going in self._going.items() if not going.departure.vm.doubt
+        ]:
             with contextlib.suppress(RpcError):
                 await self._stay(vm_id)
+
+    async def go_on(self, vm_id: int) -> bool:
+        """The panel is back, and this VM is this client's; False if it was not on its way."""
+        if vm_id in self._coming:
+            await self._go(vm_id, self._coming[vm_id].vm.goes_on, watched=False)
+        elif vm_id in self._going:
+            await self._stay(vm_id)
+        else:
+            return False
+        return True
+
+    async def let_go(self, vm_id: int) -> bool:
+        """The panel is back, and this VM is not this client's; False if it was not on its way."""
+        if vm_id in self._coming:
+            await self._abort(vm_id)
+        elif vm_id in self._going:
+            await self._departed(vm_id)
+        else:
+            return False
+        return True
 
     # -- from here ----------------------------------------------------------------------------
 
@@ -77,8 +115,12 @@ class Migrating:
             raise RpcError(f"VM {vm_id} is on its way already")
         departure = Departure(self._household.find(vm_id))
         prospect = await _do(departure.prospect)
-        self._going[vm_id] = departure
-        return {"parcel": await self._send_header(prospect)}
+        self._going[vm_id] = _Going(departure, asyncio.Lock())
+        try:
+            return {"parcel": await self._send_header(prospect)}
+        except RpcError:
+            await self._stay(vm_id)
+            raise
 
     async def _copy(self, vm_id: int) -> dict[str, int]:
         """Sends all memory, or what was written to since the last time; how much that was."""
@@ -91,40 +133,53 @@ class Migrating:
         return {"bytes": sent}
 
     async def _leave(self, vm_id: int) -> dict[str, Any]:
-        """The VM stops, its devices wait on their servers, and the rest of it is sent."""
+        """The VM stops, its devices wait on their servers, and the rest of it is sent.
+
+        Until all has been sent it may stay by itself; from then on only the panel knows.
+        """
         departure = self._departure(vm_id)
-        last = await _do(departure.stop)
-        copied = await self._copy(vm_id)
+        async with self._going[vm_id].deciding:
+            last = await _do(departure.stop)
+            copied = await self._copy(vm_id)
+            parcel = await self._send_header(last.header)
+            departure.vm.goes_on, departure.vm.doubt = last.was_running, "leaving"
         return {
             **copied,
-            "parcel": await self._send_header(last.header),
+            "parcel": parcel,
             "seats": to_plain(last.seats),
             "was_running": last.was_running,
             "console": departure.vm.console(),
         }
 
-    async def _stay(self, vm_id: int) -> None:
-        """The VM is not to go after all."""
-        departure = self._going.pop(vm_id, None)
-        if departure is not None:
+    async def _stay(self, vm_id: int, epoch: int = 0) -> bool:
+        """The VM is not to go after all; whether it runs."""
+        vm, going = self._household.find(vm_id), self._going.get(vm_id)
+        vm.epoch = max(vm.epoch, epoch)
+        if going is None:
+            return vm.state is State.RUNNING
+        async with going.deciding:
+            if self._going.pop(vm_id, None) is None:
+                return vm.goes_on
             try:
-                await _do(departure.stay)
+                await _do(going.departure.stay)
             except RpcError:
-                departure.done()
+                await asyncio.to_thread(going.departure.done)
                 self._household.forget(vm_id)
                 raise
+        return vm.goes_on
 
     async def _departed(self, vm_id: int) -> None:
         """The VM runs somewhere else."""
         departure = self._departure(vm_id)
-        del self._going[vm_id]
-        await asyncio.to_thread(departure.done)
-        self._household.forget(vm_id)
+        async with self._going[vm_id].deciding:
+            self._going.pop(vm_id, None)
+            await asyncio.to_thread(departure.done)
+            self._household.forget(vm_id)
 
     def _departure(self, vm_id: int) -> Departure:
         if vm_id not in self._going:
             raise RpcError(f"VM {vm_id} is not on its way from here")
-        return self._going[vm_id]
+        return self._going[vm_id].departure
 
     async def _send_header(self, header: Header) -> int:
         assert self._peer is not None
@@ -135,10 +190,23 @@ class Migrating:
 
     # -- to here ------------------------------------------------------------------------------
 
-    async def _receive(self, vm_id: int, name: str, parcel: int) -> None:
+    async def _restore(self, vm_id: int, name: str, parcel: int, epoch: int) -> None:
+        """A VM that was suspended: it is made ready to run."""
+        assert self._peer is not None
+        with self._peer.parcels.open(parcel) as file:
+            path = Path(file.name)
+            vm = self._household.take_in(
+                vm_id, name, epoch, lambda: read_state(path), lambda _: None
+            )
+            self._coming[vm_id] = _Coming(vm, None)
+            vm.start()
+            await asyncio.to_thread(vm.await_launch)
+        await self._ready(vm_id, "restoring")
+
+    async def _receive(self, vm_id: int, name: str, parcel: int, epoch: int) -> None:
         """A VM is to come: makes room for it. Refused if this host can't run it."""
         arrival = Arrival(self._header(parcel))
-        vm = self._household.take_in(vm_id, name, arrival)
+        vm = self._household.take_in(vm_id, name, epoch, lambda: arrival, arrival.give_up)
         self._coming[vm_id] = _Coming(vm, arrival)
         vm.start()
         await asyncio.to_thread(arrival.await_wanted)
@@ -146,18 +214,32 @@ class Migrating:
 
     async def _memory(self, vm_id: int, data: bytes) -> None:
         """A part of its memory."""
-        arrival = self._arriving(vm_id).arrival
+        arrival = self._arrival(vm_id)
         await _do(lambda: arrival.bring(list(decode_blocks(data))))
 
     async def _land(
-        self, vm_id: int, parcel: int, seats: list[Any], console: tuple[bytes, int]
+        self,
+        vm_id: int,
+        parcel: int,
+        seats: list[Any],
+        console: tuple[bytes, int],
+        was_running: bool,
     ) -> None:
         """All of it is here, and its devices are waiting: it is made ready to run."""
-        vm, arrival = self._arriving(vm_id)
+        vm, arrival = self._arriving(vm_id).vm, self._arrival(vm_id)
         vm.continue_console(*console)
+        vm.goes_on = was_running
         arrival.complete(self._header(parcel), from_plain(tuple[Seat, ...], seats, "seats"))
         await asyncio.to_thread(vm.await_launch)
+        await self._ready(vm_id, "arriving")
+
+    async def _ready(self, vm_id: int, doubt: str) -> None:
+        """It stands still until it is told to go: it may be this client's by now."""
         await self._check(vm_id)
+        peer, vm = self._peer, self._arriving(vm_id).vm
+        vm.doubt = doubt
+        if peer is None or peer.gone.is_set():  # nobody can have told it to
+            await self._abort(vm_id)
 
     async def _go(self, vm_id: int, run: bool, watched: bool) -> dict[str, Any]:
         """It is this client's; ``watched``: somebody looks at its console."""
@@ -171,7 +253,8 @@ class Migrating:
         """It does not come."""
         coming = self._coming.pop(vm_id, None)
         if coming is not None:
-            coming.arrival.give_up("it was to come from another client, and did not")
+            if coming.arrival is not None:
+                coming.arrival.give_up("it was to come from another client, and did not")
             coming.vm.silence()
             await asyncio.to_thread(coming.vm.stop)
             self._household.forget(vm_id)
@@ -181,6 +264,12 @@ class Migrating:
         if vm.state is State.FAILED:
             await self._abort(vm_id)
             raise RpcError(vm.why)
+
+    def _arrival(self, vm_id: int) -> Arrival:
+        arrival = self._arriving(vm_id).arrival
+        if arrival is None:
+            raise RpcError(f"VM {vm_id} comes from no other client")
+        return arrival
 
     def _arriving(self, vm_id: int) -> _Coming:
         if vm_id not in self._coming:

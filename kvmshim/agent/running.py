@@ -56,13 +56,20 @@ class RunningVm:
         make: Callable[[], Machine],
         listeners: Listeners,
         *,
+        epoch: int = 1,
         held: bool = False,
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``make`` gives the machine, not yet entered; it is called in the VM's thread. ``held``:
         it is paused when it is ready to run, and nothing is told of it before :meth:`release`.
-        ``on_failure`` is told, in the VM's thread, why it has failed."""
+        ``on_failure`` is told, in the VM's thread, why it has failed. ``epoch``: the panel's
+        (docs/panel.md, Who has a VM)."""
         self.vm_id = vm_id
+        self.epoch = epoch
+        #: What was being done with it, if only the panel knows how that ended; it stands still.
+        self.doubt = ""
+        #: Whether it is to run when it need not stand still any more.
+        self.goes_on = True
         self.name = name
         self.state = State.LAUNCHING
         #: How it came to that state, if that needs saying.
@@ -168,6 +175,7 @@ class RunningVm:
     def release(self, *, run: bool) -> None:
         """It is here for good, or still: it is told of again, and (``run``) goes on."""
         with self._changed:
+            self.doubt = ""
             self._silent = self._quiet = False
             if run:
                 self._wanted = State.RUNNING
@@ -195,17 +203,24 @@ class RunningVm:
 
     def silence(self) -> None:
         """It is somebody else's by now: nothing more is told of it."""
-        self._silent = True
+        self._silent, self.doubt = True, ""
 
     @property
     def is_held(self) -> bool:
         """Whether it is paused for a moment only (:meth:`hold`)."""
-        return self._quiet
+        return self._quiet and self.state not in (State.STOPPED, State.FAILED)
 
     @property
     def is_told(self) -> bool:
-        """Whether it is this client's to tell of."""
-        return not self._silent
+        """Whether it is this client's to tell of, as far as this client knows."""
+        return not self._silent or self.doubt != ""
+
+    @property
+    def told_state(self) -> State:
+        """Its state as it is told: one that is held for a moment runs."""
+        if self.doubt and self.state is State.PAUSED:
+            return State.RUNNING if self.goes_on else State.PAUSED
+        return State.RUNNING if self.is_held and self.state is State.PAUSED else self.state
 
     def console(self) -> tuple[bytes, int]:
         """What its console has printed last, and how many bytes in all."""

@@ -62,7 +62,7 @@ def write_state(path: Path, state: MachineState) -> None:
     """
     fresh = path.with_name(f"{path.name}.{os.getpid()}.fresh")
     try:
-        with fresh.open("xb") as file:
+        with open(fresh, "xb", opener=_private) as file:
             for part in encode_state(state):
                 file.write(part)
             file.flush()
@@ -74,6 +74,11 @@ def write_state(path: Path, state: MachineState) -> None:
     finally:
         with contextlib.suppress(OSError):
             fresh.unlink()
+
+
+def _private(path: str, flags: int) -> int:
+    """What a guest has in its memory is its owner's."""
+    return os.open(path, flags, 0o600)
 
 
 def _sync_folder(folder: Path) -> None:

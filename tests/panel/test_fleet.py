@@ -18,7 +18,7 @@ KVM = {"kind": "kvm", "version": "1", "capabilities": {}}
 def came(made: Fleet, name: str, *reports: dict[str, object], kind: str = "kvm") -> list[int]:
     """A client connects; the VMs that it must let go."""
     number = sum(map(ord, name))
-    return made.client_came(number, name, "host", [{**KVM, "kind": kind}], list(reports))
+    return made.client_came(number, name, "host", [{**KVM, "kind": kind}], list(reports)).drop
 
 
 def fleet(*clients: str) -> Fleet:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
@@ -48,6 +49,13 @@ def _sqlite(url: URL, busy_seconds: float) -> Engine:
     arguments = {"timeout": busy_seconds, "check_same_thread": False}
     engine = create_engine(url, connect_args=arguments, **options)
 
+    @event.listens_for(engine, "do_connect")
+    def _make_private(_dialect: object, _record: object, _args: object, _more: object) -> None:
+        # What VMs hold in memory is nobody else's; SQLite gives its other files the same mode.
+        if url.database and "poolclass" not in options:
+            with suppress(OSError):  # it is there, or connecting says why it can't be
+                os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
     @event.listens_for(engine, "connect")
     def _prepare(raw: Any, _record: object) -> None:
         raw.isolation_level = None  # BEGIN is said below
@@ -76,12 +84,13 @@ def one_line(url: URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _said(url, error.orig) from error
+        raise said(url, error.orig) from error
     except SQLAlchemyError as error:
-        raise _said(url, error) from error
+        raise said(url, error) from error
 
 
-def _said(url: URL, error: BaseException | None) -> RegistryError:
+def said(url: URL, error: BaseException | None) -> RegistryError:
+    """A database's error as one of ours."""
     named = url.set(drivername=url.drivername.partition("+")[0])
     shown = f"the registry {named.render_as_string(hide_password=True)}"
     reason = (str(error).strip().splitlines() or ["no reason given"])[0]

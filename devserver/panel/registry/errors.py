@@ -23,3 +23,7 @@ class WrongSchema(RegistryError):
 
 class Taken(RegistryError):
     """A name, or a VM, is somebody else's."""
+
+
+class Uncertain(RegistryError):
+    """The database was lost while it wrote: it has all of it or nothing."""

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from devserver.panel.fleet import ENDED, VmState
-from devserver.panel.registry import schema
-from devserver.panel.registry.database import BUSY_SECONDS, make_engine, one_line
-from devserver.panel.registry.errors import RegistryError, Taken
+from devserver.panel.registry import blobs, guests, schema
+from devserver.panel.registry.blobs import STATE
+from devserver.panel.registry.database import BUSY_SECONDS, make_engine, one_line, said
+from devserver.panel.registry.ended import forget_ended
+from devserver.panel.registry.errors import RegistryError, Taken, Uncertain
 from devserver.panel.registry.tables import (
-    BlobRow,
     ClientRow,
     DeviceRow,
     GuestRow,
@@ -31,11 +32,6 @@ from devserver.panel.registry.tables import (
 
 #: A server that has not been heard of for so long is down, whatever it last said.
 STALE = timedelta(seconds=15)
-#: Bytes of a blob's part.
-PART_BYTES = 1 << 20
-#: What blobs hold.
-IMAGE, STATE = "image", "state"
-
 #: A row as plain data, by column.
 Row = dict[str, Any]
 
@@ -193,21 +189,25 @@ class Registry:
                 "registered": False,
                 "machine": "",
                 "image_name": "",
+                "epoch": 1,
                 **more,
             }
+            forget_ended(session, self._server)
             row = VmRow(name=name, client=client, server=self._server, changed=_now(), **fresh)
             session.add(row)
             session.flush()
             return row.vm_id
 
-    def adopt_vm(self, vm_id: int, name: str, client: str) -> None:
+    def adopt_vm(self, vm_id: int, name: str, client: str, epoch: int = 0) -> None:
         """A client has a VM that nobody knew. Raises :class:`Taken` for a name or number in use."""
         with self._transaction() as session:
-            taken = session.scalar(
-                select(VmRow).where((VmRow.vm_id == vm_id) | (VmRow.name == name))
-            )
-            if taken is not None:
-                raise Taken(_taken(taken))
+            same = (VmRow.vm_id == vm_id) | (VmRow.name == name)
+            for row in session.scalars(select(VmRow).where(same)):
+                known = (row.vm_id, row.name, row.client) == (vm_id, name, client)
+                if not known or row.epoch > epoch:
+                    raise Taken(_taken(row))
+                row.server = self._server  # it was another's, at whose time the client had it
+                return
             session.add(
                 VmRow(
                     vm_id=vm_id,
@@ -222,6 +222,7 @@ class Registry:
                     machine="",
                     image_name="",
                     changed=_now(),
+                    epoch=epoch,
                 )
             )
             session.flush()
@@ -241,6 +242,32 @@ class Registry:
                 raise Taken(_taken(row))
             row.server = self._server
 
+    def place_vm(self, vm_id: int, client: str, state: str) -> int:
+        """A client is to have a VM, from now on and nobody else; the VM's epoch."""
+        with self._transaction() as session:
+            row = self._own(session, vm_id)
+            row.client, row.state, row.why, row.changed = client, state, "", _now()
+            row.epoch += 1
+            return row.epoch
+
+    def suspended(self, vm_id: int, path: Path) -> int:
+        """A VM's state is kept, and no client has the VM any more, both or neither; its epoch."""
+        with self._transaction() as session:
+            row = self._own(session, vm_id)
+            row.state, row.why, row.changed = str(VmState.SUSPENDED), "", _now()
+            row.epoch += 1
+            epoch = row.epoch
+            session.flush()
+            blobs.put(session, vm_id, STATE, path)
+            return epoch
+
+    def without_state(self, vm_id: int, state: str, why: str = "") -> None:
+        """A VM is in another state, and its suspended one is dropped, both or neither."""
+        with self._transaction() as session:
+            row = self._own(session, vm_id)
+            row.state, row.why, row.changed = state, why, _now()
+            blobs.drop(session, vm_id, STATE)
+
     def save_vms(self, vms: Iterable[Mapping[str, Any]]) -> None:
         """Writes VMs of this server as they are now, with their devices."""
         with self._transaction() as session:
@@ -248,6 +275,10 @@ class Registry:
                 row = session.get(VmRow, vm["vm_id"])
                 if row is None or row.server != self._server:
                     continue  # removed, or another server's by now
+                epoch = vm.get("epoch", row.epoch)
+                if epoch < row.epoch:
+                    continue  # somebody else is to have it since
+                row.epoch = epoch
                 for column in ("client", "hypervisor", "state", "why", "memory_bytes"):
                     setattr(row, column, vm[column])
                 row.changed = _now()
@@ -262,8 +293,7 @@ class Registry:
             for one in session.scalars(select(DeviceRow).order_by(DeviceRow.name)):
                 plain = _plain(one)
                 devices.setdefault(plain.pop("vm_id"), []).append(plain)
-            whole = (BlobRow.what == STATE) & BlobRow.last
-            kept = set(session.scalars(select(BlobRow.vm_id).where(whole)))
+            kept = blobs.whole(session, STATE)
             rows = [_plain(row) for row in session.scalars(_by(VmRow.vm_id))]
             for row in rows:
                 row["devices"] = devices.get(row["vm_id"], [])
@@ -276,17 +306,11 @@ class Registry:
         with self._transaction() as session:
             session.execute(delete(VmRow).where(VmRow.vm_id == vm_id))
 
-    def save_guests(self, guests: Iterable[Mapping[str, Any]]) -> None:
-        """The VMs that clients of this server run by themselves, instead of those before."""
+    def save_guests(self, changed: Iterable[Mapping[str, Any]], gone: Iterable[int] | None) -> None:
+        """VMs that clients of this server run by themselves, and the numbers of those that have
+        ended; None: all that were known."""
         with self._transaction() as session:
-            session.execute(delete(GuestRow).where(GuestRow.server == self._server))
-            known = set(session.scalars(select(ClientRow.name)))
-            for guest in guests:
-                session.add(GuestRow(server=self._server, **guest))
-                if guest["client"] not in known:
-                    known.add(guest["client"])
-                    name = guest["client"]
-                    session.add(ClientRow(name=name, hostname=name, server="", registered=False))
+            guests.save(session, self._server, list(changed), gone)
 
     def guests(self) -> list[Row]:
         """Such VMs of all servers that are up."""
@@ -299,43 +323,47 @@ class Registry:
 
     def put_blob(self, vm_id: int, what: str, path: Path) -> None:
         """Keeps a file; when this returns all of it is in the database, else nothing is."""
-        with self._transaction() as session, path.open("rb") as file:
-            _drop_blob(session, vm_id, what)
-            for number, (data, last) in enumerate(_parts(file)):
-                session.add(BlobRow(vm_id=vm_id, what=what, number=number, last=last, data=data))
-                session.flush()
-                session.expunge_all()
+        with self._transaction() as session:
+            blobs.put(session, vm_id, what, path)
 
     def get_blob(self, vm_id: int, what: str, file: IO[bytes]) -> None:
         """Writes what was kept into a file."""
         with self._transaction() as session:
-            number, last = 0, False
-            while not last:
-                part = session.get(BlobRow, (vm_id, what, number))
-                if part is None:
-                    raise RegistryError(f"the {what} of VM {vm_id} is missing from the registry")
-                file.write(part.data)
-                number, last = number + 1, part.last
-                session.expunge_all()
-        file.flush()
+            blobs.get(session, vm_id, what, file)
 
-    def drop_blob(self, vm_id: int, what: str) -> None:
-        """Keeps it no longer."""
+    def has_blob(self, vm_id: int, what: str) -> bool:
+        """Whether a whole one is kept."""
         with self._transaction() as session:
-            _drop_blob(session, vm_id, what)
+            return vm_id in blobs.whole(session, what)
 
     # -- inner workings -----------------------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
         with one_line(self._engine.url), Session(self._engine) as session:
+            written = False
             try:
                 with session.begin():
                     yield session
+                    session.flush()
+                    written = True
             except IntegrityError as error:
                 raise Taken(
                     f"another server was quicker ({type(error.orig).__name__}); try again"
                 ) from error
+            except DBAPIError as error:
+                if written:  # and not heard of it
+                    raise Uncertain(str(said(self._engine.url, error.orig))) from error
+                raise
+
+    def _own(self, session: Session, vm_id: int) -> VmRow:
+        """A VM of this server's, to be changed."""
+        row = session.get(VmRow, vm_id, with_for_update=True)
+        if row is None:
+            raise RegistryError(f"there is no VM {vm_id} any more")
+        if row.server != self._server:
+            raise Taken(_taken(row))
+        return row
 
     def _is_up(self, session: Session, name: str) -> bool:
         row = session.scalar(select(ServerRow).where(ServerRow.name == name))
@@ -357,21 +385,6 @@ def _taken(row: VmRow) -> str:
         f"VM '{row.name}' ({row.vm_id}) is there already: server '{row.server}' has it, "
         f"{row.state}{where}"
     )
-
-
-def _drop_blob(session: Session, vm_id: int, what: str) -> None:
-    session.execute(delete(BlobRow).where((BlobRow.vm_id == vm_id) & (BlobRow.what == what)))
-
-
-def _parts(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """A file's parts, each with whether it is the last; an empty file has one."""
-    data = file.read(PART_BYTES)
-    while True:
-        after = file.read(PART_BYTES)
-        yield data, not after
-        if not after:
-            return
-        data = after
 
 
 def _by(column: Any) -> Any:

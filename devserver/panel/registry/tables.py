@@ -75,7 +75,11 @@ class HypervisorRow(Base):
 
 
 class VmRow(Base):
-    """``server`` is the name of the server that manages it; ``registered``: in advance."""
+    """``server`` is the name of the server that manages it; ``registered``: in advance.
+
+    ``epoch`` grows whenever somebody else is to have the VM: a client that has it of an older one
+    does not have it any more.
+    """
 
     __tablename__ = "vms"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -91,6 +95,7 @@ class VmRow(Base):
     machine: Mapped[str] = mapped_column(Text)
     image_name: Mapped[str]
     changed: Mapped[datetime]
+    epoch: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class GuestRow(Base):

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from devserver.panel.fleet import KEPT_ENDED
+from devserver.panel.registry.blobs import IMAGE, PART_BYTES, STATE
 from devserver.panel.registry.errors import RegistryError, Taken
-from devserver.panel.registry.registry import IMAGE, PART_BYTES, STATE, Registry
+from devserver.panel.registry.registry import Registry
 
 KVM = {"kind": "kvm", "version": "API 12", "capabilities": {"KVM_CAP_IRQCHIP": 1}}
 UART = {"name": "com1", "kind": "uart16550", "version": 1, "place": "devserver"}
@@ -154,5 +156,76 @@ def test_a_state_comes_back_as_it_was(registry: Registry, tmp_path: Path, size: 
     registry.get_blob(vm_id, STATE, back)
     assert back.getvalue() == content
     assert registry.vms()[0]["has_state"]
-    registry.drop_blob(vm_id, STATE)
+    registry.without_state(vm_id, "stopped")
     assert not registry.vms()[0]["has_state"]
+
+
+# -- both or neither ------------------------------------------------------------------------------
+
+
+def test_whoever_is_to_have_a_vm_gets_a_new_epoch(registry: Registry) -> None:
+    vm_id = registry.new_vm("vm", "a")
+    assert registry.vms()[0]["epoch"] == 1
+    assert registry.place_vm(vm_id, "b", "launching") == 2
+    registry.save_vms([shown(vm_id, "running", client="a", epoch=1)])  # behind the times
+    (vm,) = registry.vms()
+    assert (vm["client"], vm["state"], vm["epoch"]) == ("b", "launching", 2)
+    registry.save_vms([shown(vm_id, "running", client="b", epoch=4)])
+    assert registry.vms()[0]["epoch"] == 4
+
+
+def test_a_vm_is_suspended_with_its_state_or_not_at_all(registry: Registry, tmp_path: Path) -> None:
+    vm_id = registry.new_vm("vm", "a")
+    with pytest.raises(OSError, match="No such file"):
+        registry.suspended(vm_id, tmp_path / "nowhere")
+    assert (registry.vms()[0]["state"], registry.vms()[0]["epoch"]) == ("launching", 1)
+    (tmp_path / "state").write_bytes(b"state")
+    assert registry.suspended(vm_id, tmp_path / "state") == 2
+    assert registry.has_blob(vm_id, STATE)
+    assert registry.vms()[0]["state"] == "suspended"
+    registry.without_state(vm_id, "running")
+    assert not registry.has_blob(vm_id, STATE)
+    assert registry.vms()[0]["state"] == "running"
+
+
+def test_another_server_s_vm_is_not_placed(registry: Registry, other: Registry) -> None:
+    vm_id = registry.new_vm("vm", "a")
+    with pytest.raises(Taken, match="server 'one' has it"):
+        other.place_vm(vm_id, "b", "launching")
+
+
+def test_a_vm_whose_server_has_another_name_now_is_taken_over_with_its_client(
+    registry: Registry, other: Registry
+) -> None:
+    vm_id = registry.new_vm("vm", "a")
+    with pytest.raises(Taken):
+        other.adopt_vm(vm_id, "vm", "b", epoch=9)  # not the client that had it
+    with pytest.raises(Taken):
+        other.adopt_vm(vm_id, "vm", "a", epoch=0)  # somebody else has it since
+    other.adopt_vm(vm_id, "vm", "a", epoch=1)
+    assert registry.vms()[0]["server"] == "two"
+
+
+def test_vms_that_have_ended_are_forgotten_in_time(registry: Registry) -> None:
+    kept = registry.new_vm("kept", "", registered=True, state="stopped")
+    for number in range(KEPT_ENDED + 20):
+        registry.save_vms([shown(registry.new_vm(f"vm{number}", "a"), "stopped")])
+    rows = registry.vms()
+    assert len(rows) == KEPT_ENDED + 2
+    assert rows[0]["vm_id"] == kept
+    assert rows[-1]["name"] == f"vm{KEPT_ENDED + 19}"
+
+
+def guest(vm_id: int, name: str = "guest") -> dict[str, Any]:
+    more = {"hypervisor": "kvm", "memory_bytes": 1, "devices": []}
+    return {"vm_id": vm_id, "name": name, "client": "host", **more}
+
+
+def test_guests_are_told_by_what_has_changed(registry: Registry) -> None:
+    registry.save_guests([guest(n) for n in range(1000)], None)
+    registry.save_guests([guest(5, "other")], range(10, 1000))
+    assert [(row["vm_id"], row["name"]) for row in registry.guests()] == [
+        (n, "other" if n == 5 else "guest") for n in range(10)
+    ]
+    registry.save_guests([guest(1)], None)
+    assert [row["vm_id"] for row in registry.guests()] == [1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from commandline import PATIENCE_S
 from ownpostgres import PostgreSql
 from sqlalchemy import inspect, make_url, text
 
+from devserver.panel.default_registry import default_registry
 from devserver.panel.registry.database import make_engine
 from devserver.panel.registry.errors import Locked, RegistryError, Unreachable, WrongSchema
 from devserver.panel.registry.registry import Registry, upgrade
@@ -31,11 +34,12 @@ def test_an_older_schema_is_upgraded_when_that_is_asked_for(url: str) -> None:
         url,
         "DROP TABLE guests",
         "DROP TABLE blobs",
+        "ALTER TABLE vms DROP COLUMN epoch",
         "UPDATE alembic_version SET version_num = '0001'",
     )
     with pytest.raises(WrongSchema, match=r"has schema 0001.*devserver registry upgrade"):
         Registry(url, "one")
-    assert upgrade(url) == "0003"
+    assert upgrade(url) == "0004"
     with closing(Registry(url, "one")) as registry:
         assert registry.vms() == []
 
@@ -115,3 +119,40 @@ def test_a_postgresql_without_the_database_or_the_user_is_up(own_postgresql: Pos
     stranger = there.set(username="nobody2").render_as_string()
     with pytest.raises(Unreachable, match=r"refuses: .*nobody2.*; look at the user"):
         Registry(stranger, "one")
+
+
+def test_a_database_that_is_made_is_its_owner_s_alone(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    with closing(Registry(f"sqlite:///{path}", "one")) as registry:
+        registry.new_vm("vm", "a")
+        files = list(tmp_path.iterdir())
+        assert path in files
+        assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * len(files)
+
+
+def test_the_default_database_is_in_a_folder_of_its_owner_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "state" / "kvmshim").mkdir(parents=True, mode=0o755)
+    default_registry("tcp://127.0.0.1:1")
+    assert (tmp_path / "state" / "kvmshim").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.postgresql
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(own_postgresql: PostgreSql) -> None:
+    url = own_postgresql.new_database()
+    with closing(Registry(url, "one")) as registry:
+        engine = make_engine(url)
+        with engine.begin() as holder:
+            holder.execute(text("LOCK TABLE vms IN ACCESS EXCLUSIVE MODE"))
+            with ThreadPoolExecutor(1) as pool:
+                reading = pool.submit(registry.vms)
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                while holder.execute(text(waiting)).scalar_one() == 0:
+                    assert not reading.done(), reading.exception()
+                with pytest.raises(TimeoutError):
+                    reading.result(0.3)
+                holder.rollback()
+                assert reading.result(PATIENCE_S) == []
+        engine.dispose()

@@ -35,8 +35,8 @@ _MODES = {
 #: The numbers of ``struct serve_exchange``, by index.
 _VALUE, _TIME, _STREAM, _COUNT, _RUNS, _ANSWER, _STATUS, _ACK, _PASS, _DUE, _TURN_END = range(11)
 _RECEIVED = COUNTERS.index("received")
-#: Accesses of a batch between two looks at the turn.
-_SOME = 128
+#: Accesses of a batch between two looks at the turn, to one address and to several.
+_SOME, _FEW = 128, 64
 
 #: A run of accesses that is still to be made: what makes it, values and VM times.
 _Piece = tuple[quick.Run, Any, Any]
@@ -187,7 +187,7 @@ class HotLoop:
         """Does the accesses of a batch, a run of them at a time."""
         count, run_count = self._exchange[_COUNT], self._exchange[_RUNS]
         values, times_ns = self._values[:count].tolist(), self._times[:count].tolist()
-        if run_count == count <= _SOME:
+        if run_count == count <= _FEW:
             self._one_by_one(zip(self._handles[:count].tolist(), values, times_ns, strict=True))
         elif run_count == 1 and count <= _SOME:
             self._do(((self._runs[self._handles[0]], values, times_ns),))
@@ -225,7 +225,7 @@ class HotLoop:
         made, left = 0, iter(pieces)
         try:
             for run, values, times_ns in left:
-                if made >= _SOME and self._turn.is_over():
+                if made >= _FEW and self._turn.is_over():
                     raise Behind
                 run(values, times_ns)
                 made += len(values)

@@ -313,7 +313,7 @@ class Session:
             return value.to_bytes(size, "little")
         space = mapped.region.space
         while self._made < count:
-            some = min(count - self._made, _SOME * 8)
+            some = min(count - self._made, _SOME * 2)
             values = backplane.read_elements(space, request.address, size, some, request.time_ns)
             self._made += some
             self._data += b"".join([value.to_bytes(size, "little") for value in values])

@@ -13,6 +13,7 @@ from typing import Any
 from devserver.protocol.address import TcpAddress, parse_address
 from kvmshim.bench import floors
 from kvmshim.bench.accesses import Bench, model_in
+from kvmshim.bench.fairness import FLOODS, fairness
 from kvmshim.bench.machines import DECLARED, LOCAL, STRICT, Place, place_for, relayed_place_for
 from kvmshim.bench.peers import find_qemu, qemu_accesses
 from kvmshim.bench.rows import Conditions, Part, Row, make_row
@@ -80,7 +81,8 @@ REMOTE = (
     "irq_latency_delivery",
 )
 PEERS = ("peer_qemu_in", "peer_qemu_out")
-NAMES = (*ROOTS, *REMOTE, *PEERS, *RATES, *(workload.name for workload in WORKLOADS))
+FAIR = ("fairness", "fairness_served")
+NAMES = (*ROOTS, *REMOTE, *PEERS, *RATES, *FAIR, *(workload.name for workload in WORKLOADS))
 
 
 def describe_host() -> dict[str, Any]:
@@ -126,6 +128,7 @@ class Suite:
         yield from self._peers()
         if choice.server is None:
             yield from (self._rate(name) for name in RATES)
+            yield from (self._fairness(flood) for flood in FLOODS)
         yield from self._workloads()
 
     def _roots(self) -> Iterator[Step]:
@@ -218,6 +221,20 @@ class Suite:
         rate = RATES[name]
         at = Conditions("unix", "adaptive", "apart", vms=rate.clients)
         return plain(name, lambda: server_rate(rate, self.choice.count), at)
+
+    def _fairness(self, flood: str) -> Step:
+        """Beside the same without a flood."""
+        at = Conditions("unix", "adaptive", "apart", flood, vms=2)
+
+        def run() -> list[Row]:
+            alone, *both = fairness(flood, self.choice.each)
+            below = [Part("alone", make_row("alone", alone).median_ns)]
+            return [
+                make_row(name, samples, at, floor=below)
+                for name, samples in zip(FAIR, both, strict=True)
+            ]
+
+        return Step(FAIR, at, run)
 
     def _workloads(self) -> Iterator[Step]:
         choice = self.choice

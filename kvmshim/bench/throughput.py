@@ -77,7 +77,7 @@ def server_rate(rate: Rate, count: int) -> list[float]:
         listen = f"unix:{folder}/server"
         most = ("--max-clients", str(rate.clients + 1))
         address, _ = stack.enter_context(serving(listen, "adaptive", "apart", *most))
-        clients = [stack.enter_context(_client(address, n)) for n in range(rate.clients)]
+        clients = [stack.enter_context(client_of(address, n)) for n in range(rate.clients)]
         where.bind_vcpu()
         stack.callback(os.sched_setaffinity, 0, before)
         load = _Load(clients, rate)
@@ -86,7 +86,7 @@ def server_rate(rate: Rate, count: int) -> list[float]:
 
 
 @dataclass
-class _Client:
+class LoadClient:
     """A connected client whose VM's clock runs."""
 
     sock: socket.socket
@@ -96,7 +96,10 @@ class _Client:
 
 
 @contextlib.contextmanager
-def _client(address: str, number: int) -> Iterator[_Client]:
+def client_of(
+    address: str, number: int, devices: Sequence[WantedDevice] = _DEVICES
+) -> Iterator[LoadClient]:
+    """A client of a server, attached, with a clock that runs; its socket does not block."""
     where = parse_address(address)
     assert isinstance(where, UnixAddress)
     with socket.socket(socket.AF_UNIX) as sock:
@@ -104,12 +107,12 @@ def _client(address: str, number: int) -> Iterator[_Client]:
         sock.connect(where.path)
         connection = Connection(Role.CLIENT)
         _ask(sock, connection, Hello(name=f"load {number}"), Welcome)
-        attached = _ask(sock, connection, Attach(1, devices=_DEVICES), Attached)
+        attached = _ask(sock, connection, Attach(1, devices=list(devices)), Attached)
         start_ns = time.monotonic_ns()
         sock.sendall(connection.send(blank(Clock, running=1, time_ns=0)))
         sock.setblocking(False)
         ids = tuple(device.device_id for device in attached.devices)
-        yield _Client(sock, connection, ids, start_ns)
+        yield LoadClient(sock, connection, ids, start_ns)
 
 
 def _ask(sock: socket.socket, connection: Connection, question: Message, wanted: type[Any]) -> Any:
@@ -125,7 +128,7 @@ def _ask(sock: socket.socket, connection: Connection, question: Message, wanted:
 class _Load:
     """The clients and what they do, for C."""
 
-    def __init__(self, clients: Sequence[_Client], rate: Rate) -> None:
+    def __init__(self, clients: Sequence[LoadClient], rate: Rate) -> None:
         ids = clients[0].device_ids
         self._clients = ffi.new("struct load_client[]", [_client_for_c(c) for c in clients])
         self._accesses = ffi.new(
@@ -156,7 +159,7 @@ class _Load:
         return float(self._result.elapsed_ns) / max(1, int(self._result.done))
 
 
-def _client_for_c(client: _Client) -> dict[str, int]:
+def _client_for_c(client: LoadClient) -> dict[str, int]:
     connection: Any = client.connection
     return {
         "fd": client.sock.fileno(),

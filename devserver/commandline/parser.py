@@ -42,6 +42,11 @@ class Parser(argparse.ArgumentParser):
         actions = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
         return [shown.dest for action in actions for shown in action._choices_actions]
 
+    def all(self) -> Iterator[Parser]:
+        """This parser, and those of all its subcommands."""
+        yield self
+        yield from self._descendants()
+
     def add_version(self) -> None:
         """Adds ``--version``."""
         self.add_argument(

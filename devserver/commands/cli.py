@@ -14,7 +14,9 @@ from devserver import logs
 from devserver.cluster.directory import ROUTES
 from devserver.cluster.further_hosts import further_hosts
 from devserver.cluster.joining import JoinError, Membership
+from devserver.commandline.completion import add_completion
 from devserver.commandline.errors import CommandError, InputError
+from devserver.commandline.manual import add_help
 from devserver.commandline.parser import EXIT_USAGE, Parser
 from devserver.commandline.program import run_program
 from devserver.commandline.streams import OutputError
@@ -114,6 +116,8 @@ def parser() -> Parser:
     )
     models.add_json()
     models.set_defaults(run=_models)
+    add_help(parser, commands)
+    add_completion(parser, commands)
     return parser
 
 

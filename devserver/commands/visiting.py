@@ -10,13 +10,16 @@ from collections.abc import Coroutine
 from typing import Any
 
 from devserver.commandline.errors import CommandError
+from devserver.commandline.progress import Progress
 from devserver.commandline.streams import OutputGone
-from devserver.rpc import Peer, RpcError, connect_panel
+from devserver.rpc import CALL_S, Peer, RpcError, connect_panel
 from devserver.wording import in_one_line
 
 #: A command may take as long as it takes. So often it is asked whether anybody is there still.
 _LOOK_S = 10.0
 _PATIENCE_S = 20.0
+#: A sign of life, parts of files, and what a console's user does.
+_WITHOUT_PROGRESS = ("ping", "parcel", "console", "input")
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -41,6 +44,16 @@ async def visit(server: str, options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from None
 
 
+class _Patient(Peer):
+    """Somebody at a terminal, who sees what is waited for."""
+
+    async def call(self, op: str, patience_s: float = CALL_S, /, **arguments: Any) -> Any:
+        if op in _WITHOUT_PROGRESS:
+            return await super().call(op, patience_s, **arguments)
+        with Progress(f"waiting for the server: {op.replace('_', ' ')}"):
+            return await super().call(op, patience_s, **arguments)
+
+
 def _end(task: asyncio.Task[int], ended: list[int], number: int) -> None:
     ended.append(number)
     task.cancel()
@@ -55,7 +68,7 @@ async def _work(server: str, options: argparse.Namespace) -> int:
             f"is 'devserver serve --listen {server}' running there?"
         ) from None
     options.handlers = {}
-    peer = Peer(reader, writer, options.handlers)
+    peer = _Patient(reader, writer, options.handlers)
     serving = asyncio.get_running_loop().create_task(peer.serve())
     try:
         return await _while_there(peer, server, options.work(peer, options))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from devserver.commandline.errors import CommandError, InputError
 from devserver.commandline.parser import Parser
+from devserver.commandline.progress import Progress
 from devserver.commandline.server import SERVER_VARIABLE, server_of
 from devserver.commands import looking
 from devserver.panel.default_registry import REGISTRY_VARIABLE
@@ -158,10 +159,12 @@ async def _brought(peer: Peer, options: argparse.Namespace) -> dict[str, Any]:
         machine = _machine(what)
         image = _image_of(what, machine)
     _check_image(image, "" if image is what else f"machine file {what}: ")
+    with Progress(f"sending {image}"):
+        parcel = await peer.send_parcel(image)
     return {
         "name": name,
         "machine": machine,
-        "image": await peer.send_parcel(image),
+        "image": parcel,
         "image_name": os.fsencode(image.name).decode(errors="backslashreplace"),
     }
 

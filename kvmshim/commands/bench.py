@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devserver.commandline.progress import Progress
 from kvmshim.errors import HostError, InputError
 
 if TYPE_CHECKING:
@@ -150,27 +151,30 @@ def _choice(options: argparse.Namespace) -> Choice:
 def _measure(choice: Choice) -> list[Row]:
     from kvmshim.bench.suite import Suite
 
-    progress = _Progress()
     rows: list[Row] = []
-    steps = Suite(choice, progress.note).steps()
-    for number, step in enumerate(steps, 1):
-        progress.show(f"{number}/{len(steps)} {step.title()}")
-        try:
-            rows += step.run()
-        except HostError as error:
-            if not step.optional:
-                raise
-            progress.note(f"{', '.join(step.names)} left out: {error}")
-    progress.show("")
+    with Progress() as progress:
+        steps = Suite(choice, lambda line: progress.note(f"kvmshim: {line}")).steps()
+        for number, step in enumerate(steps, 1):
+            progress.show(f"{number}/{len(steps)} {step.title()}")
+            try:
+                rows += step.run()
+            except HostError as error:
+                if not step.optional:
+                    raise
+                progress.note(f"kvmshim: {', '.join(step.names)} left out: {error}")
     return [row for row in rows if not choice.only or row.name in choice.only]
 
 
 def _sweep(options: argparse.Namespace, fleets: list[Fleet]) -> list[Row]:
     """The rows of the sweeps; what idle VMs took goes into ``fleets``."""
+    with Progress() as progress:
+        return _swept(options, fleets, progress)
+
+
+def _swept(options: argparse.Namespace, fleets: list[Fleet], progress: Progress) -> list[Row]:
     from kvmshim.bench import sweeps
     from kvmshim.bench.rows import in_words
 
-    progress = _Progress()
     rows: list[Row] = []
     waits = options.wait or ("adaptive",)
     for rtt_ns in sweeps.RTTS_NS if "rtt" in options.sweep else ():
@@ -181,32 +185,14 @@ def _sweep(options: argparse.Namespace, fleets: list[Fleet]) -> list[Row]:
         try:
             found = sweeps.sweep_vms(vms, options.count, waits)
         except HostError as error:  # too many for this host: what was measured still counts
-            progress.note(f"{error}; its rows are left out")
+            progress.note(f"kvmshim: {error}; its rows are left out")
             continue
         rows += found.rows
         fleets += found.idle
     for clients in sweeps.CLIENTS if "clients" in options.sweep else ():
         progress.show(f"{clients} clients")
         rows += sweeps.sweep_clients(clients, options.count)
-    progress.show("")
     return rows
-
-
-class _Progress:
-    """One line on standard error, if that is a terminal."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-
-    def show(self, text: str) -> None:
-        """Replaces the line."""
-        if self._shown:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-    def note(self, text: str) -> None:
-        """A line that stays, terminal or not."""
-        self.show("")
-        print(f"kvmshim: {text}", file=sys.stderr)
 
 
 def _count(text: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from devserver.commandline.completion import add_completion
+from devserver.commandline.manual import add_help
 from devserver.commandline.parser import Parser
 from devserver.commandline.program import run_program
 from kvmshim import termination
@@ -37,6 +39,8 @@ def parser() -> Parser:
     commands = made.commands()
     for command in (run, resume, agent, doctor, bench, lab, guests):
         command.add_parser(commands)
+    add_help(made, commands)
+    add_completion(made, commands)
     return made
 
 

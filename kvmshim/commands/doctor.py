@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from devserver.commandline.progress import Progress
 from kvmshim.vmm import outcome
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def run(options: argparse.Namespace, host: Host | None = None) -> int:
     """Prints the table or the JSON object; returns the exit status. ``host`` is this one."""
     from kvmshim.doctor import ThisHost, as_table, examine
 
-    report = examine(host or ThisHost())
+    with Progress("looking at this host"):
+        report = examine(host or ThisHost())
     if options.json:
         print(json.dumps(report.as_object(), indent=2))
     else:

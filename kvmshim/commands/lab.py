@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from importlib.util import find_spec
 from typing import Any
 
+from devserver.commandline.progress import Progress
 from kvmshim.errors import HostError, InputError
 
 _EPILOG = """\
@@ -53,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
     if not 1 <= options.servers <= MAX_SERVERS:
         raise InputError(f"--servers {options.servers}: give a number from 1 to {MAX_SERVERS}")
     check_command(options.command)
-    with Lab(rtt_ns, loss, options.servers) as lab:
+    with contextlib.ExitStack() as stack:
+        with Progress(f"building a lab with {options.servers} servers"):
+            lab = stack.enter_context(Lab(rtt_ns, loss, options.servers))
         about = lab.conditions
         said = about.as_json() if options.json else f"kvmshim: {about.in_words()}"
         print(said, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from devserver.commandline.progress import Progress
 from devserver.commandline.server import server_of
 from kvmshim.commands import suspending
 from kvmshim.commands.reporting import told
@@ -42,7 +43,8 @@ def _go_on(options: argparse.Namespace) -> int:
     from kvmshim.vmstate.file import read_state
 
     with contextlib.ExitStack() as stack:
-        state = read_state(Path(options.file))
+        with Progress(f"reading {options.file}"):
+            state = read_state(Path(options.file))
         process = None
         if options.server is None and any(
             device.placement != "local" for device in state.header.machine.devices

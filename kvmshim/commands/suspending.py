@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devserver.commandline.progress import Progress
 from kvmshim.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,5 +65,6 @@ def suspended(machine: Machine, result: RunResult, path: str) -> RunResult:
 
     if result.outcome is not Outcome.PAUSED:
         return result
-    write_state(Path(path), machine.save())
+    with Progress(f"writing {path}"):
+        write_state(Path(path), machine.save())
     return replace(result, message=f"suspended; 'kvmshim resume {path}' goes on")

@@ -22,6 +22,8 @@ from types import FrameType
 
 #: After so long a process that was asked to end is ended.
 GRACE_S = 3.5
+#: Last words may take so long.
+_WORDS_S = 0.5
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP)
 _WATCHED = (signal.SIGINT, *_TERMINATING)
 #: Exit statuses: as a shell has them for SIGINT and SIGTERM.
@@ -132,6 +134,34 @@ def at_last(work: Work) -> Iterator[None]:
         _watch.last.remove(work)
 
 
+@contextlib.contextmanager
+def at_latest(after_s: float, status: int, words: str) -> Iterator[None]:
+    """Ends the process with this status if this lasts longer, with words on standard error.
+
+    For what nobody can be asked to end: code that does not return, a stream that nobody reads.
+    """
+    over = threading.Event()
+
+    def wait() -> None:
+        if over.wait(after_s):
+            return
+        for work in reversed(_watch.last):
+            with contextlib.suppress(Exception):
+                work()
+        # Standard error may be what nobody reads.
+        line = f"{words}\n".encode(errors="replace")
+        saying = threading.Thread(target=lambda: os.write(2, line), daemon=True)
+        saying.start()
+        saying.join(_WORDS_S)
+        os._exit(status)
+
+    threading.Thread(target=wait, name="clock", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def check() -> None:
     """Raises what the signal that has come stands for: KeyboardInterrupt, or :class:`Terminated`.
 
@@ -139,6 +169,11 @@ def check() -> None:
     """
     if _watch.came is not None:
         raise _meaning(_watch.came)
+
+
+def is_interrupted() -> bool:
+    """Whether Ctrl-C has come."""
+    return _watch.came is signal.SIGINT
 
 
 def _meaning(number: int) -> BaseException:

@@ -27,10 +27,15 @@ def report(result: RunResult, *, stats: bool, as_json: bool) -> None:
             print(f"  {line}", file=sys.stderr)
     elif result.status is not None and result.exit_status != result.status:
         print(f"kvmshim: the guest's exit status was {result.status}", file=sys.stderr)
-    for line in result.reasons():
-        print(f"  {line}", file=sys.stderr)
+    tell_reasons(result)
     if stats:
         print(json.dumps(counters(result), indent=2), file=sys.stderr)
+
+
+def tell_reasons(result: RunResult) -> None:
+    """Says on standard error why the guest may not have run."""
+    for line in result.reasons():
+        print(f"  {line}", file=sys.stderr)
 
 
 def counters(result: RunResult) -> dict[str, Any]:

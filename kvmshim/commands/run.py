@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from devserver.commandline.parser import Parser
 from devserver.commandline.server import server_of
 from kvmshim import termination
 from kvmshim.commands import suspending
-from kvmshim.commands.reporting import report, told
+from kvmshim.commands.output import Output
+from kvmshim.commands.reporting import report, tell_reasons, told
 from kvmshim.remote.server_process import ServerProcess
+from kvmshim.vmm.outcome import Outcome
 
 if TYPE_CHECKING:
     from kvmshim.vmm.machine import Machine
     from kvmshim.vmm.outcome import RunResult
+
+#: So much after --timeout the process ends, whatever holds it up.
+_TIMEOUT_GRACE_S = 2.0
 
 _EPILOG = """\
 exit status: the guest's own (what it wrote to port f4h) up to 111; 112 if that was larger;
@@ -178,17 +185,46 @@ def run_to_the_end(machine: Machine, options: argparse.Namespace) -> int:
     """Runs a machine at the terminal until it ends or is suspended; the exit status."""
     if machine.notice:
         print(f"kvmshim: {machine.notice}", file=sys.stderr)
-    with termination.asking(machine.stop), suspending.pausing(machine, options):
-        result = _run(machine, options.timeout)
-    termination.check()
-    if options.suspend_to is not None:
-        result = suspending.suspended(machine, result, options.suspend_to)
-    machine.close()  # before the last words: nothing is left running then
-    report(result, stats=options.stats, as_json=options.json)
+    with _clock(options.timeout):
+        with termination.asking(machine.stop), suspending.pausing(machine, options):
+            result = _run(machine, options.timeout)
+        if termination.is_interrupted():
+            tell_reasons(result)
+        termination.check()
+        if options.suspend_to is not None:
+            result = suspending.suspended(machine, result, options.suspend_to)
+        machine.close()  # before the last words: nothing is left running then
+        report(result, stats=options.stats, as_json=options.json)
     return result.exit_status
 
 
+def _clock(timeout_s: float | None) -> contextlib.AbstractContextManager[None]:
+    """Ends even what a run's own timeout can't: a model or a stream that holds up everything."""
+    if timeout_s is None:
+        return contextlib.nullcontext()
+    words = (
+        f"kvmshim: the guest did not end within {timeout_s:g} s, and could not be stopped: "
+        "a device in this process does not return, or nobody reads this"
+    )
+    return termination.at_latest(timeout_s + _TIMEOUT_GRACE_S, Outcome.TIMED_OUT.value, words)
+
+
 def _run(machine: Machine, timeout_s: float | None) -> RunResult:
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def gives_up() -> bool:
+        return machine.is_stopping or (end_s is not None and time.monotonic() > end_s)
+
+    with Output(gives_up, machine.stop) as output:
+        result = _run_at_terminal(machine, timeout_s, output)
+        output.finish()
+    if output.lost and result.outcome is Outcome.EXITED:
+        why = f"the guest ended, but nobody read the last {output.lost} bytes of its output"
+        return dataclasses.replace(result, outcome=Outcome.TIMED_OUT, message=f"{why} in time")
+    return result
+
+
+def _run_at_terminal(machine: Machine, timeout_s: float | None, to: Output) -> RunResult:
     from kvmshim.commands import terminal
 
     fd = sys.stdin.fileno() if sys.stdin is not None else None
@@ -198,7 +234,7 @@ def _run(machine: Machine, timeout_s: float | None) -> RunResult:
 
     def output(device: str, channel: str, data: bytes) -> None:
         if channel == "tx" and device in shown:
-            terminal.write_all(data)
+            to.write(data)
 
     with contextlib.ExitStack() as stack:
         if fd is not None and on_terminal and console:

@@ -405,3 +405,10 @@ class Machine:
             return
         expect(self._stage, "is stopped", *OPEN)
         lib.control_raise(self._control, lib.CONTROL_STOP)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its guest is to stop, or was: by :meth:`stop`, or as its time is over."""
+        return self._control == ffi.NULL or bool(
+            lib.control_pending(self._control) & lib.CONTROL_STOP
+        )

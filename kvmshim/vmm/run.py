@@ -152,6 +152,10 @@ class Run:
         if parts.local is not None:
             parts.local.start()
         thread.start()
+        clock = threading.Timer(self._timeout_s or 0, self._time_is_over)
+        clock.daemon = True
+        if self._timeout_s is not None:
+            clock.start()
         try:
             self._pump()
         except BaseException:
@@ -159,6 +163,7 @@ class Run:
             raise
         finally:
             thread.join()
+            clock.cancel()
             self._ring.close()
             lib.control_clock_stop(parts.control)
             os.close(self._done_fd)
@@ -173,6 +178,11 @@ class Run:
             for link in parts.links:
                 link.detach(end_ns)
         return result
+
+    def _time_is_over(self) -> None:
+        """In a thread of its own, as the caller's may be held up by whoever takes the output."""
+        self._timed_out = True
+        lib.control_raise(self._parts.control, lib.CONTROL_STOP)
 
     def _stand_still(self) -> int:
         """Has all devices stand still, with nothing under way.
@@ -264,7 +274,6 @@ class Run:
             poll.register(self._parts.local.inbox_fd, select.POLLIN)
         input_fd = self._input_fd
         listening = False
-        end_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         probe = None if self._ring.is_there else _Probe(self._vcpu)
         while True:
             if input_fd is not None and not listening and self._input_has_room():
@@ -273,8 +282,6 @@ class Run:
             waits_s = [] if probe is None else [probe.wait_s()]
             if input_fd is not None and not listening:
                 waits_s.append(_INPUT_RETRY_S)
-            if end_s is not None:
-                waits_s.append(max(0.0, end_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(min(waits_s) * 1000 if waits_s else None)}
             self._drain()
             if self._done_fd in ready:
@@ -287,10 +294,6 @@ class Run:
                 elif not self._input_has_room():
                     poll.unregister(input_fd)
                     listening = False
-            if end_s is not None and time.monotonic() >= end_s and not self._timed_out:
-                self._timed_out = True
-                lib.control_raise(self._parts.control, lib.CONTROL_STOP)
-                end_s = None
             if probe is not None:
                 probe.turn(self._parts.control)
 

@@ -45,7 +45,7 @@ void serve_free(struct serve_loop *loop)
     close(loop->epoll_fd);
     free(loop->out);
     free(loop->turn.buffer);
-    free(loop->spare);
+    turn_free_spares(loop);
     free(loop);
 }
 

@@ -28,6 +28,7 @@ enum {
     SERVE_NAP_US = 10000,            /* the longest sleep that notices one stream only */
     SERVE_MAX_ACCESSES = 2048,       /* that a stream can have handles for */
     SERVE_LONGER = 16,               /* turns at a time for the only client that there is */
+    SERVE_SPARES = 64,               /* buffers that are kept: fresh memory costs page faults */
     SERVE_OUT_KEPT = 256 * 1024,     /* of the buffer for what a client is told, between turns */
     SERVE_HIGH_OUT = 1 << 20,        /* so much waits for a client: nothing is read from it */
     SERVE_MAX_OUT = 8 << 20,         /* so much: it is given up */
@@ -129,7 +130,8 @@ struct serve_loop {
     struct serve_turn turn;       /* its */
     unsigned served;              /* things done in it */
     int64_t turn_ns;              /* how long it may last where others wait */
-    uint8_t *spare;               /* a buffer for the next one that is needed, or NULL */
+    uint8_t *spares;              /* buffers that are free, each with the address of the next */
+    unsigned spare_count;
     /* Streams that have more to do than fitted into their last turn, first come first served. They
      * are served one at a time, after those who have asked for little. */
     struct serve_stream *queue, *queue_end;

@@ -32,6 +32,7 @@ int turn_from_queue(struct serve_loop *loop);
 bool turn_is_awaited(const struct serve_stream *stream);
 /* Something happened at the socket of such a stream. */
 void turn_stirred(struct serve_loop *loop, struct serve_stream *stream);
+void turn_free_spares(struct serve_loop *loop);
 void turn_forget(struct serve_loop *loop, struct serve_stream *stream);
 
 bool has_backlog(const struct serve_stream *stream);

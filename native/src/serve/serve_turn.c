@@ -57,6 +57,35 @@ void turn_forget(struct serve_loop *loop, struct serve_stream *stream)
     stream->parked.buffer = NULL;
 }
 
+/* -- buffers ------------------------------------------------------------------------------ */
+
+static uint8_t *get_buffer(struct serve_loop *loop)
+{
+    uint8_t *buffer = loop->spares;
+    if (!buffer)
+        return malloc(SERVE_BUFFER);
+    memcpy(&loop->spares, buffer, sizeof loop->spares);
+    loop->spare_count--;
+    return buffer;
+}
+
+static void put_buffer(struct serve_loop *loop, uint8_t *buffer)
+{
+    if (loop->spare_count >= SERVE_SPARES) {
+        free(buffer);
+        return;
+    }
+    memcpy(buffer, &loop->spares, sizeof loop->spares);
+    loop->spares = buffer;
+    loop->spare_count++;
+}
+
+void turn_free_spares(struct serve_loop *loop)
+{
+    while (loop->spares)
+        free(get_buffer(loop));
+}
+
 /* -- turns -------------------------------------------------------------------------------- */
 
 static void set_end(struct serve_loop *loop, int64_t now_ns)
@@ -110,10 +139,9 @@ bool turn_is_over(struct serve_loop *loop)
 int turn_park(struct serve_loop *loop)
 {
     struct serve_stream *stream = loop->current;
-    uint8_t *fresh = loop->spare ? loop->spare : malloc(SERVE_BUFFER);
+    uint8_t *fresh = get_buffer(loop);
     if (!fresh)
         return SERVE_FULL;
-    loop->spare = NULL;
     stream->parked = loop->turn;
     loop->turn = (struct serve_turn){ .buffer = fresh };
     stream->busy = true;
@@ -130,10 +158,7 @@ int turn_park(struct serve_loop *loop)
 
 static void unpark(struct serve_loop *loop, struct serve_stream *stream)
 {
-    if (loop->spare)
-        free(loop->turn.buffer);
-    else
-        loop->spare = loop->turn.buffer;
+    put_buffer(loop, loop->turn.buffer);
     loop->turn = stream->parked;
     stream->parked.buffer = NULL;
     loop->now_ns = stream->heard_ns = serve_now_ns(); /* it was heard, and is not silent yet */

@@ -30,11 +30,12 @@ async def list_vms(peer: Peer, options: argparse.Namespace) -> int:
             vm["client"] or "-",
             vm["server"],
             _size(vm),
+            _status(vm),
             vm["why"],
         )
         for vm in vms
     ]
-    print_table(("id", "name", "state", "client", "server", "memory", "why"), rows)
+    print_table(("id", "name", "state", "client", "server", "memory", "status", "why"), rows)
     return 0
 
 
@@ -47,6 +48,7 @@ async def show_vm(peer: Peer, options: argparse.Namespace) -> int:
     for key in ("vm_id", "name", "state", "why", "client", "server", "hypervisor"):
         print(f"{key:12} {vm[key]}")
     print(f"{'memory':12} {_size(vm)}")
+    print(f"{'status':12} {_status(vm)}")
     _device_table(vm)
     return 0
 
@@ -59,6 +61,11 @@ async def list_devices(peer: Peer, options: argparse.Namespace) -> int:
     else:
         _device_table(vm)
     return 0
+
+
+def _status(vm: Mapping[str, Any]) -> str:
+    """The exit status of a VM that has ended."""
+    return "-" if vm["exit_status"] is None else str(vm["exit_status"])
 
 
 def _device_table(vm: Mapping[str, Any]) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import stat
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from devserver.commandline.errors import CommandError, InputError
 from devserver.commandline.parser import Parser
-from devserver.commandline.progress import Progress
 from devserver.commandline.server import SERVER_VARIABLE, server_of
 from devserver.commands import looking
+from devserver.commands.images import brought
 from devserver.panel.default_registry import REGISTRY_VARIABLE
-from devserver.protocol.names import check_name
 
 if TYPE_CHECKING:
     from devserver.rpc import Peer
 
+_WHAT = "a bundled guest's name, an image, or a machine file (.toml)"
 _ORDERS = {
     "shutdown": "end a VM's run",
     "kill": "end it, whatever it does",
@@ -35,11 +33,16 @@ def add_parser(commands: argparse._SubParsersAction[Parser]) -> None:
     """Adds the subcommands."""
     orders = commands.add_parser("vm", help="launch, list and manage VMs").commands("ORDER")
     launch = _order(orders, "launch", "run a VM on a client platform", _launch)
-    launch.add_argument("what", metavar="IMAGE|MACHINE.toml")
+    launch.add_argument("what", metavar="GUEST", help=_WHAT)
     launch.add_argument("--name", help="what the VM is called (default: the image's name)")
     launch.add_argument("--client", help="where to run it (default: where the fewest run)")
+    launch.add_argument(
+        "--wait", action="store_true", help="wait for its end, and exit with its status"
+    )
+    wait = _order(orders, "wait", "wait for a VM's end, and exit with its status", _wait)
+    wait.add_argument("vm")
     register = _order(orders, "register", "keep a VM with its image, to be started", _register)
-    register.add_argument("what", metavar="IMAGE|MACHINE.toml")
+    register.add_argument("what", metavar="GUEST", help=_WHAT)
     register.add_argument("--name", help="what the VM is called (default: the image's name)")
     _order(orders, "list", "list all VMs", looking.list_vms).add_json()
     show = _order(orders, "show", "show a VM with its devices", looking.show_vm)
@@ -66,7 +69,7 @@ def add_parser(commands: argparse._SubParsersAction[Parser]) -> None:
     move = _order(orders, "move", "have a device run somewhere else, as it is", _move_device)
     move.add_argument("vm")
     move.add_argument("device")
-    move.add_argument("target", help="a server's name, or local: in the client")
+    move.add_argument("target", help="a server's name; server: the owner; local: in the client")
 
     orders = commands.add_parser("client", help="list client platforms").commands("ORDER")
     _order(orders, "list", "list those that the server knows", looking.list_clients).add_json()
@@ -138,88 +141,36 @@ async def _register_client(peer: Peer, options: argparse.Namespace) -> int:
 
 
 async def _launch(peer: Peer, options: argparse.Namespace) -> int:
-    vm = await peer.call("launch", client=options.client, **await _brought(peer, options))
-    print(f"VM {vm['vm_id']} '{vm['name']}' runs on client '{vm['client']}'")
-    return 0
+    from devserver.rpc import RpcError
+
+    wanted = await brought(peer, options.what, options.name)
+    try:
+        vm = await peer.call("launch", client=options.client, **wanted)
+    except RpcError as error:  # the client has a copy of the machine file, under another name
+        raise CommandError(str(error).replace("machine.toml:", f"{options.what}:")) from None
+    print(f"VM {vm['vm_id']} '{vm['name']}' runs on client '{vm['client']}'", flush=True)
+    return await _end_of(peer, vm["vm_id"]) if options.wait else 0
+
+
+async def _wait(peer: Peer, options: argparse.Namespace) -> int:
+    return await _end_of(peer, options.vm)
+
+
+async def _end_of(peer: Peer, vm: str | int) -> int:
+    """Waits for a VM's end; the exit status that ``kvmshim run`` would have."""
+    ended = await peer.call("wait", vm=str(vm))
+    said = f"VM {ended['vm_id']} '{ended['name']}' is {ended['state']}: {ended['why']}"
+    if ended["exit_status"] is None:
+        raise CommandError(said.removesuffix(": "))
+    print(said)
+    return int(ended["exit_status"])
 
 
 async def _register(peer: Peer, options: argparse.Namespace) -> int:
-    vm = await peer.call("register", **await _brought(peer, options))
+    vm = await peer.call("register", **await brought(peer, options.what, options.name))
     name = vm["name"]
     print(f"VM {vm['vm_id']} '{name}' is registered; 'devserver vm start {name}' runs it")
     return 0
-
-
-async def _brought(peer: Peer, options: argparse.Namespace) -> dict[str, Any]:
-    """A machine and its image, which is sent."""
-    what = Path(options.what)
-    name = check_name("a VM", options.name or what.stem)
-    machine, image = "", what
-    if what.suffix == ".toml":
-        machine = _machine(what)
-        image = _image_of(what, machine)
-    _check_image(image, "" if image is what else f"machine file {what}: ")
-    with Progress(f"sending {image}"):
-        parcel = await peer.send_parcel(image)
-    return {
-        "name": name,
-        "machine": machine,
-        "image": parcel,
-        "image_name": os.fsencode(image.name).decode(errors="backslashreplace"),
-    }
-
-
-def _machine(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"can't read machine file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"machine file {path} is not UTF-8 text: {error}") from None
-
-
-def _image_of(path: Path, machine: str) -> Path:
-    import tomllib
-
-    try:
-        given = tomllib.loads(machine)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"machine file {path} is not valid TOML: {error}") from None
-    if unsent := next(_further_files(given), None):
-        raise InputError(
-            f"machine file {path} has {unsent}: only the image is sent to a client; run it there "
-            "with 'kvmshim run'"
-        )
-    match given:
-        case {"image": {"path": str(image)}}:
-            return path.parent / image
-    raise InputError(f"machine file {path} names no image; add an [image] table with a path")
-
-
-def _further_files(document: dict[str, Any]) -> Iterator[str]:
-    """What a machine file has of files beside its image."""
-    if document.get("module"):
-        yield "modules"
-    devices = document.get("device")
-    for device in devices if isinstance(devices, list) else ():
-        options = device.get("options") if isinstance(device, dict) else None
-        files = options.get("files") if isinstance(options, dict) else None
-        if isinstance(files, dict) and any(isinstance(file, dict) for file in files.values()):
-            yield f"files of device '{device.get('name')}' by path"
-
-
-def _check_image(path: Path, where: str) -> None:
-    """Raises :class:`InputError` unless there is a file that can be sent."""
-    try:
-        if stat.S_ISREG(path.stat().st_mode):
-            path.open("rb").close()
-            return
-        why = "it is not a regular file"
-    except OSError as error:
-        why = error.strerror or str(error)
-        if isinstance(error, FileNotFoundError):
-            why += "; 'kvmshim guests --json' says where the bundled guests are"
-    raise InputError(f"{where}can't read image {path}: {why}")
 
 
 async def _give_order(peer: Peer, options: argparse.Namespace) -> int:
@@ -233,6 +184,10 @@ async def _give_order(peer: Peer, options: argparse.Namespace) -> int:
         print(f"VM {vm['vm_id']} '{vm['name']}' is forgotten")
         return 0
     shown = await peer.call("show", vm=str(vm["vm_id"]))
+    if order in ("resume", "start") and shown["state"] in ("failed", "lost", "unreachable"):
+        raise CommandError(
+            f"VM {shown['vm_id']} '{shown['name']}' is {shown['state']}: {shown['why']}"
+        )
     print(f"VM {shown['vm_id']} '{shown['name']}' is {shown['state']}")
     return 0
 

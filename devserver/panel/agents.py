@@ -117,6 +117,7 @@ class Agent:
         memory_bytes: int,
         hypervisor: str,
         epoch: int,
+        exit_status: int | None = None,
     ) -> None:
         """A VM of this client is in another state."""
         vm = self._desk.fleet.vms.get(vm_id)
@@ -125,7 +126,7 @@ class Agent:
         if devices:
             vm.devices = devices
         vm.memory_bytes = memory_bytes or vm.memory_bytes
-        vm.hypervisor = hypervisor
+        vm.hypervisor, vm.exit_status = hypervisor, exit_status
         if vm.state != state:
             self._desk.fleet.step(vm, VmState(state), why)
         self._desk.records.touch()

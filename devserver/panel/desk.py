@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Protocol
 
 from devserver.panel.doubts import Doubts
-from devserver.panel.fleet import ENDED, Fleet, Vm, VmState
+from devserver.panel.elsewhere import as_known, exit_status, where_to_ask
+from devserver.panel.fleet import ENDED, PLACED, Fleet, Vm, VmState
 from devserver.panel.migration import Migration
 from devserver.panel.records import AskHost, Records
 from devserver.panel.registry.registry import Registry, Row
@@ -16,6 +18,10 @@ from devserver.rpc import Handler, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
 
+#: Whoever waits for a VM looks at least so often.
+_LOOK_S = 1.0
+#: The state of a VM that its client runs by itself.
+ATTACHED = "attached"
 #: An agent whose name somebody else comes with must show within this time that it is there.
 _SIGN_OF_LIFE_S = 3.0
 
@@ -57,6 +63,8 @@ class Desk:
         self.writers: dict[int, Visitor] = {}
         #: VMs whose clients wait for others.
         self.doubts = Doubts(self.fleet, self.peer_of)
+        #: Set, and replaced, when something has been done that may have changed a VM.
+        self._news = asyncio.Event()
         self._begun: set[asyncio.Future[Any]] = set()
 
     def whole(self, handler: Handler) -> Handler:
@@ -77,6 +85,15 @@ class Desk:
             return answer
         finally:
             self.records.touch()
+            self._news.set()
+            self._news = asyncio.Event()
+
+    async def await_end(self, vm: Vm) -> None:
+        """Waits until a VM does not run any more."""
+        while vm.state in PLACED:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._news.wait()
 
     # -- VMs ----------------------------------------------------------------------------------
 
@@ -108,16 +125,18 @@ class Desk:
     async def vms(self) -> list[Row]:
         """All VMs of all servers that share the registry; this server's as they are now."""
         rows = await self.records.do(Registry.vms)
+        servers = await self.records.do(Registry.servers)
         ours = {row["vm_id"] for row in rows if row["server"] == self.records.server}
         shown = [
             {**self.fleet.vms[row["vm_id"]].shown(), "server": row["server"]}
             if row["vm_id"] in ours and row["vm_id"] in self.fleet.vms
-            else row
+            else as_known(row, servers)
             for row in rows
         ]
         for row in shown:
             row.pop("machine", None)
             row.pop("image_name", None)
+            row["exit_status"] = exit_status(row)
         return [*shown, *(_as_vm(guest) for guest in await self.records.guests())]
 
     async def find(self, what: str) -> Vm:
@@ -129,7 +148,8 @@ class Desk:
             if row is None:
                 await self._check_guests(what)
                 raise
-        raise RpcError(f"VM '{row['name']}' is managed by server '{row['server']}'; ask that")
+        hint = where_to_ask(row, await self.records.do(Registry.servers))
+        raise RpcError(f"VM '{row['name']}' is managed by server '{row['server']}'; {hint}")
 
     async def claim(self, what: str) -> Vm:
         """A VM that no client has, of whichever server; it is this one's from now on."""
@@ -139,6 +159,10 @@ class Desk:
             row = await self._elsewhere(what)
             if row is None:
                 raise
+            if row["state"] in PLACED:
+                hint = where_to_ask(row, await self.records.do(Registry.servers))
+                has = f"server '{row['server']}' has it"
+                raise RpcError(f"VM '{row['name']}' is not free: {has}; {hint}") from None
             await self.records.do(Registry.claim, row["vm_id"])
             return self.fleet.add(row)
         if vm.state in (*ENDED, VmState.SUSPENDED, VmState.DEFINED):
@@ -204,4 +228,10 @@ def checked(what: str, name: str) -> str:
 def _as_vm(guest: Row) -> Row:
     """A VM that its client runs by itself, among those of the fleet."""
     devices = [{**device, "place": guest["server"]} for device in guest["devices"]]
-    return {**guest, "state": "attached", "why": "its client runs it by itself", "devices": devices}
+    return {
+        **guest,
+        "state": ATTACHED,
+        "why": "its client runs it by itself",
+        "devices": devices,
+        "exit_status": None,
+    }

@@ -123,6 +123,8 @@ class Vm:
     machine: str = ""
     image_name: str = ""
     epoch: int = 1
+    #: What ``kvmshim run`` would have exited with, once the VM has ended.
+    exit_status: int | None = None
 
     def shown(self) -> dict[str, Any]:
         """As plain data."""

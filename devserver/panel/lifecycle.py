@@ -133,7 +133,7 @@ class Lifecycle:
             return None
 
     async def _run_there(self, vm: Vm, machine: str, image: Path, image_name: str) -> None:
-        vm.devices, vm.memory_bytes = [], 0
+        vm.devices, vm.memory_bytes, vm.exit_status = [], 0, None
         peer = self._desk.agents[vm.client].peer if vm.client in self._desk.agents else None
         if peer is None:
             raise Gone(f"client '{vm.client}' is gone")

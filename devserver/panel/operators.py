@@ -6,8 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from devserver.panel.desk import Desk, checked
-from devserver.panel.fleet import ENDED
+from devserver.panel.desk import ATTACHED, Desk, checked
+from devserver.panel.elsewhere import UNREACHABLE, exit_status
+from devserver.panel.fleet import ENDED, PLACED
 from devserver.panel.lifecycle import Lifecycle
 from devserver.panel.registry.registry import Registry
 from devserver.panel.suspension import Suspension
@@ -30,6 +31,7 @@ class Operator:
             "clients": self._clients,
             "vms": self._desk.vms,
             "show": self._show,
+            "wait": self._wait,
             "register_client": whole(self._register_client),
             "register": whole(self._register),
             "launch": whole(self._launch),
@@ -82,18 +84,30 @@ class Operator:
         vms = await desk.vms()
         for row in rows:
             row["online"] = bool(row["server"])
-            row["vms"] = [vm["name"] for vm in vms if vm["client"] == row["name"]]
+            row["vms"] = [
+                vm["name"]
+                for vm in vms
+                if vm["client"] == row["name"] and vm["state"] in (*PLACED, ATTACHED, UNREACHABLE)
+            ]
         return rows
 
     async def _show(self, vm: str) -> dict[str, Any]:
         desk = self._desk
         for one in desk.fleet.vms.values():  # also while the registry can't be had
             if vm in (one.name, str(one.vm_id)):
-                return {**one.shown(), "server": desk.records.server}
+                shown = {**one.shown(), "server": desk.records.server}
+                return {**shown, "exit_status": exit_status(shown)}
         for row in await desk.vms():
             if vm in (row["name"], str(row["vm_id"])):
                 return row
         return (await desk.find(vm)).shown()
+
+    async def _wait(self, vm: str) -> dict[str, Any]:
+        """Answers when a VM has ended."""
+        found = await self._desk.find(vm)
+        await self._desk.await_end(found)
+        shown = found.shown()
+        return {**shown, "exit_status": exit_status(shown)}
 
     # -- ordering -----------------------------------------------------------------------------
 
@@ -155,7 +169,7 @@ def destination(target: str, servers: list[dict[str, Any]]) -> dict[str, Any]:
     if target == "local":
         return {}
     for server in servers:
-        if target == server["name"]:
+        if target == server["name"] or (target == "server" and server["kind"] == "owner"):
             owner = server["kind"] == "owner"
             return {
                 "server_id": server["server_id"],
@@ -163,7 +177,7 @@ def destination(target: str, servers: list[dict[str, Any]]) -> dict[str, Any]:
                 "address": server["address"],
                 "place": "server" if owner else f"server/{server['name']}",
             }
-    names = ["local", *(server["name"] for server in servers)]
+    names = ["local", "server", *(server["name"] for server in servers)]
     near = get_close_matches(target, names, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
     raise RpcError(f"'{target}' is no place for a device; {hint}")

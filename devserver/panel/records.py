@@ -22,7 +22,7 @@ from devserver.rpc import RpcError
 log = logging.getLogger("devserver.panel")
 
 #: The registry hears from this server at least so often.
-_BEAT_S = 5.0
+_BEAT_S = 2.0
 _RETRY_S = 1.0
 _T = TypeVar("_T")
 

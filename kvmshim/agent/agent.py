@@ -235,7 +235,9 @@ class Agent:
             self.forget(vm_id)
             if peer.gone.is_set():  # whoever wanted to know: the next panel does
                 self._on_change(vm, vm.why)
-            raise Unable(vm.why) if vm.host_lacks else RpcError(vm.why)
+            # Errors name what the user knows, not the copies here.
+            why = vm.why.replace(str(path), image_name).replace(str(text), text.name)
+            raise Unable(why) if vm.host_lacks else RpcError(why)
 
     def _check_free(self, vm_id: int) -> None:
         known = self._vms.get(vm_id)
@@ -364,4 +366,5 @@ def _report(vm: RunningVm) -> dict[str, Any]:
         "devices": vm.devices,
         "memory_bytes": vm.memory_bytes,
         "hypervisor": vm.hypervisor,
+        "exit_status": vm.exit_status,
     }

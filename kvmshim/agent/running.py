@@ -18,6 +18,8 @@ from kvmshim.vmstate.file import write_state
 #: What a console has printed last, for who looks at it later.
 BACKLOG_BYTES = 64 * 1024
 _PATIENCE_S = 30.0
+#: How often a paused VM is looked at, whether its servers are still there.
+_LOOK_S = 1.0
 
 
 class State(StrEnum):
@@ -83,6 +85,8 @@ class RunningVm:
         self.devices: list[dict[str, Any]] = []
         self.memory_bytes = 0
         self.hypervisor = "kvm"
+        #: What ``kvmshim run`` would have exited with.
+        self.exit_status: int | None = None
         self._make = make
         self._listeners = listeners
         self._on_failure = on_failure
@@ -132,6 +136,8 @@ class RunningVm:
         with self._changed:
             if self.state is not State.PAUSED:
                 raise InputError(f"VM '{self.name}' is {self.state}; it can't go on")
+            if self._machine is not None and self._machine.is_cut_off:
+                raise InputError(f"VM '{self.name}' can't go on: its device server is lost")
             self._wanted = State.RUNNING
             self._changed.notify_all()
             self._await(State.RUNNING)
@@ -279,10 +285,13 @@ class RunningVm:
                 self._become(State.RUNNING)
                 result = machine.run(output=self._output)
                 if result.outcome is not Outcome.PAUSED:
+                    self.exit_status = result.exit_status
                     return self._why(result)
             self._become(State.PAUSED)
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted is not State.PAUSED)
+                while not self._changed.wait_for(lambda: self._wanted is not State.PAUSED, _LOOK_S):
+                    if machine.is_cut_off and not self._silent and not self._quiet:
+                        self._wanted = State.RUNNING  # to its end: its devices are gone
                 if self._wanted is State.STOPPED:
                     return self._stopped_for
 

@@ -412,3 +412,8 @@ class Machine:
         return self._control == ffi.NULL or bool(
             lib.control_pending(self._control) & lib.CONTROL_STOP
         )
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether a server of its is lost, so that a run of it would end at once."""
+        return bool(lib.control_pending(self._control) & lib.CONTROL_LINK)

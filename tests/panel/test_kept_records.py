@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sqlite3
@@ -11,9 +12,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from commandline import PATIENCE_S, command, environment, read_until, start
+from commandline import PATIENCE_S, children_of, command, environment, read_until, start
 from environment import GUESTS, Cluster, cluster
 from ownpostgres import PostgreSql
+from sqlalchemy import text
+
+from devserver.panel.registry.database import make_engine
 
 ECHO = GUESTS / "echo.bin"
 END = b"\x04"
@@ -160,6 +164,55 @@ def test_a_vm_that_one_server_suspended_goes_on_at_the_other(
             console.reads(b"over here")
         await_row(one, "vm", "guest", "two")
         assert "server 'two' has it" in one.refuses("vm", "resume", "guest")
+
+
+@pytest.mark.kvm
+@pytest.mark.postgresql
+def test_the_vms_of_a_server_that_is_killed_are_nobody_s_to_resume(
+    tmp_path: Path, own_postgresql: PostgreSql
+) -> None:
+    url = own_postgresql.new_database()
+    with two_servers(tmp_path, url) as (one, two):
+        one.agent("a")
+        two.agent("b")
+        for name in ("runs", "stands"):
+            one.does("vm", "launch", ECHO, "--name", name)
+        one.does("vm", "pause", "stands")
+        one.does("vm", "launch", "hello", "--wait")
+        await_row(two, "vm", "stands", "paused")
+        assert f"ask that: --server {one.address}" in two.refuses("vm", "pause", "runs")
+        for process in (*children_of(one.server.process.pid), one.server.process.pid):
+            os.kill(process, signal.SIGKILL)  # its panel first: it can't write how that was
+        long_ago(url, "one")
+        for name in ("runs", "stands"):
+            await_row(two, "vm", name, "unreachable")
+            assert "that server is down" in two.refuses("vm", "resume", name)
+            assert "server 'one' is down; it was" in two.does("vm", "show", name)
+        assert rows(two.does("vm", "list"))["hello"][2] == "stopped"
+        assert rows(two.does("client", "list"))["a"][3] == "offline"
+
+
+def long_ago(url: str, server: str) -> None:
+    """A server was heard of last a long time ago: nobody has to wait for that."""
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        changed = "UPDATE servers SET heard = '2020-01-01 00:00:00+00' WHERE name = :name"
+        connection.execute(text(changed), {"name": server})
+    engine.dispose()
+
+
+@pytest.mark.kvm
+def test_a_paused_vm_whose_server_is_lost_has_ended(tmp_path: Path) -> None:
+    where = f"unix:{tmp_path}/socket"
+    with cluster(where) as site, ExitStack() as later:
+        later.enter_context(site.lasting_agent("keeper"))
+        site.does("vm", "launch", ECHO, "--name", "stands")
+        site.does("vm", "pause", "stands")
+        site.server.send(signal.SIGKILL)
+        with cluster(where) as again:
+            await_row(again, "client", "keeper", "online")
+            again.refuses("vm", "resume", "stands")
+            again.await_state("stands", "stopped")
 
 
 # -- trouble --------------------------------------------------------------------------------------

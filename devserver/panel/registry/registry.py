@@ -31,7 +31,7 @@ from devserver.panel.registry.tables import (
 )
 
 #: A server that has not been heard of for so long is down, whatever it last said.
-STALE = timedelta(seconds=15)
+STALE = timedelta(seconds=10)
 #: A row as plain data, by column.
 Row = dict[str, Any]
 

@@ -191,7 +191,8 @@ def test_output_that_nobody_reads_ends_a_command_quietly(words: str) -> None:
         (b"[image", "is not valid TOML"),
         (b"", "names no image; add an [image] table with a path"),
         (b"[image]\nguest = 'hello'\n", "names no image"),
-        (b"[image]\npath = 'hello'\n", "'kvmshim guests --json' says where the bundled guests are"),
+        (b"[image]\npath = 'helo'\n", "did you mean 'hello'?"),
+        (b"[image]\npath = 'no/hello'\n", "'kvmshim guests --json' says where the bundled guests"),
         (b"[image]\npath = '/dev/zero'\n", "it is not a regular file"),
     ],
 )

@@ -14,7 +14,17 @@ from devserver.transport import bound_address
 
 _GRACE_S = 3.0
 #: Options of ``devserver serve`` that its further hosts have as well.
-_SHARED = ("max_clients", "heartbeat", "deadline", "window", "keep", "wait", "engine", "log")
+_SHARED = (
+    "max_clients",
+    "heartbeat",
+    "deadline",
+    "window",
+    "keep",
+    "wait",
+    "engine",
+    "log",
+    "model_timeout",
+)
 
 
 @contextlib.contextmanager

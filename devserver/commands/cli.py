@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from types import FrameType
 
@@ -25,6 +27,8 @@ from devserver.commands import vm
 from devserver.deadline import end_soon
 from devserver.host.host import DeviceHost
 from devserver.identity import Identity
+from devserver.machine.callers import ModelOutput
+from devserver.machine.watchdog import DEFAULT_LIMIT_S
 from devserver.models import catalog
 from devserver.panel.default_registry import REGISTRY_VARIABLE, default_registry
 from devserver.panel.door import PanelDoor
@@ -160,6 +164,13 @@ def _add_serving(parser: argparse.ArgumentParser, name: str) -> None:
         help="also serve the device models that this Python file defines",
     )
     parser.add_argument(
+        "--model-timeout",
+        type=_seconds,
+        default=DEFAULT_LIMIT_S,
+        metavar="SECONDS",
+        help="a call of a model that takes longer is interrupted, and its VM ends",
+    )
+    parser.add_argument(
         "--log", choices=("debug", "info", "warning", "error"), default="info", help="how much"
     )
 
@@ -185,6 +196,7 @@ def _serve(options: argparse.Namespace) -> int:
         host = _make_host(options, options.server_id or 1, options.route, until_idle=True)
         # A server of one VM's own lives as long as its socket; the terminal's Ctrl-C is the VM's.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        logging.getLogger("devserver.fault").setLevel(logging.CRITICAL)  # the client says it
         host.add_client(inherited, "embedded")
         catalog.preload()  # while the client sets up its machine
         host.run()
@@ -302,7 +314,9 @@ def _make_host(
         keep_ns=int(options.keep * 1e9),
         route=route,
         panel=panel,
+        model_timeout_s=options.model_timeout,
     )
+    sys.stdout = ModelOutput(sys.stdout)
 
     def stop(number: int, frame: FrameType | None) -> None:
         host.stop()

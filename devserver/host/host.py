@@ -27,6 +27,7 @@ from devserver.host.plainloop import PlainLoop
 from devserver.host.roster import Roster
 from devserver.identity import Identity
 from devserver.machine.turns import TURN_NS
+from devserver.machine.watchdog import DEFAULT_LIMIT_S, Watchdog
 from devserver.panel.door import PanelDoor
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
@@ -74,13 +75,14 @@ class DeviceHost:
         keep_ns: int = DEFAULT_KEEP_NS,
         route: str = "auto",
         panel: PanelDoor | None = None,
+        model_timeout_s: float = DEFAULT_LIMIT_S,
     ) -> None:
         """``engine`` is ``native``, or ``python`` for the reference that the native one must
         equal; ``wait`` is ``adaptive``, ``spin`` or ``block``. ``until_idle``: :meth:`run` returns
         when the last client is gone. ``keep_ns``: how long a VM's devices wait for it when its
         client has left them behind. ``route``: how clients come to the devices of I/O servers
         (:mod:`devserver.cluster.directory`). ``panel``: where those go who want the control panel;
-        None: there is none."""
+        None: there is none. ``model_timeout_s``: how long a call of a model may take."""
         self._identity = identity
         self._max_clients = max_clients
         self._until_idle = until_idle
@@ -100,6 +102,7 @@ class DeviceHost:
         self._most_opening = max(FEW_OPENING, max_clients // 8)
         self._timers: list[_Timer] = []
         self._stopping = False
+        self._watchdog = Watchdog(model_timeout_s)
         self._next_check_ns = _NEVER_NS
         self._panel_ns = _NEVER_NS
         self._loop: Loop = _LOOPS[engine](wait, self._schedule)
@@ -132,12 +135,14 @@ class DeviceHost:
     def stop(self) -> None:
         """Makes :meth:`run` return; may be called from a signal handler."""
         self._stopping = True
+        self._watchdog.hurry()
 
     # -- the loop -----------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serves until :meth:`stop`."""
-        with contextlib.closing(self._loop), self._woken_by_signals() as woken:
+        watching = self._watchdog.watching()
+        with contextlib.closing(self._loop), self._woken_by_signals() as woken, watching:
             try:
                 while not self._stopping and not (self._until_idle and not self._clients):
                     self._keep_time()
@@ -338,7 +343,7 @@ class DeviceHost:
                 if due_ns is not None and due_ns <= now_ns:
                     self._loop.begin_turn()
                     self._send(client, client.session.advance(now_ns))
-            except Exception:
+            except BaseException:
                 log.exception("%s: internal error", client.session.peer)
                 self._give_up(client)
             if client.fd in self._clients:  # what is due already has its place behind the others'

@@ -175,7 +175,7 @@ class HotLoop:
                 self._put_off(found)
             except DeviceFault as fault:
                 self._fail(fault, is_request=found >= 0)
-            except Exception:
+            except BaseException:
                 client = self._current().client
                 log.exception("%s: internal error", client.session.peer)
                 return Found(What.BROKEN, client=client)

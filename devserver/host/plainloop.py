@@ -142,7 +142,7 @@ class PlainLoop:
         """Serves a client's event, or (None) goes on with what it has said."""
         try:
             return self._go_on(client) if event is None else self._serve(client, event)
-        except Exception:
+        except BaseException:
             log.exception("%s: internal error", client.session.peer)
             return Found(What.BROKEN, client=client)
 

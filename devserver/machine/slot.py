@@ -14,6 +14,7 @@ from devserver.machine.policies import Policies, PolicyError
 from devserver.machine.turns import Behind
 from devserver.models import catalog
 from devserver.models.boxes import Listener, Seat
+from devserver.models.context import Overdue
 from devserver.models.declarations import checked_count, checked_device
 from devserver.models.device import (
     Context,
@@ -47,6 +48,8 @@ class DeviceFault(Exception):
         what, place = in_one_line(error), _place(error, model)
         if isinstance(error, ModelError):
             what = error.what
+        elif isinstance(error, Overdue):
+            what = str(error)
         at = f" at {place[0]}:{place[1]}{place[2]}" if place else ""
         super().__init__(f"device '{device}' ({kind}) failed: {what}{at}")
 

@@ -47,6 +47,13 @@ class OptionError(ValueError):
     """A model was given an option that it does not have, or of a wrong type."""
 
 
+class Overdue(BaseException):
+    """Raised in a model's call that lasts too long; ``except Exception`` does not catch it."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"it did not return within {limit_s:g} s")
+
+
 class ModelError(TypeError):
     """A model is not made as models are; says which one, what of it is wrong, and where.
 

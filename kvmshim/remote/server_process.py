@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from kvmshim.errors import ServerError
 
+#: A server whose model does not return does not see that its socket is closed.
+_SOON_S = 1.0
 _GRACE_S = 3.0
 
 
@@ -51,8 +53,10 @@ class ServerProcess:
         """Waits for the server to end, which it does when its socket is closed."""
         with contextlib.suppress(OSError):
             self.sock.close()
-        try:
-            self._process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        for ask, wait_s in ((self._process.terminate, _SOON_S), (self._process.kill, _GRACE_S)):
+            try:
+                self._process.wait(wait_s)
+                return
+            except subprocess.TimeoutExpired:
+                ask()
+        self._process.wait()

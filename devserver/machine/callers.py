@@ -1,0 +1,92 @@
+"""Who is at work: the call of a model that a thread's stack is in, and whose device it is.
+
+What models print is told apart by that: it goes to standard error with the device's name, wherever
+the program's own output goes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from types import FrameType
+from typing import Any, NamedTuple, TextIO
+
+_MACHINE = os.path.dirname(__file__) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_MODELS = os.path.join(_PACKAGE, "models") + os.sep
+
+
+class ModelCall(NamedTuple):
+    """A call of a model's code: its frame, which no other call has, and the device."""
+
+    frame: FrameType
+    device: str
+
+
+def model_call(frame: FrameType | None) -> ModelCall | None:
+    """The model's call that a stack is in, if it is in one."""
+    call: FrameType | None = None
+    while frame is not None:
+        caller = frame.f_back
+        if caller is not None and _is_machine(caller) and _is_models(frame):
+            call = frame
+        frame = caller
+    return None if call is None else ModelCall(call, _device(call.f_back))
+
+
+def _is_machine(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_MACHINE)
+
+
+def _is_models(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return file.startswith(_MODELS) or not file.startswith(_PACKAGE)
+
+
+def _device(frame: FrameType | None) -> str:
+    """The name and the kind of the device that the machine's code is working for."""
+    while frame is not None and _is_machine(frame):
+        names = frame.f_locals
+        for slot in (names.get("slot"), names.get("self"), getattr(names.get("self"), "_slot", 0)):
+            wiring: Any = getattr(slot, "wiring", None)
+            if wiring is not None:
+                return f"device '{wiring.name}' ({wiring.kind})"
+        frame = frame.f_back
+    return "a device"
+
+
+class ModelOutput(io.TextIOBase):
+    """A standard output that hands what models print to standard error, line by line."""
+
+    def __init__(self, own: TextIO) -> None:
+        """``own``: where everything else goes."""
+        self._own = own
+        self._begun: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._own.fileno()
+
+    def isatty(self) -> bool:
+        return self._own.isatty()
+
+    def flush(self) -> None:
+        self._own.flush()
+
+    def write(self, text: str) -> int:
+        call = model_call(sys._getframe(1))
+        if call is None:
+            return self._own.write(text)
+        *lines, rest = (self._begun.pop(call.device, "") + text).split("\n")
+        for line in lines:
+            sys.stderr.write(f"{call.device}: {line}\n")
+        if rest:
+            self._begun[call.device] = rest
+        sys.stderr.flush()
+        return len(text)

@@ -6,3 +6,5 @@ from __future__ import annotations
 WAITS = ("adaptive", "spin", "block")
 #: For how long to spin before sleeping, unless it is for ever.
 SPIN_NS = 100_000
+#: How long a call of a model may take, unless it is said otherwise.
+MODEL_TIMEOUT_S = 5.0

@@ -28,7 +28,6 @@ from devserver.deadline import end_soon
 from devserver.host.host import DeviceHost
 from devserver.identity import Identity
 from devserver.machine.callers import ModelOutput
-from devserver.machine.watchdog import DEFAULT_LIMIT_S
 from devserver.models import catalog
 from devserver.panel.default_registry import REGISTRY_VARIABLE, default_registry
 from devserver.panel.door import PanelDoor
@@ -39,7 +38,7 @@ from devserver.protocol.messages import Error
 from devserver.protocol.names import MAX_NAME, BadName, check_server_name
 from devserver.temporary import own_folder
 from devserver.transport import ListenError, bound_address, listen_on, stop_listening
-from devserver.waiting import WAITS
+from devserver.waiting import MODEL_TIMEOUT_S, WAITS
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -166,7 +165,7 @@ def _add_serving(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--model-timeout",
         type=_seconds,
-        default=DEFAULT_LIMIT_S,
+        default=MODEL_TIMEOUT_S,
         metavar="SECONDS",
         help="a call of a model that takes longer is interrupted, and its VM ends",
     )

@@ -27,7 +27,7 @@ from devserver.host.plainloop import PlainLoop
 from devserver.host.roster import Roster
 from devserver.identity import Identity
 from devserver.machine.turns import TURN_NS
-from devserver.machine.watchdog import DEFAULT_LIMIT_S, Watchdog
+from devserver.machine.watchdog import Watchdog
 from devserver.panel.door import PanelDoor
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode
@@ -36,6 +36,7 @@ from devserver.session.refusals import Refusals
 from devserver.session.residents import DEFAULT_KEEP_NS, Residents
 from devserver.session.session import Session
 from devserver.transport import stop_listening, tune
+from devserver.waiting import MODEL_TIMEOUT_S
 
 log = logging.getLogger("devserver.host")
 
@@ -75,7 +76,7 @@ class DeviceHost:
         keep_ns: int = DEFAULT_KEEP_NS,
         route: str = "auto",
         panel: PanelDoor | None = None,
-        model_timeout_s: float = DEFAULT_LIMIT_S,
+        model_timeout_s: float = MODEL_TIMEOUT_S,
     ) -> None:
         """``engine`` is ``native``, or ``python`` for the reference that the native one must
         equal; ``wait`` is ``adaptive``, ``spin`` or ``block``. ``until_idle``: :meth:`run` returns

@@ -35,6 +35,15 @@ def model_call(frame: FrameType | None) -> ModelCall | None:
     return None if call is None else ModelCall(call, _device(call.f_back))
 
 
+def place_in(frame: FrameType | None) -> str:
+    """The file and the line, nearest to where a stack is, that are not this package's."""
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    return f" at {frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
+
+
 def _is_machine(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_MACHINE)
 

@@ -53,6 +53,13 @@ class DeviceFault(Exception):
         at = f" at {place[0]}:{place[1]}{place[2]}" if place else ""
         super().__init__(f"device '{device}' ({kind}) failed: {what}{at}")
 
+    @classmethod
+    def said(cls, what: str) -> DeviceFault:
+        """A fault of which no more is known than what is said."""
+        fault = cls("", "", RuntimeError(what))
+        fault.args, fault.details = (what,), ""
+        return fault
+
 
 def _place(error: BaseException, model: type | None) -> tuple[str, int, str] | None:
     """The file and the line of an error: the last ones of the model's own, if there are any."""

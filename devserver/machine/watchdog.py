@@ -24,11 +24,10 @@ from types import FrameType
 
 from devserver.machine.callers import ModelCall, model_call
 from devserver.models.context import Overdue
+from devserver.waiting import MODEL_TIMEOUT_S
 
 log = logging.getLogger("devserver.host")
 
-#: How long a call of a model may take, unless it is said otherwise.
-DEFAULT_LIMIT_S = 5.0
 #: The same once the process has been asked to end.
 HURRIED_S = 1.0
 #: Samples in the length of a limit.
@@ -43,7 +42,7 @@ class Watchdog:
     """Watches the calls of models in the main thread."""
 
     def __init__(
-        self, limit_s: float = DEFAULT_LIMIT_S, give_up: Callable[[int], None] = os._exit
+        self, limit_s: float = MODEL_TIMEOUT_S, give_up: Callable[[int], None] = os._exit
     ) -> None:
         """``give_up`` ends the process; it is given the exit status."""
         self._limit_s = limit_s

@@ -49,13 +49,18 @@ def _go_on(options: argparse.Namespace) -> int:
         if options.server is None and any(
             device.placement != "local" for device in state.header.machine.devices
         ):
-            process = ServerProcess(options.model, options.wait)
+            process = ServerProcess(options.model, options.wait, options.model_timeout)
             stack.callback(process.close)
         machine = Machine.restored(
             state,
             server=options.server,
             models=options.model,
-            wait=WaitPolicy(options.wait, options.cores, share=options.share),
+            wait=WaitPolicy(
+                options.wait,
+                options.cores,
+                share=options.share,
+                model_timeout_s=options.model_timeout,
+            ),
             process=process,
         )
         return run_to_the_end(stack.enter_context(machine), options)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from devserver.commandline.parser import Parser
 from devserver.commandline.server import server_of
+from devserver.machine.callers import ModelOutput
+from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim import termination
 from kvmshim.commands import suspending
 from kvmshim.commands.output import Output
@@ -148,8 +150,20 @@ def add_common(parser: Parser) -> None:
         help="where the virtual CPU and its own server run",
     )
     add_sharing(parser)
+    add_model_timeout(parser)
     parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
     parser.add_json("say how it ended as a JSON object, in the last line of standard error")
+
+
+def add_model_timeout(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of every command that has devices of its own."""
+    parser.add_argument(
+        "--model-timeout",
+        type=_seconds,
+        default=MODEL_TIMEOUT_S,
+        metavar="SECONDS",
+        help="end the guest if a device model of its own takes longer for one access",
+    )
 
 
 def add_sharing(parser: argparse.ArgumentParser) -> None:
@@ -170,11 +184,12 @@ def run(options: argparse.Namespace) -> int:
 def _boot(options: argparse.Namespace) -> int:
     options.server = server_of(options.server)
     suspending.check_options(options)
+    sys.stdout = ModelOutput(sys.stdout)
     with contextlib.ExitStack() as stack:
         process = None
         if options.server is None and options.placement != "local":
             # Most likely wanted, and as slow to start as all that follows here: so do it first.
-            process = ServerProcess(options.model, options.wait)
+            process = ServerProcess(options.model, options.wait, options.model_timeout)
             stack.callback(process.close)
         from kvmshim.vmm.assemble import assemble
 

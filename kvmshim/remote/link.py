@@ -30,6 +30,7 @@ from devserver.protocol.messages import (
     Status,
     WantedDevice,
 )
+from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError, ServerError, printable
 from kvmshim.remote.feeder import Feeder, load_inputs, save_inputs
@@ -59,6 +60,7 @@ class WaitPolicy:
     ``cores`` says where it and its embedded server run: auto, any, same or apart (see
     :mod:`kvmshim.vmm.cores`). ``share``: whether it looks for the answer in memory, where its
     server is on the same machine and has a Unix socket; else it always asks the socket.
+    ``model_timeout_s``: how long a call of a model may take, here and on an embedded server.
     """
 
     mode: str = "adaptive"
@@ -66,6 +68,7 @@ class WaitPolicy:
     spin_ns: int = DEFAULT_SPIN_NS
     flush_ns: int = DEFAULT_FLUSH_NS
     share: bool = True
+    model_timeout_s: float = MODEL_TIMEOUT_S
 
 
 def leases_of(devices: Sequence[AttachedDevice]) -> Any:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim.errors import ServerError
 
 #: A server whose model does not return does not see that its socket is closed.
@@ -21,11 +22,16 @@ _GRACE_S = 3.0
 class ServerProcess:
     """A running embedded server. ``sock`` is the client's end; whoever takes it closes it."""
 
-    def __init__(self, models: Sequence[str] = (), wait: str = "adaptive") -> None:
+    def __init__(
+        self,
+        models: Sequence[str] = (),
+        wait: str = "adaptive",
+        model_timeout_s: float = MODEL_TIMEOUT_S,
+    ) -> None:
         """``models`` are Python files with further device models. Raises ServerError."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         command = [sys.executable, "-m", "devserver", "serve", "--fd", str(theirs.fileno())]
-        command += ["--log", "error", "--wait", wait]
+        command += ["--log", "error", "--wait", wait, "--model-timeout", str(model_timeout_s)]
         for path in models:
             command += ["--model", path]
         try:

@@ -79,7 +79,12 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
         spec,
         server=options.server,
         models=options.model,
-        wait=WaitPolicy(options.wait, options.cores, share=options.share),
+        wait=WaitPolicy(
+            options.wait,
+            options.cores,
+            share=options.share,
+            model_timeout_s=options.model_timeout,
+        ),
         process=process,
     )
 

@@ -193,7 +193,14 @@ class Devices:
         from kvmshim.vmm.local import LocalDevices  # slow to come by, and not always needed
 
         around = self._around
-        return LocalDevices(wirings, around.epoch_ns, around.control, around.set_line, states)
+        return LocalDevices(
+            wirings,
+            around.epoch_ns,
+            around.control,
+            around.set_line,
+            states,
+            around.wait.model_timeout_s,
+        )
 
     def _add_link(self, place: str, attachment: Attachment) -> Link:
         source = len(self.links) + 1

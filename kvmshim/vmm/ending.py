@@ -64,6 +64,8 @@ class Ending:
         if self.local is not None:
             if self.local.fault is not None:
                 fault = self.local.fault
+                if self.timed_out_after_s is not None:  # it was interrupted for that
+                    return self._timed_out(f"; {fault}")
                 return self._device_failed(str(fault), fault.details)
             for signal, value in self.local.signals:
                 return self._signalled(signal == Signal.EXIT, value)
@@ -94,10 +96,12 @@ class Ending:
 
     def _stopped(self) -> RunResult:
         if self.timed_out_after_s is not None:
-            return self._with_registers(
-                Outcome.TIMED_OUT, f"the guest did not end within {self.timed_out_after_s:g} s"
-            )
+            return self._timed_out()
         return self._make(Outcome.STOPPED, "stopped")
+
+    def _timed_out(self, more: str = "") -> RunResult:
+        why = f"the guest did not end within {self.timed_out_after_s:g} s{more}"
+        return self._with_registers(Outcome.TIMED_OUT, why)
 
     def _paused(self) -> RunResult:
         return self._make(Outcome.PAUSED, "paused")

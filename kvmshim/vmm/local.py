@@ -14,14 +14,19 @@ from devserver.machine.backplane import Backplane, BoardError, DeviceFault
 from devserver.machine.board import DeviceWiring
 from devserver.machine.inventory import describe, describe_slot
 from devserver.machine.moving import load_device, save_device
+from devserver.models.context import Overdue
 from devserver.models.device import Signal, Space, StateError
 from devserver.protocol.messages import AttachedDevice, WantedDevice
+from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError, InputError
 from kvmshim.remote.feeder import Feeder, load_inputs, save_inputs
+from kvmshim.vmm.local_watch import LocalWatch
 from kvmshim.vmstate.state import PendingInput
 
 _SPACES = tuple(Space)
+#: For so long input waits for a model that is being called, before it is left to its caller.
+_MOMENT_S = 0.05
 
 #: What local devices say to the world: (device id, channel, data).
 Emission = tuple[int, int, bytes]
@@ -37,11 +42,17 @@ class LocalDevices:
         control: Any,
         set_line: Callable[[int, bool], None],
         states: Mapping[str, bytes] = MappingProxyType({}),
+        model_timeout_s: float = MODEL_TIMEOUT_S,
     ) -> None:
-        """``states``: what devices begin with, by name (:meth:`save`); the others with a reset."""
+        """``states``: what devices begin with, by name (:meth:`save`); the others with a reset.
+        ``model_timeout_s``: how long a call of a model may take."""
         self._control = control
         self._set_line = set_line
-        self._lock = threading.Condition()
+        #: Held while a model is called; ends calls that do not return.
+        self._calls = LocalWatch(model_timeout_s, self._give_up)
+        self._lock = self._calls.lock
+        #: Input that is still to be given to its device: device, channel, bytes, time, end.
+        self._given: deque[tuple[int, int, bytes, int, bool]] = deque()
         self._closing = False
         self._thread: threading.Thread | None = None
         self._emissions: deque[Emission] = deque()
@@ -71,25 +82,46 @@ class LocalDevices:
         self._closing = False
         self._thread = threading.Thread(target=self._keep_time, name="local devices", daemon=True)
         self._thread.start()
+        self._calls.start()
 
     def stop(self) -> None:
         """Ends the thread: the devices do nothing on their own until :meth:`start`."""
+        if self.is_stuck():
+            return
+        self._calls.close()
         with self._lock:
             self._closing = True
             self._lock.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        with self._calls:
+            self._give()
+
+    def hurry(self) -> None:
+        """The run is to end: a model that is being called has a second to return."""
+        self._calls.hurry()
+
+    def is_stuck(self) -> bool:
+        """Whether a call of a model can't be ended: the thread that is in it is lost."""
+        return self._calls.stuck
 
     def close(self) -> None:
         """Ends the thread, for good."""
         self.stop()
-        if self.inbox_fd >= 0:
+        if self.inbox_fd >= 0 and not self.is_stuck():
             os.close(self.inbox_fd)
             self.inbox_fd = -1
 
     def serve(self, access: Any) -> None:
         """Serves a ``struct vcpu_access``: fills or takes its data."""
+        try:
+            with self._calls:
+                self._serve(access)
+        except Overdue as late:  # the call ended by itself just as it was interrupted
+            self._be_late(late)
+
+    def _serve(self, access: Any) -> None:
         size, elements, address, now_ns = (
             access.size,
             access.elements,
@@ -98,42 +130,42 @@ class LocalDevices:
         )
         data = ffi.buffer(access.data, size * elements)
         space = _SPACES[access.space]
-        with self._lock:
-            due_ns = self._backplane.next_deadline_ns()
-            try:
-                if access.direction:
-                    for at in range(0, len(data), size):
-                        value = int.from_bytes(data[at : at + size], "little")
-                        self._backplane.write(space, address, size, value, now_ns)
-                elif elements == 1:
-                    value = self._backplane.read(space, address, size, now_ns)
-                    data[0:size] = value.to_bytes(size, "little")
-                else:
-                    values = self._backplane.read_elements(space, address, size, elements, now_ns)
-                    data[:] = b"".join([value.to_bytes(size, "little") for value in values])
-            except DeviceFault as fault:
-                self._stop_for(fault)
-            if self._hub.rung:
-                self._hub.deliver()
-            if self._backplane.next_deadline_ns() != due_ns:
-                self._lock.notify()
+        due_ns = self._backplane.next_deadline_ns()
+        try:
+            if access.direction:
+                for at in range(0, len(data), size):
+                    value = int.from_bytes(data[at : at + size], "little")
+                    self._backplane.write(space, address, size, value, now_ns)
+            elif elements == 1:
+                value = self._backplane.read(space, address, size, now_ns)
+                data[0:size] = value.to_bytes(size, "little")
+            else:
+                values = self._backplane.read_elements(space, address, size, elements, now_ns)
+                data[:] = b"".join([value.to_bytes(size, "little") for value in values])
+        except DeviceFault as fault:
+            self._stop_for(fault)
+        if self._hub.rung:
+            self._hub.deliver()
+        if self._given or self._backplane.next_deadline_ns() != due_ns:
+            self._lock.notify()
 
     def feed(
         self, device_id: int, channel: int, data: bytes, time_ns: int, *, end: bool = False
     ) -> None:
         """Gives a device bytes from the world, as fast as it takes them."""
-        key = (device_id, channel)
-        with self._lock:
-            if key not in self._feeders:
-                self._feeders[key] = Feeder(partial(self._feed, *key))
-            self._feeders[key].give(data, time_ns, end=end)
+        self._given.append((device_id, channel, data, time_ns, end))
+        if self._thread is None:
+            with self._calls:
+                self._give()
+        elif self._lock.acquire(timeout=_MOMENT_S):
             self._lock.notify()
+            self._lock.release()
 
     def backlog(self, device_id: int, channel: int) -> int:
         """Bytes fed that the device has not taken yet."""
-        with self._lock:
-            feeder = self._feeders.get((device_id, channel))
-            return feeder.waiting if feeder else 0
+        feeder = self._feeders.get((device_id, channel))
+        waiting = sum(len(g[2]) for g in list(self._given) if g[:2] == (device_id, channel))
+        return waiting + (feeder.waiting if feeder else 0)
 
     def pending_inputs(self) -> list[PendingInput]:
         """The input that waits here for devices; of a machine that is paused."""
@@ -142,12 +174,12 @@ class LocalDevices:
 
     def put_back_inputs(self, inputs: Iterable[PendingInput], time_ns: int) -> None:
         """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
-        with self._lock:
+        with self._calls:
             self._feeders |= load_inputs(inputs, self.devices(), self._feed, time_ns)
 
     def save(self) -> dict[str, bytes]:
         """Each device's state by its name; of a machine that is paused. Raises HostError."""
-        with self._lock:
+        with self._calls:
             try:
                 return {
                     slot.wiring.name: save_device(self._backplane, slot.device_id)
@@ -158,7 +190,7 @@ class LocalDevices:
 
     def save_one(self, device_id: int, time_ns: int, *, remove: bool = False) -> bytes:
         """One device's state at a VM time; ``remove``: it is here no longer. Raises HostError."""
-        with self._lock:
+        with self._calls:
             try:
                 self._backplane.advance(time_ns)
                 state = save_device(self._backplane, device_id)
@@ -179,7 +211,7 @@ class LocalDevices:
             options=wanted.options,
             policies=wanted.policies,
         )
-        with self._lock:
+        with self._calls:
             try:
                 self._backplane.advance(time_ns)
                 slot = self._backplane.add(wiring)
@@ -195,9 +227,9 @@ class LocalDevices:
             os.eventfd_read(self.inbox_fd)
         except BlockingIOError:
             return []
-        with self._lock:
-            taken = list(self._emissions)
-            self._emissions.clear()
+        taken = []
+        while self._emissions:  # without the lock: whoever has it may be in a model for long
+            taken.append(self._emissions.popleft())
         return taken
 
     # -- what the backplane calls, with the lock held -----------------------------------------
@@ -219,6 +251,15 @@ class LocalDevices:
 
     # -- inner workings -----------------------------------------------------------------------
 
+    def _give(self) -> None:
+        """Gives devices what waits for them here; the lock is held."""
+        while self._given:
+            device_id, channel, data, time_ns, end = self._given.popleft()
+            key = (device_id, channel)
+            if key not in self._feeders:
+                self._feeders[key] = Feeder(partial(self._feed, *key))
+            self._feeders[key].give(data, time_ns, end=end)
+
     def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
         try:
             self._backplane.feed(device_id, channel, data, time_ns, end=end)
@@ -235,19 +276,39 @@ class LocalDevices:
             self._stop_for(fault)
 
     def _keep_time(self) -> None:
-        with self._lock:
-            while not self._closing and self.fault is None:
-                now_ns = lib.control_time_ns(self._control)
-                try:
-                    self._backplane.advance(now_ns)
-                except DeviceFault as fault:
-                    self._stop_for(fault)
-                    return
-                if self._hub.rung:
-                    self._hub.deliver()
+        while not self._closing and self.fault is None:
+            try:
+                with self._calls:
+                    self._act()
+            except Overdue as late:
+                self._be_late(late)
+            with self._lock:
                 due_ns = self._backplane.next_deadline_ns()
-                self._lock.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
+                now_ns = lib.control_time_ns(self._control)
+                if not (self._closing or self._given or self.fault):
+                    self._lock.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
+
+    def _act(self) -> None:
+        """What is due by now, and input."""
+        try:
+            self._backplane.advance(lib.control_time_ns(self._control))
+        except DeviceFault as fault:
+            self._stop_for(fault)
+            return
+        self._give()
+        if self._hub.rung:
+            self._hub.deliver()
 
     def _stop_for(self, fault: DeviceFault) -> None:
-        self.fault = fault
+        if not self.is_stuck():  # else the run has ended, and so has the control
+            self.fault = fault
+            lib.control_raise(self._control, lib.CONTROL_EVENT)
+
+    def _be_late(self, error: Overdue) -> None:
+        self._stop_for(DeviceFault.said(f"a local device failed: {error}"))
+
+    def _give_up(self, why: str) -> None:
+        """A call can't be ended: the run ends without it."""
+        self.fault = DeviceFault.said(why)
         lib.control_raise(self._control, lib.CONTROL_EVENT)
+        os.eventfd_write(self.inbox_fd, 1)

@@ -144,7 +144,7 @@ class Machine:
         by_place = placement.group(self.spec)
         if placement.SERVER in by_place and self._server is None and self._process is None:
             # Before any VM is open: a child must not inherit one.
-            self._process = ServerProcess(self._models, self._wait.mode)
+            self._process = ServerProcess(self._models, self._wait.mode, self._wait.model_timeout_s)
         placement.load_models(self._models, by_place)
         self._system = self._kind.open()
         self._system.require()

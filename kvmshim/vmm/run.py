@@ -48,6 +48,8 @@ _READ_BYTES = 4096
 #: No more is read from the input while so much of it waits for the guest.
 _INPUT_HIGH_BYTES = 64 * 1024
 _INPUT_RETRY_S = 0.02
+#: How often the end of a thread that may be lost in a local model is looked for.
+_LOOK_S = 0.25
 _VCPU_COUNTERS = (
     "exits",
     "port_exits",
@@ -159,14 +161,13 @@ class Run:
         try:
             self._pump()
         except BaseException:
-            lib.control_raise(parts.control, lib.CONTROL_STOP)
+            self._stop()
             raise
         finally:
-            thread.join()
+            self._join(thread)
             clock.cancel()
             self._ring.close()
             lib.control_clock_stop(parts.control)
-            os.close(self._done_fd)
         if self._code == lib.VCPU_PAUSED and self._error is None:
             self._code = self._stand_still()
         self._drain()
@@ -182,7 +183,26 @@ class Run:
     def _time_is_over(self) -> None:
         """In a thread of its own, as the caller's may be held up by whoever takes the output."""
         self._timed_out = True
+        self._stop()
+
+    def _stop(self) -> None:
+        """Has the guest end; a local model that is being called has a second to return."""
         lib.control_raise(self._parts.control, lib.CONTROL_STOP)
+        if self._parts.local is not None:
+            self._parts.local.hurry()
+
+    def _join(self, thread: threading.Thread) -> None:
+        """Waits for the vCPU's thread, unless that is lost in a local model."""
+        local = self._parts.local
+        while thread.is_alive():
+            thread.join(None if local is None else _LOOK_S)
+            if local is not None and local.is_stuck():
+                self._code = lib.VCPU_EVENT
+                return
+        os.close(self._done_fd)
+
+    def _is_stuck(self) -> bool:
+        return self._parts.local is not None and self._parts.local.is_stuck()
 
     def _stand_still(self) -> int:
         """Has all devices stand still, with nothing under way.
@@ -284,7 +304,7 @@ class Run:
                 waits_s.append(_INPUT_RETRY_S)
             ready = {fd for fd, _ in poll.poll(min(waits_s) * 1000 if waits_s else None)}
             self._drain()
-            if self._done_fd in ready:
+            if self._done_fd in ready or self._is_stuck():
                 return
             if input_fd is not None and input_fd in ready:
                 if not self._read_input(input_fd):
@@ -333,7 +353,7 @@ class Run:
         if data and self._on_input is not None:
             data = self._on_input(data)
             if data is None:
-                lib.control_raise(self._parts.control, lib.CONTROL_STOP)
+                self._stop()
                 return False
         if self._console is not None and self._console_owner is not None and (data or end):
             now_ns = lib.control_time_ns(self._parts.control)

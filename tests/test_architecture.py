@@ -102,10 +102,15 @@ def test_what_both_platforms_share_needs_no_other_part_of_a_server(package: str)
     assert strangers(modules(f"devserver/{package}"), f"devserver.{package}", *HELPERS) == []
 
 
+#: It calls a function of the interpreter (PyThreadState_SetAsyncExc), which takes no structure.
+INTERRUPTS = "kvmshim/vmm/local_watch.py imports ctypes"
+
+
 def test_nobody_makes_system_calls_with_structures_copied_by_hand() -> None:
     """Every ioctl goes through the compiled module, where the compiler supplies the numbers."""
     everything = modules("kvmshim", "devserver", "native", "guests", "tests")
-    assert offences(everything, "fcntl", "ctypes") == []
+    found = [each for each in offences(everything, "fcntl", "ctypes") if each != INTERRUPTS]
+    assert found == []
 
 
 def test_modules_are_imported_by_their_full_names() -> None:

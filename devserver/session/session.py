@@ -47,7 +47,6 @@ from devserver.session.residents import Residents
 from devserver.session.tenancy import Tenancy
 
 log = logging.getLogger("devserver.session")
-faults = logging.getLogger("devserver.fault")
 
 _MASKS = {size: (1 << (8 * size)) - 1 for size in (1, 2, 4, 8)}
 _SIZES = tuple(_MASKS)
@@ -431,7 +430,7 @@ class Session:
     def fail(self, fault: DeviceFault) -> None:
         """A model failed: its VM stops, with the model's name; nobody else is harmed."""
         self._fault = fault
-        faults.error("%s: %s\n%s", self.peer, fault, fault.details)
+        logging.getLogger("devserver.fault").error("%s: %s\n%s", self.peer, fault, fault.details)
         text = cut(f"{fault}\n{fault.details}").encode()
         self.outbox.cause(MessageType.EVENT, 0, EventKind.FAULT, 0, tail=text)
 

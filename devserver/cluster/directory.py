@@ -7,7 +7,7 @@ of a server, or on whichever has been given the fewest so far (``auto``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -39,10 +39,14 @@ class IoServer:
 class Directory:
     """The servers that an owner knows."""
 
-    def __init__(self, identity: Identity, route: str = "auto") -> None:
+    def __init__(
+        self, identity: Identity, route: str = "auto", homes: Mapping[str, str] | None = None
+    ) -> None:
         """``route``: ``relay`` has clients reach the others through this server, ``redirect`` has
         them connect by themselves, ``auto`` the latter wherever the address can be reached."""
         self.identity = identity
+        #: Kinds of devices that only one server has, with its name.
+        self._homes = homes or {}
         self._route = route
         self._own_devices = 0
         self._servers: dict[int, IoServer] = {}
@@ -114,6 +118,8 @@ class Directory:
 
     def _server_for(self, device: WantedDevice) -> IoServer | None:
         wanted = device.placement
+        if wanted in ("", AUTO, self.identity.name):
+            wanted = self._homes.get(device.kind, wanted)
         if wanted in ("", self.identity.name):
             return None
         if wanted == AUTO:

@@ -7,12 +7,12 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from devserver.protocol.address import TcpAddress
 from devserver.transport import bound_address
 
-_GRACE_S = 3.0
+GRACE_S = 3.0
 #: Options of ``devserver serve`` that its further hosts have as well.
 _SHARED = (
     "max_clients",
@@ -38,30 +38,37 @@ def further_hosts(
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(2, count + 2):
-            processes.append(_start(number, listener, options))
+            processes.append(
+                start_host(number, f"{options.name}-{number}", options.model, listener, options)
+            )
         yield
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
             try:
-                process.wait(_GRACE_S)
+                process.wait(GRACE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def _start(
-    number: int, listener: socket.socket, options: argparse.Namespace
+def start_host(
+    number: int,
+    name: str,
+    models: Sequence[str],
+    listener: socket.socket,
+    options: argparse.Namespace,
 ) -> subprocess.Popen[bytes]:
+    """Starts a host that joins the owner which listens on ``listener``, and ends with it."""
     owner = bound_address(listener)
     listen = f"{owner}.{number}"
     if isinstance(owner, TcpAddress):
         listen = str(TcpAddress(owner.host, 0))
     command = [sys.executable, "-m", "devserver", "host", "--with-owner"]
-    command += ["--join", str(owner), "--listen", listen, "--name", f"{options.name}-{number}"]
-    for name in _SHARED:
-        command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    for path in options.model:
+    command += ["--join", str(owner), "--listen", listen, "--name", name]
+    for shared in _SHARED:
+        command += [f"--{shared.replace('_', '-')}", str(getattr(options, shared))]
+    for path in models:
         command += ["--model", path]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -9,12 +9,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from devserver import logs
 from devserver.cluster.directory import ROUTES
 from devserver.cluster.further_hosts import further_hosts
+from devserver.cluster.isolation import homes_of, isolated_hosts
 from devserver.cluster.joining import JoinError, Membership
 from devserver.commandline.completion import add_completion
 from devserver.commandline.errors import CommandError, InputError
@@ -85,6 +86,11 @@ def parser() -> Parser:
         "--hosts", type=_positive, default=1, metavar="N", help="run so many device hosts"
     )
     serve.add_argument(
+        "--isolate",
+        action="store_true",
+        help="run a device host of its own for each --model file, and for no other models",
+    )
+    serve.add_argument(
         "--registry",
         metavar="URL",
         default=os.environ.get(REGISTRY_VARIABLE),
@@ -116,6 +122,13 @@ def parser() -> Parser:
     models = commands.add_parser("models", help="list the device models that can be asked for")
     models.add_argument(
         "--markdown", action="store_true", help="describe the bundled ones, with their registers"
+    )
+    models.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="list also the device models that this Python file defines",
     )
     models.add_json()
     models.set_defaults(run=_models)
@@ -181,9 +194,13 @@ def _serve(options: argparse.Namespace) -> int:
     if options.hosts > 1:
         check_server_name(f"{options.name}-{options.hosts}")
     inherited = None if options.fd is None else _inherited(options.fd)
+    homes = {}
     try:
-        for path in options.model:
-            catalog.load_file(path)
+        if options.isolate and inherited is None:
+            homes = homes_of(options.model, options.name)
+        else:
+            for path in options.model:
+                catalog.load_file(path)
     except catalog.UnknownModel as error:
         if inherited is None:
             raise
@@ -205,7 +222,9 @@ def _serve(options: argparse.Namespace) -> int:
         address = str(bound_address(sockets[0]))
         door = _panel_door(options, address)
         server_id = 1 if options.registry is None else _check_in(options, address)
-        host = _make_host(options, options.server_id or server_id, options.route, panel=door)
+        host = _make_host(
+            options, options.server_id or server_id, options.route, panel=door, homes=homes
+        )
         if options.registry is not None:
             host.start_panel()  # the others are to see that this one is up
     except BaseException:
@@ -215,7 +234,8 @@ def _serve(options: argparse.Namespace) -> int:
     for sock in sockets:
         host.add_listener(sock)
         print(f"devserver: listening on {bound_address(sock)}", flush=True)
-    with further_hosts(options.hosts - 1, sockets[0], options):
+    further = further_hosts(options.hosts - 1, sockets[0], options)
+    with further, isolated_hosts(homes, options.hosts + 1, sockets[0], options):
         host.run()
     return EXIT_OK
 
@@ -296,6 +316,7 @@ def _make_host(
     route: str = "auto",
     until_idle: bool = False,
     panel: PanelDoor | None = None,
+    homes: Mapping[str, tuple[str, str]] | None = None,
 ) -> DeviceHost:
     identity = Identity(
         server_id=server_id,
@@ -314,6 +335,7 @@ def _make_host(
         route=route,
         panel=panel,
         model_timeout_s=options.model_timeout,
+        homes={kind: name for kind, (name, _) in (homes or {}).items()},
     )
     sys.stdout = ModelOutput(sys.stdout)
 
@@ -336,6 +358,8 @@ def _inherited(descriptor: int) -> socket.socket:
 def _models(options: argparse.Namespace) -> int:
     from devserver.commands.modelbook import as_markdown, summary
 
+    for path in options.model:
+        catalog.load_file(path)
     if options.markdown:
         print(as_markdown(), end="")
         return EXIT_OK

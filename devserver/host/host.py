@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from devserver.cluster.directory import Directory
@@ -77,20 +77,22 @@ class DeviceHost:
         route: str = "auto",
         panel: PanelDoor | None = None,
         model_timeout_s: float = MODEL_TIMEOUT_S,
+        homes: Mapping[str, str] | None = None,
     ) -> None:
         """``engine`` is ``native``, or ``python`` for the reference that the native one must
         equal; ``wait`` is ``adaptive``, ``spin`` or ``block``. ``until_idle``: :meth:`run` returns
         when the last client is gone. ``keep_ns``: how long a VM's devices wait for it when its
         client has left them behind. ``route``: how clients come to the devices of I/O servers
         (:mod:`devserver.cluster.directory`). ``panel``: where those go who want the control panel;
-        None: there is none. ``model_timeout_s``: how long a call of a model may take."""
+        None: there is none. ``model_timeout_s``: how long a call of a model may take.
+        ``homes``: kinds of devices that one I/O server alone has, with its name."""
         self._identity = identity
         self._max_clients = max_clients
         self._until_idle = until_idle
         self._ids = itertools.count(FIRST_OWN_ID)
         self._residents = Residents(self._ids.__next__, keep_ns)
         self._order = itertools.count()
-        self.directory = Directory(identity, route)
+        self.directory = Directory(identity, route, homes)
         self.refusals = Refusals()
         self._passage = Passage(wait, max_clients)
         self._panel = panel

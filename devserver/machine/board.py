@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: In the place of a region's name: the first one that lies in memory.
+IN_MEMORY = "@memory"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceWiring:

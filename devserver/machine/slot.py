@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from devserver.machine.board import DeviceWiring
+from devserver.machine.board import IN_MEMORY, DeviceWiring
 from devserver.machine.hub import Party
 from devserver.machine.policies import Policies, PolicyError
 from devserver.machine.turns import Behind
@@ -188,10 +188,17 @@ def _with_names(wiring: DeviceWiring, model: type[Device]) -> DeviceWiring:
             f"kind '{model.kind}' has several interrupt outputs; "
             f"name one of: {', '.join(model.outputs)}"
         )
-    regions = [region.name for region in model.regions]
+    what = f"kind '{model.kind}': region"
+    regions = sorted(model.regions, key=lambda region: region.space is not Space.PORT)
+    bases = _named(what, wiring.bases, [region.name for region in regions])
+    if IN_MEMORY in bases:
+        first = [region.name for region in regions if region.space is Space.MEMORY]
+        base = {"": bases[IN_MEMORY]}
+        others = {name: at for name, at in bases.items() if name != IN_MEMORY}
+        bases = _named(f"{what} in memory", {**others, **base}, first)
     return replace(
         wiring,
-        bases=_named(f"kind '{model.kind}': region", wiring.bases, regions),
+        bases=bases,
         lines=_named(f"kind '{model.kind}': interrupt output", wiring.lines, model.outputs),
     )
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 
 from kvmshim import termination
-from kvmshim.commands.run import add_sharing
+from kvmshim.commands.run import add_model_timeout, add_sharing
 from kvmshim.errors import InputError
 
 
@@ -23,7 +23,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="wait for a server that is not there yet (default), or end at once",
     )
     parser.add_argument("--wait", choices=("adaptive", "spin", "block"), default="adaptive")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="make this file's device models known to devices that are placed here",
+    )
     add_sharing(parser)
+    add_model_timeout(parser)
     parser.set_defaults(run=run)
 
 
@@ -44,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     from kvmshim.agent.agent import Agent
     from kvmshim.hypervisor.kvm.system import System
     from kvmshim.remote.link import WaitPolicy
+    from kvmshim.vmm.placement import load_models
 
     try:
         parse_address(options.server)
@@ -53,11 +62,12 @@ def run(options: argparse.Namespace) -> int:
         check_name("a client", options.name)
     except BadName as error:
         raise InputError(f"--name: {error}") from None
+    load_models(options.model)
     kinds = [hypervisor["kind"] for hypervisor in hypervisors()]
     if not kinds or "kvm" in kinds:
         with System() as system:  # better now than at the first launch
             system.require()
-    wait = WaitPolicy(options.wait, share=options.share)
+    wait = WaitPolicy(options.wait, share=options.share, model_timeout_s=options.model_timeout)
     agent = Agent(options.server, options.name, wait, patient=options.wait_for_server)
     with (
         own_folder("kvmshim-agent-") as folder,

@@ -34,6 +34,13 @@ def add_parser(commands: Any) -> None:
         "--servers", type=int, default=1, metavar="N", help="device servers to start (default: 1)"
     )
     parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="make this file's device models known to the servers",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="describe the lab as a JSON object on standard error"
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
@@ -57,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     check_command(options.command)
     with contextlib.ExitStack() as stack:
         with Progress(f"building a lab with {options.servers} servers"):
-            lab = stack.enter_context(Lab(rtt_ns, loss, options.servers))
+            lab = stack.enter_context(Lab(rtt_ns, loss, options.servers, options.model))
         about = lab.conditions
         said = about.as_json() if options.json else f"kvmshim: {about.in_words()}"
         print(said, file=sys.stderr, flush=True)

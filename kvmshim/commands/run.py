@@ -115,7 +115,7 @@ def add_parser(commands: Any) -> None:
         "--device",
         action="append",
         default=[],
-        metavar="KIND,port=N[,irq=N][,name=TEXT][,placement=PLACE]",
+        metavar="KIND,port=N|mem=N[,irq=N][,name=TEXT][,placement=PLACE]",
         help="add a device to the machine",
     )
     parser.add_argument(
@@ -189,11 +189,21 @@ def _boot(options: argparse.Namespace) -> int:
         process = None
         if options.server is None and options.placement != "local":
             # Most likely wanted, and as slow to start as all that follows here: so do it first.
-            process = ServerProcess(options.model, options.wait, options.model_timeout)
+            models = [*options.model, *models_of(options.what)]
+            process = ServerProcess(models, options.wait, options.model_timeout)
             stack.callback(process.close)
         from kvmshim.vmm.assemble import assemble
 
         return run_to_the_end(stack.enter_context(assemble(options, process)), options)
+
+
+def models_of(what: str) -> tuple[str, ...]:
+    """The files of device models that a machine file names."""
+    if not what.endswith(".toml"):
+        return ()
+    from kvmshim.machinefile import load_machine
+
+    return load_machine(what).models
 
 
 def run_to_the_end(machine: Machine, options: argparse.Namespace) -> int:

@@ -73,7 +73,9 @@ class Conditions:
 class Lab:
     """A context manager: the lab is there within its block and gone, whatever happens, after it."""
 
-    def __init__(self, rtt_ns: int, loss: float, servers: int) -> None:
+    def __init__(self, rtt_ns: int, loss: float, servers: int, models: Sequence[str] = ()) -> None:
+        """``models`` are Python files with further device models, for the servers."""
+        self._models = tuple(models)
         self._rtt_ns = rtt_ns
         self._loss = loss
         self._network = Network(servers)
@@ -140,7 +142,9 @@ class Lab:
         for number, name in enumerate(self._network.servers):
             host = Network.host_of(number)
             port = _PORT_BEHIND_RELAY if relayed else PORT
-            serve = ("devserver", "serve", "--listen", f"tcp://{host}:{port}", "--log", "error")
+            models = (part for path in self._models for part in ("--model", path))
+            where = ("--listen", f"tcp://{host}:{port}", "--log", "error")
+            serve = ("devserver", "serve", *where, *models)
             starting.append(self._start_module(name, serve, "the device server"))
             if relayed:
                 way = (host, PORT, host, port, self._rtt_ns, self._loss)

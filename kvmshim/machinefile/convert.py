@@ -15,6 +15,8 @@ from kvmshim.machinefile import spec
 from kvmshim.units import format_size, parse_size
 
 MAX_PORT = 0xFFFF
+#: The last address of a machine's memory space.
+MAX_ADDRESS = (1 << 64) - 1
 #: The last input of KVM's IOAPIC.
 MAX_IRQ = 23
 
@@ -75,6 +77,18 @@ def file_path(value: object) -> str:
     if not checked:
         raise BadValue("the path is empty; give a file, relative to this one")
     return checked
+
+
+def file_paths(value: object) -> tuple[str, ...]:
+    """Paths, still as written."""
+    if not isinstance(value, list):
+        raise BadValue(f'expected a list such as ["dice.py"], got {value!r:.60}')
+    for at, path in enumerate(value):
+        try:
+            file_path(path)
+        except BadValue as error:
+            raise error.within(at) from None
+    return tuple(value)
 
 
 def choice(*known: str) -> Callable[[object], str]:
@@ -166,6 +180,8 @@ def _table_of(item: Callable[[object], int], example: str) -> Callable[[object],
     return convert
 
 
+mem = _bounded("address", MAX_ADDRESS, "#x")
+mems = _table_of(mem, "{ fifo = 0xfed00000 }")
 ports = _table_of(port, "{ io = 0x3f8 }")
 irqs = _table_of(irq, "{ irq = 4 }")
 

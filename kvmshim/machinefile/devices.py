@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from devserver.machine.board import DeviceWiring
+from devserver.machine.board import IN_MEMORY, DeviceWiring
 from kvmshim.machinefile.convert import BadValue
 
 #: Stands for the first region, or the only output, of a model that may not be known here.
@@ -15,7 +15,12 @@ UNNAMED = ""
 
 def check_forms(given: Mapping[str, Any]) -> None:
     """Refuses keys that exclude each other."""
-    for single, several in (("port", "ports"), ("irq", "irqs"), ("policy", "policies")):
+    for single, several in (
+        ("port", "ports"),
+        ("mem", "mems"),
+        ("irq", "irqs"),
+        ("policy", "policies"),
+    ):
         if single in given and several in given:
             raise BadValue(f"give either {single!r} or {several!r}, not both", several)
     if given.get("remove") and len(given) > 2:
@@ -58,10 +63,12 @@ def _for_other_kind(board: DeviceWiring, given: Mapping[str, Any]) -> DeviceWiri
 
 
 def _bases(board: DeviceWiring, given: Mapping[str, Any]) -> dict[str, int]:
+    bases = {**board.bases, **given.get("ports", {}), **given.get("mems", {})}
     if "port" in given:
-        first = next(iter(board.bases), UNNAMED)
-        return {**board.bases, first: given["port"]}
-    return {**board.bases, **given.get("ports", {})}
+        bases[next(iter(board.bases), UNNAMED)] = given["port"]
+    if "mem" in given:
+        bases[IN_MEMORY] = given["mem"]
+    return bases
 
 
 def _lines(board: DeviceWiring, given: Mapping[str, Any]) -> dict[str, int]:

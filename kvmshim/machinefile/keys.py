@@ -25,6 +25,7 @@ MACHINE_KEYS = (
     Key("board", "text", f'"{spec.DEFAULT_BOARD}"', convert.choice(*BOARDS)),
     Key("irqchip", "text", f'"{spec.IRQCHIPS[0]}"', convert.choice(*spec.IRQCHIPS)),
     Key("placement", "text", f'"{spec.PLACED_ON_SERVER}"', convert.text),
+    Key("models", "list of files", "[]", convert.file_paths),
     Key("hypervisor", "text", f'"{spec.HYPERVISORS[0]}"', convert.choice(*spec.HYPERVISORS)),
 )
 
@@ -55,6 +56,8 @@ DEVICE_KEYS = (
     Key("kind", "text", "required, unless on the board", convert.name),
     Key("port", "port", "none", convert.port),
     Key("ports", "table of ports", "none", convert.ports),
+    Key("mem", "address", "none", convert.mem),
+    Key("mems", "table of addresses", "none", convert.mems),
     Key("irq", "interrupt line", "none", convert.irq),
     Key("irqs", "table of interrupt lines", "none", convert.irqs),
     Key("placement", "text", "the machine's", convert.text),

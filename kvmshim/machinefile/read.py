@@ -96,6 +96,7 @@ class _Reader:
             servers=servers,
             irqchip=irqchip,
             hypervisor=machine.get("hypervisor", spec.HYPERVISORS[0]),
+            models=tuple(str(self._path.parent / path) for path in machine.get("models", ())),
             path=self._path,
         )
 

@@ -70,7 +70,7 @@ class MachineSpec:
     """A machine. ``servers`` maps names to addresses; ``path`` is the file that says all this.
 
     ``strict``: every access of the guest to a server waits for its answer, whatever the models
-    and the devices' own policies say.
+    and the devices' own policies say. ``models`` are Python files that define device models.
     """
 
     memory_bytes: int = DEFAULT_MEMORY_BYTES
@@ -82,6 +82,7 @@ class MachineSpec:
     irqchip: str = IRQCHIPS[0]
     hypervisor: str = HYPERVISORS[0]
     strict: bool = False
+    models: tuple[str, ...] = ()
     path: Path | None = None
 
     @property

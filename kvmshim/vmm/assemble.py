@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from devserver.machine.board import DeviceWiring
+from devserver.machine.board import IN_MEMORY, DeviceWiring
 from kvmshim.bundled import find_guest, guests
 from kvmshim.errors import InputError
 from kvmshim.hypervisor.choose import choose
@@ -21,7 +21,7 @@ from kvmshim.machinefile import (
     default_machine,
     load_machine,
 )
-from kvmshim.machinefile.convert import MAX_IRQ, MAX_PORT
+from kvmshim.machinefile.convert import MAX_ADDRESS, MAX_IRQ, MAX_PORT
 from kvmshim.machinefile.fwcfg import add_files
 from kvmshim.machinefile.spec import HYPERVISORS, PLACED_LOCALLY, ModuleSpec
 from kvmshim.remote.link import WaitPolicy
@@ -30,7 +30,9 @@ from kvmshim.units import parse_size
 from kvmshim.vmm.disk import check_disk_writable
 from kvmshim.vmm.machine import Machine
 
-_DEVICE_KEYS = ("port", "irq", "name", "placement")
+_DEVICE_KEYS = ("port", "mem", "irq", "name", "placement")
+#: Keys that may name a region or an output behind a dot.
+_DOTTED = ("port.", "mem.", "irq.")
 
 
 def assemble(options: argparse.Namespace, process: ServerProcess | None = None) -> Machine:
@@ -73,12 +75,13 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
     modules = (*spec.modules, *map(parse_module, options.module))
     spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict, modules=modules)
     spec = add_files(spec, options.fw_cfg)
+    models = [*options.model, *spec.models]
     if options.model and options.server is not None:
         _check_models_are_for_here(spec)
     return machine_for(
         spec,
         server=options.server,
-        models=options.model,
+        models=models,
         wait=WaitPolicy(
             options.wait,
             options.cores,
@@ -176,7 +179,8 @@ def parse_module(text: str) -> ModuleSpec:
 def parse_device(text: str) -> DeviceSpec:
     """A device as ``--device`` has it: ``KIND,port=N[,irq=N][,name=TEXT][,placement=PLACE]``.
 
-    Any other ``KEY=VALUE`` is an option of the model.
+    ``mem=N`` is where its first region in memory lies; ``port.REGION``, ``mem.REGION`` and
+    ``irq.OUTPUT`` name one of several. Any other ``KEY=VALUE`` is an option of the model.
     """
     kind, *rest = text.split(",")
     given: dict[str, str] = {}
@@ -192,11 +196,29 @@ def parse_device(text: str) -> DeviceSpec:
     wiring = DeviceWiring(
         name=given.get("name", kind),
         kind=kind,
-        bases={"": _bounded(text, given, "port", MAX_PORT)} if "port" in given else {},
-        lines={"": _bounded(text, given, "irq", MAX_IRQ)} if "irq" in given else {},
-        options={key: _value(v) for key, v in given.items() if key not in _DEVICE_KEYS},
+        bases={
+            **_places(text, given, "port", MAX_PORT, ""),
+            **_places(text, given, "mem", MAX_ADDRESS, IN_MEMORY),
+        },
+        lines=_places(text, given, "irq", MAX_IRQ, ""),
+        options={
+            key: _value(value)
+            for key, value in given.items()
+            if key not in _DEVICE_KEYS and not key.startswith(_DOTTED)
+        },
     )
     return DeviceSpec(wiring=wiring, placement=given.get("placement", "server"))
+
+
+def _places(
+    text: str, given: Mapping[str, str], key: str, most: int, unnamed: str
+) -> dict[str, int]:
+    """What ``key=N`` and ``key.NAME=N`` say."""
+    return {
+        unnamed if each == key else each.removeprefix(f"{key}."): _bounded(text, given, each, most)
+        for each in given
+        if each == key or (each.startswith(f"{key}.") and len(each) > len(key) + 1)
+    }
 
 
 def _bounded(text: str, given: Mapping[str, str], key: str, most: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from devserver.machine.board import DeviceWiring
@@ -68,10 +68,8 @@ def address_of(place: str, spec: MachineSpec, default: str | None) -> str:
     return address
 
 
-def load_models(files: Iterable[str], by_place: Mapping[str, object]) -> None:
-    """Makes the models of Python files known here, if devices are placed here."""
-    if LOCAL not in by_place:
-        return
+def load_models(files: Iterable[str]) -> None:
+    """Makes the models of Python files known in this process. Raises :class:`InputError`."""
     try:
         for path in files:
             catalog.load_file(path)

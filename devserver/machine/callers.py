@@ -41,7 +41,7 @@ def place_in(frame: FrameType | None) -> str:
         frame = frame.f_back
     if frame is None:
         return ""
-    return f" at {frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
+    return f", in {frame.f_code.co_name} at {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _is_machine(frame: FrameType) -> bool:

@@ -50,7 +50,7 @@ class DeviceFault(Exception):
             what = error.what
         elif isinstance(error, Overdue):
             what = str(error)
-        at = f" at {place[0]}:{place[1]}{place[2]}" if place else ""
+        at = f"{place[2]} at {place[0]}:{place[1]}" if place else ""
         super().__init__(f"device '{device}' ({kind}) failed: {what}{at}")
 
     @classmethod

@@ -29,7 +29,7 @@ from devserver.waiting import MODEL_TIMEOUT_S
 log = logging.getLogger("devserver.host")
 
 #: The same once the process has been asked to end.
-HURRIED_S = 1.0
+HURRIED_S = 0.5
 #: Samples in the length of a limit.
 _SAMPLES = 4
 #: The exit status of a process that had to be ended for a model.
@@ -74,7 +74,7 @@ class Watchdog:
             signal.signal(_SIGNAL, before)
 
     def hurry(self) -> None:
-        """The process is to end: a call is given no more than a second from now on."""
+        """The process is to end: a call is given no more than half a second from now on."""
         self._hurried = True
         self._stop.set()
 

@@ -99,7 +99,7 @@ class LocalDevices:
             self._give()
 
     def hurry(self) -> None:
-        """The run is to end: a model that is being called has a second to return."""
+        """The run is to end: a model that is being called is soon interrupted."""
         self._calls.hurry()
 
     def is_stuck(self) -> bool:

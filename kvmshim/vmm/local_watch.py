@@ -54,7 +54,7 @@ class LocalWatch:
         self._thread = None
 
     def hurry(self) -> None:
-        """The run is to end: a call is given no more than a second from now on."""
+        """The run is to end: a call is given no more than half a second from now on."""
         self._limit_s = min(self._limit_s, HURRIED_S)
         self._change.set()
 

@@ -406,6 +406,8 @@ class Machine:
             return
         expect(self._stage, "is stopped", *OPEN)
         lib.control_raise(self._control, lib.CONTROL_STOP)
+        if self._devices is not None and self._devices.local is not None:
+            self._devices.local.hurry()
 
     @property
     def is_stopping(self) -> bool:

@@ -186,7 +186,7 @@ class Run:
         self._stop()
 
     def _stop(self) -> None:
-        """Has the guest end; a local model that is being called has a second to return."""
+        """Has the guest end; a local model that is being called is soon interrupted."""
         lib.control_raise(self._parts.control, lib.CONTROL_STOP)
         if self._parts.local is not None:
             self._parts.local.hurry()

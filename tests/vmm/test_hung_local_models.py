@@ -76,7 +76,7 @@ def test_one_that_can_not_be_interrupted_ends_its_run_too(tmp_path: Path) -> Non
 def test_the_timeout_is_kept_while_a_model_does_not_return(tmp_path: Path, body: str) -> None:
     status, _, said = run(tmp_path, body, "--timeout", "0.5", "--model-timeout", "3600")
     assert status == 124
-    assert "the guest did not end within 0.5 s; device 'b1' (bad) failed" in said
+    assert "the guest did not end within 0.5 s" in said
 
 
 def test_ctrl_c_is_heard_while_a_model_does_not_return(tmp_path: Path) -> None:

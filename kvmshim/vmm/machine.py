@@ -145,8 +145,7 @@ class Machine:
         if placement.SERVER in by_place and self._server is None and self._process is None:
             # Before any VM is open: a child must not inherit one.
             self._process = ServerProcess(self._models, self._wait.mode, self._wait.model_timeout_s)
-        if placement.LOCAL in by_place:
-            placement.load_models(self._models)
+        placement.load_models(self._models if placement.LOCAL in by_place else ())
         self._system = self._kind.open()
         self._system.require()
         if self._state is not None:

@@ -149,6 +149,11 @@ class Devices:
         )
         self.spec = dataclasses.replace(self.spec, devices=moved)
 
+    def hurry(self) -> None:
+        """The machine is to end: a local model that is being called is soon interrupted."""
+        if self.local is not None:
+            self.local.hurry()
+
     def close(self) -> None:
         """Ends links and local devices; no vCPU may use the routes any more."""
         for _, link in self.links:

@@ -63,8 +63,7 @@ class Machine:
     ) -> None:
         """``server`` is the address of the server that devices are placed on by default; None
         starts one of this VM's own, to which ``models`` (Python files) are made known.
-        ``process`` is such a one that was started before, to save time; it is taken over.
-        ``vm_id``: an identifier that the VM has already, else a server gives it one.
+        ``process`` is one that was started before; it is taken over. ``vm_id``: the VM's already.
         ``state``: what the machine begins with, instead of what ``plan`` says; see
         :meth:`restored`."""
         self.spec = spec = spec.with_controllers()
@@ -405,8 +404,8 @@ class Machine:
             return
         expect(self._stage, "is stopped", *OPEN)
         lib.control_raise(self._control, lib.CONTROL_STOP)
-        if self._devices is not None and self._devices.local is not None:
-            self._devices.local.hurry()
+        if self._devices is not None:
+            self._devices.hurry()
 
     @property
     def is_stopping(self) -> bool:

@@ -75,7 +75,7 @@ def _image_of(path: Path, machine: str) -> Path:
         )
     match given:
         case {"image": {"path": str(image)}}:
-            return _found(path.parent / image, image)
+            return _found(path.parent / image, image, f"machine file {path}: ")
     raise InputError(f"machine file {path} names no image; add an [image] table with a path")
 
 
@@ -105,7 +105,7 @@ def _check_image(path: Path, where: str) -> None:
     raise InputError(f"{where}can't read image {path}: {why}")
 
 
-def _found(path: Path, name: str) -> Path:
+def _found(path: Path, name: str, where: str = "") -> Path:
     """The file, or the bundled guest of that name if there is no such file."""
     if path.exists() or "/" in name:
         return path
@@ -115,4 +115,4 @@ def _found(path: Path, name: str) -> Path:
     near = get_close_matches(name, guests, 1)
     if not near:
         return path
-    raise InputError(f"can't read image {path}: there is none; did you mean '{near[0]}'?")
+    raise InputError(f"{where}can't read image {path}: there is none; did you mean '{near[0]}'?")

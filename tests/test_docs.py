@@ -17,7 +17,7 @@ import pytest
 from commandline import environment
 
 from devserver.commands import cli as devserver_cli
-from devserver.commands.modelbook import as_markdown
+from devserver.commands.model_docs import as_markdown
 from devserver.models import catalog
 from kvmshim.bundled import guests
 from kvmshim.commands import cli as kvmshim_cli

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from devserver.cluster.further_hosts import GRACE_S, start_host
+from devserver.cluster.workers import GRACE_S, start_host
 from devserver.models import catalog
 
 log = logging.getLogger("devserver.host")

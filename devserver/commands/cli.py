@@ -14,9 +14,9 @@ from types import FrameType
 
 from devserver import logs
 from devserver.cluster.directory import ROUTES
-from devserver.cluster.further_hosts import further_hosts
 from devserver.cluster.isolation import homes_of, isolated_hosts
-from devserver.cluster.joining import JoinError, Membership
+from devserver.cluster.membership import JoinError, Membership
+from devserver.cluster.workers import workers
 from devserver.commandline.completion import add_completion
 from devserver.commandline.errors import CommandError, InputError
 from devserver.commandline.manual import add_help
@@ -26,12 +26,12 @@ from devserver.commandline.streams import OutputError
 from devserver.commandline.tables import print_json
 from devserver.commands import vm
 from devserver.deadline import end_soon
-from devserver.host.host import DeviceHost
+from devserver.host.device_host import DeviceHost
 from devserver.identity import Identity
 from devserver.machine.callers import ModelOutput
 from devserver.models import catalog
 from devserver.panel.default_registry import REGISTRY_VARIABLE, default_registry
-from devserver.panel.door import PanelDoor
+from devserver.panel.launcher import PanelLauncher
 from devserver.protocol.address import AddressError, parse_address
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.errors import ErrorCode, cut
@@ -220,10 +220,10 @@ def _serve(options: argparse.Namespace) -> int:
     sockets = listen_on(options.listen)
     try:
         address = str(bound_address(sockets[0]))
-        door = _panel_door(options, address)
+        launcher = _panel_launcher(options, address)
         server_id = 1 if options.registry is None else _check_in(options, address)
         host = _make_host(
-            options, options.server_id or server_id, options.route, panel=door, homes=homes
+            options, options.server_id or server_id, options.route, panel=launcher, homes=homes
         )
         if options.registry is not None:
             host.start_panel()  # the others are to see that this one is up
@@ -234,17 +234,19 @@ def _serve(options: argparse.Namespace) -> int:
     for sock in sockets:
         host.add_listener(sock)
         print(f"devserver: listening on {bound_address(sock)}", flush=True)
-    further = further_hosts(options.hosts - 1, sockets[0], options)
+    further = workers(options.hosts - 1, sockets[0], options)
     with further, isolated_hosts(homes, options.hosts + 1, sockets[0], options):
         host.run()
     return EXIT_OK
 
 
-def _panel_door(options: argparse.Namespace, address: str) -> PanelDoor:
+def _panel_launcher(options: argparse.Namespace, address: str) -> PanelLauncher:
     arguments = ["--log", options.log, "--name", options.name, "--address", address]
     if options.only_registered:
         arguments.append("--only-registered")
-    return PanelDoor(arguments, {REGISTRY_VARIABLE: options.registry or default_registry(address)})
+    return PanelLauncher(
+        arguments, {REGISTRY_VARIABLE: options.registry or default_registry(address)}
+    )
 
 
 def _check_in(options: argparse.Namespace, address: str) -> int:
@@ -315,7 +317,7 @@ def _make_host(
     server_id: int,
     route: str = "auto",
     until_idle: bool = False,
-    panel: PanelDoor | None = None,
+    panel: PanelLauncher | None = None,
     homes: Mapping[str, tuple[str, str]] | None = None,
 ) -> DeviceHost:
     identity = Identity(
@@ -356,7 +358,7 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from devserver.commands.modelbook import as_markdown, summary
+    from devserver.commands.model_docs import as_markdown, summary
 
     for path in options.model:
         catalog.load_file(path)

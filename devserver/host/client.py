@@ -31,7 +31,7 @@ class Client:
         self.timer_ns: int | None = None
 
 
-class What(Enum):
+class LoopEventKind(Enum):
     """Why a data loop came back to its host."""
 
     TIME = auto()  # the time it was given is over
@@ -41,10 +41,10 @@ class What(Enum):
     BROKEN = auto()  # a defect of the server, met by a client; the exception is logged
 
 
-class Found(NamedTuple):
+class LoopEvent(NamedTuple):
     """Why a data loop came back, and about whom."""
 
-    what: What
+    what: LoopEventKind
     fd: int = -1
     client: Client | None = None
     why: str = ""
@@ -57,7 +57,7 @@ OnDeadline = Callable[[Client], int]
 class Loop(Protocol):
     """Moves bytes between sockets and sessions, and waits.
 
-    What a client does can be heard by the devices of others (:mod:`devserver.machine.hub`). A
+    What a client does can be heard by the devices of others (:mod:`devserver.machine.message_bus`). A
     loop sends on what they say to it, and notes their deadlines, before it serves anybody else.
     """
 
@@ -81,9 +81,9 @@ class Loop(Protocol):
         """When the client was last heard, by CLOCK_MONOTONIC."""
 
     def begin_turn(self) -> None:
-        """Begins a turn of a client whose devices are looked after outside of :meth:`turn`."""
+        """Begins a turn of a client whose devices are looked after outside of :meth:`run_once`."""
 
-    def turn(self, due_ns: int) -> Found:
+    def run_once(self, due_ns: int) -> LoopEvent:
         """Serves clients until something else is to be done, or until ``due_ns``."""
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class Roster:
         return Piece(guests, numbers, more=bool(self._left))
 
     def _changed(self, client: Client) -> dict[str, Any] | None:
-        guest, rebuilt = client.session.reception.guest, client.session.tenancy.rebuilt
+        guest, rebuilt = client.session.handshake.guest, client.session.vm.rebuilt
         if guest is None or self._clients.get(client.fd) is not client:
             return None
         told = self._told.get(client.fd)
@@ -68,6 +68,6 @@ class Roster:
         self._told[client.fd] = _Told(number, client, rebuilt)
         devices = [
             {"name": slot.wiring.name, "kind": slot.device.kind, "version": slot.device.version}
-            for slot in client.session.backplane.slots.values()
+            for slot in client.session.bus.slots.values()
         ]
         return {**guest, "number": number, "devices": devices}

@@ -1,8 +1,8 @@
-"""What a backplane holds, in the words of the protocol: what a client needs to route accesses."""
+"""What a bus holds, in the words of the protocol: what a client needs to route accesses."""
 
 from __future__ import annotations
 
-from devserver.machine.backplane import Backplane
+from devserver.machine.bus import Bus
 from devserver.machine.policies import LEASED, offsets
 from devserver.machine.slot import Mapped, Slot
 from devserver.models.registers import Policy
@@ -14,12 +14,12 @@ from devserver.protocol.messages import (
 )
 
 
-def describe(backplane: Backplane) -> list[AttachedDevice]:
+def describe(bus: Bus) -> list[AttachedDevice]:
     """What a client needs to know of the devices that it got."""
-    return [describe_slot(backplane, slot) for slot in backplane.slots.values()]
+    return [describe_slot(bus, slot) for slot in bus.slots.values()]
 
 
-def describe_slot(backplane: Backplane, slot: Slot) -> AttachedDevice:
+def describe_slot(bus: Bus, slot: Slot) -> AttachedDevice:
     """What a client needs to know of one of them."""
     regions = [
         AttachedRegion(
@@ -29,7 +29,7 @@ def describe_slot(backplane: Backplane, slot: Slot) -> AttachedDevice:
             size=mapped.region.size,
             policies=policy_ranges(mapped),
         )
-        for mapped in backplane.mapped()
+        for mapped in bus.mapped()
         if mapped.slot is slot
     ]
     return AttachedDevice(

@@ -1,4 +1,4 @@
-"""One device in a backplane: its wiring, the bus that it sees, what waits for it."""
+"""One device in a bus: its wiring, the bus that it sees, what waits for it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from devserver.machine.board import IN_MEMORY, DeviceWiring
-from devserver.machine.hub import Party
+from devserver.machine.message_bus import VmPort
 from devserver.machine.policies import Policies, PolicyError
 from devserver.machine.turns import Behind
 from devserver.models import catalog
-from devserver.models.boxes import Listener, Seat
+from devserver.models.channels import Endpoint, Receiver
 from devserver.models.context import Overdue
 from devserver.models.declarations import checked_count, checked_device
 from devserver.models.device import (
@@ -77,7 +77,7 @@ def _place(error: BaseException, model: type | None) -> tuple[str, int, str] | N
 
 
 class Sink(Protocol):
-    """Where a backplane's outputs go."""
+    """Where a bus's outputs go."""
 
     def line(self, line: int, level: bool) -> None:
         """An interrupt line changed its level."""
@@ -214,7 +214,7 @@ def _named(what: str, wired: Mapping[str, int], names: Sequence[str]) -> Mapping
 
 
 class Slot:
-    """One device in the backplane: its identity, its wiring and its bus."""
+    """One device in the bus: its identity, its wiring and its bus."""
 
     def __init__(
         self,
@@ -223,10 +223,10 @@ class Slot:
         sink: Sink,
         lines: Lines,
         epoch_ns: int,
-        party: Party,
+        vm_port: VmPort,
     ) -> None:
         self.device_id = device_id
-        self._party = party
+        self._vm_port = vm_port
         self.wiring = wiring
         self._sink = sink
         self._lines = lines
@@ -273,10 +273,10 @@ class Slot:
 
     # the boxes that it can join
 
-    def join(self, box: str, number: int, listener: Listener) -> Seat:
-        return self._party.join(self.device_id, box, number, listener)
+    def join(self, box: str, number: int, listener: Receiver) -> Endpoint:
+        return self._vm_port.join(self.device_id, box, number, listener)
 
-    # what the backplane uses
+    # what the bus uses
 
     def fault(self, error: BaseException) -> Exception:
         """What the device's failure is to be called; a fault, or the turn's end, is what it is."""
@@ -286,7 +286,7 @@ class Slot:
 
     def close(self) -> None:
         """The device is gone: it leaves its boxes."""
-        self._party.leave(self.device_id)
+        self._vm_port.leave(self.device_id)
 
     def rewire(self, sink: Sink) -> None:
         """Has another sink told from now on; whoever feeds it begins to count anew."""
@@ -344,7 +344,7 @@ class Slot:
             "backlog": {channel: bytes(held) for channel, held in self.backlog.items()},
             "taken": dict(self._taken),
             "ended": sorted(self._ended),
-            "mail": self._party.save(self.device_id),
+            "mail": self._vm_port.save(self.device_id),
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -354,7 +354,7 @@ class Slot:
         self.backlog = {channel: bytearray(held) for channel, held in saved["backlog"].items()}
         self._taken = dict(saved["taken"])
         self._ended = set(saved["ended"])
-        self._party.load(self.device_id, saved["mail"])
+        self._vm_port.load(self.device_id, saved["mail"])
 
     def _check_wiring(self) -> None:
         wiring, device = self.wiring, self.device

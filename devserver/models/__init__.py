@@ -7,9 +7,9 @@ models by kind, bundled ones and those that other packages register.
 from devserver.models.device import (
     ANY_LANE,
     Access,
-    Bus,
     Context,
     Device,
+    DeviceBus,
     Hold,
     Lease,
     ModelError,
@@ -27,9 +27,9 @@ from devserver.models.device import (
 __all__ = [
     "ANY_LANE",
     "Access",
-    "Bus",
     "Context",
     "Device",
+    "DeviceBus",
     "Hold",
     "Lease",
     "ModelError",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from devserver.models.boxes import Boxes, NoBoxes
+from devserver.models.channels import Channels, NoChannels
 
 
 class Signal(IntEnum):
@@ -17,7 +17,7 @@ class Signal(IntEnum):
     RESET = 2  # reset the whole VM
 
 
-class Bus(Protocol):
+class DeviceBus(Protocol):
     """What a device can do to the world outside it; its owner supplies it."""
 
     def set_line(self, output: str, level: bool) -> None:
@@ -75,7 +75,7 @@ class Context:
     ``boxes`` it talks with devices of other VMs.
     """
 
-    bus: Bus = field(default_factory=NullBus)
+    bus: DeviceBus = field(default_factory=NullBus)
     epoch_ns: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
-    boxes: Boxes = field(default_factory=NoBoxes)
+    boxes: Channels = field(default_factory=NoChannels)

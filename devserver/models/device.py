@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 
 from devserver.models import declarations
 from devserver.models.binding import Bindings
-from devserver.models.context import Bus, Context, ModelError, NullBus, OptionError, Signal
+from devserver.models.context import Context, DeviceBus, ModelError, NullBus, OptionError, Signal
 from devserver.models.dispatch import Lessor, Reader, RunWriter, Writer, plain_entry
 from devserver.models.lease import ANY_LANE, Hold, Lease, Term
 from devserver.models.lineage import lineage
@@ -40,9 +40,9 @@ from devserver.models.state import StateError, from_plain, to_plain
 __all__ = [
     "ANY_LANE",
     "Access",
-    "Bus",
     "Context",
     "Device",
+    "DeviceBus",
     "Hold",
     "Lease",
     "ModelError",

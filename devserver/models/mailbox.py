@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
-from devserver.models.boxes import MAX_MEMBERS, EmptySeat, Seat
+from devserver.models.channels import MAX_MEMBERS, Endpoint, NoEndpoint
 from devserver.models.context import Context, OptionError
 from devserver.models.device import Access, Device, Policy, Region, Register
 
@@ -115,7 +115,7 @@ class Mailbox(Device):
         box, member = self.options.box, self.options.member
         if not 0 <= member < MAX_MEMBERS:
             raise OptionError(f"member = {member}: members are numbered 0 to {MAX_MEMBERS - 1}")
-        self._seat: Seat = self.context.boxes.join(box, member, self) if box else EmptySeat()
+        self._seat: Endpoint = self.context.boxes.join(box, member, self) if box else NoEndpoint()
 
     # -- who is there -------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from devserver.panel.desk import Desk, checked
 from devserver.panel.fleet import ENDED, Vm, VmState
 from devserver.panel.migration import Migration, Way
 from devserver.panel.registry.blobs import IMAGE
 from devserver.panel.registry.registry import Registry
+from devserver.panel.state import PanelState, checked
 from devserver.rpc import Gone, RpcError, Unable
 
 log = logging.getLogger("devserver.panel")
@@ -25,8 +25,8 @@ _FREE = (*ENDED, VmState.DEFINED, VmState.SUSPENDED)
 class Lifecycle:
     """Orders that change VMs. All raise :class:`RpcError`, with the VM where it was."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, panel: PanelState) -> None:
+        self._state = panel
 
     # -- beginning ----------------------------------------------------------------------------
 
@@ -34,11 +34,11 @@ class Lifecycle:
         self, name: str, machine: str, image: Path, image_name: str, client: str | None
     ) -> dict[str, Any]:
         """Runs a VM: a machine file's text and the image that it boots."""
-        desk, fleet = self._desk, self._desk.fleet
+        panel, fleet = self._state, self._state.fleet
         checked("a VM", name)
         chosen = fleet.choose_client(client, kind=_kind_of(machine))
         fleet.check_free(name)
-        number: int = await desk.records.do(
+        number: int = await panel.records.do(
             Registry.new_vm, name, chosen.name, hypervisor=_kind_of(machine)
         )
         vm = fleet.new_vm(number, name, chosen.name)
@@ -50,40 +50,40 @@ class Lifecycle:
         self, name: str, machine: str, image: Path, image_name: str
     ) -> dict[str, Any]:
         """Keeps a VM with its image, to be started later."""
-        desk = self._desk
+        panel = self._state
         checked("a VM", name)
-        desk.fleet.check_free(name)
+        panel.fleet.check_free(name)
         kind = _kind_of(machine)
         more = {"machine": machine, "image_name": image_name, "hypervisor": kind}
-        number: int = await desk.records.do(
+        number: int = await panel.records.do(
             Registry.new_vm, name, "", state="defined", registered=True, **more
         )
         try:
-            await desk.records.do(Registry.put_blob, number, IMAGE, image)
+            await panel.records.do(Registry.put_blob, number, IMAGE, image)
         except RpcError:
-            await desk.records.do(Registry.remove_vm, number)
+            await panel.records.do(Registry.remove_vm, number)
             raise
-        vm = desk.fleet.new_vm(number, name, "")
+        vm = panel.fleet.new_vm(number, name, "")
         vm.state, vm.registered = VmState.DEFINED, True
         vm.machine, vm.image_name, vm.hypervisor = machine, image_name, kind
         return vm.shown()
 
     async def start(self, vm: str, client: str | None) -> dict[str, Any]:
         """Runs a registered VM."""
-        desk = self._desk
-        found = await desk.claim(vm)
+        panel = self._state
+        found = await panel.claim(vm)
         if not found.registered:
             raise RpcError(
                 f"VM '{found.name}' is not registered; 'devserver vm launch' runs images"
             )
         kind = _kind_of(found.machine)
-        chosen = desk.fleet.choose_client(client, kind=kind)
+        chosen = panel.fleet.choose_client(client, kind=kind)
         await self._place(found, chosen.name)
         with tempfile.NamedTemporaryFile(prefix="kvmshim-image-") as file:
             try:
-                await desk.records.do(Registry.get_blob, found.vm_id, IMAGE, file)
+                await panel.records.do(Registry.get_blob, found.vm_id, IMAGE, file)
             except RpcError as error:
-                desk.fleet.step(found, VmState.FAILED, str(error))
+                panel.fleet.step(found, VmState.FAILED, str(error))
                 raise
             image = Path(file.name)
             await self._run(found, found.machine, image, found.image_name, anywhere=client is None)
@@ -93,7 +93,7 @@ class Lifecycle:
         self, vm: Vm, machine: str, image: Path, image_name: str, *, anywhere: bool
     ) -> None:
         """Runs a VM on its client, or (``anywhere``) on another if that one can't."""
-        fleet, tried = self._desk.fleet, set[str]()
+        fleet, tried = self._state.fleet, set[str]()
         while True:
             try:
                 await self._run_there(vm, machine, image, image_name)
@@ -112,9 +112,9 @@ class Lifecycle:
     async def _place(self, vm: Vm, client: str) -> None:
         """A VM is to be launched on a client; that is written before anything is begun."""
         before, why = vm.state, vm.why
-        self._desk.fleet.step(vm, VmState.LAUNCHING)
+        self._state.fleet.step(vm, VmState.LAUNCHING)
         try:
-            vm.epoch = await self._desk.records.do(
+            vm.epoch = await self._state.records.do(
                 Registry.place_vm, vm.vm_id, client, str(VmState.LAUNCHING)
             )
         except RpcError:
@@ -128,13 +128,13 @@ class Lifecycle:
         if began or vm.state not in ENDED or not isinstance(error, Gone | Unable):
             return None
         try:
-            return self._desk.fleet.choose_client(None, but=tried, kind=vm.hypervisor).name
+            return self._state.fleet.choose_client(None, but=tried, kind=vm.hypervisor).name
         except RpcError:
             return None
 
     async def _run_there(self, vm: Vm, machine: str, image: Path, image_name: str) -> None:
         vm.devices, vm.memory_bytes, vm.exit_status = [], 0, None
-        peer = self._desk.agents[vm.client].peer if vm.client in self._desk.agents else None
+        peer = self._state.agents[vm.client].peer if vm.client in self._state.agents else None
         if peer is None:
             raise Gone(f"client '{vm.client}' is gone")
         try:
@@ -148,43 +148,43 @@ class Lifecycle:
 
     async def pause(self, vm: str) -> dict[str, Any]:
         """Has a VM stand still."""
-        found = await self._desk.find(vm)
-        await self._desk.agent_of(found).call("pause", vm_id=found.vm_id)
+        found = await self._state.find(vm)
+        await self._state.agent_of(found).call("pause", vm_id=found.vm_id)
         return found.shown()
 
     async def migrate(self, vm: str, client: str | None) -> dict[str, Any]:
         """Has a VM run on at another client, with its devices where they are."""
-        desk, fleet = self._desk, self._desk.fleet
-        found = await desk.find(vm)
-        source = desk.agent_of(found)
+        panel, fleet = self._state, self._state.fleet
+        found = await panel.find(vm)
+        source = panel.agent_of(found)
         chosen = fleet.choose_client(client, but=[found.client], kind=found.hypervisor)
         if chosen.name == found.client:
             raise RpcError(f"VM '{found.name}' is on client '{chosen.name}' already")
-        target = desk.agents[chosen.name].peer
+        target = panel.agents[chosen.name].peer
         assert target is not None
         way = Way(source, target, chosen.name)
         migration = Migration(
-            fleet, desk.records, found, way, lambda: bool(desk.viewers.get(found.vm_id))
+            fleet, panel.records, found, way, lambda: bool(panel.viewers.get(found.vm_id))
         )
         fleet.step(found, VmState.MIGRATING, f"to client '{chosen.name}'")
-        desk.migrations[found.vm_id] = migration
+        panel.migrations[found.vm_id] = migration
         try:
             took = await migration.run()
         except RpcError:
             if found.state in ENDED:
-                await desk.close_console(found.vm_id, found.why)
+                await panel.close_console(found.vm_id, found.why)
             raise
         finally:
-            del desk.migrations[found.vm_id]
+            del panel.migrations[found.vm_id]
             migration.over.set()
         return {**found.shown(), **took}
 
     async def move_device(self, vm: str, device: str, to: dict[str, Any]) -> dict[str, Any]:
         """Has a device run somewhere else."""
-        found = await self._desk.find(vm)
+        found = await self._state.find(vm)
         if found.state not in (VmState.RUNNING, VmState.PAUSED):
             raise RpcError(f"VM '{found.name}' is {found.state}; its devices stay where they are")
-        agent = self._desk.agent_of(found)
+        agent = self._state.agent_of(found)
         await agent.call("move_device", vm_id=found.vm_id, device=device, to=to)
         return found.shown()
 
@@ -192,28 +192,28 @@ class Lifecycle:
 
     async def shutdown(self, vm: str, kill: bool) -> dict[str, Any]:
         """Ends a VM's run; of a suspended one, drops its state."""
-        desk = self._desk
-        found = await desk.find(vm)
+        panel = self._state
+        found = await panel.find(vm)
         if found.state is VmState.SUSPENDED:
             why = "its suspended state was dropped"
-            await desk.records.do(Registry.without_state, found.vm_id, str(VmState.STOPPED), why)
+            await panel.records.do(Registry.without_state, found.vm_id, str(VmState.STOPPED), why)
             found.has_state, found.state, found.why = False, VmState.STOPPED, why
         elif found.state in _FREE:
             raise RpcError(f"VM '{found.name}' is {found.state}; it does not run")
         else:
-            await desk.agent_of(found).call("stop", vm_id=found.vm_id, kill=kill)
+            await panel.agent_of(found).call("stop", vm_id=found.vm_id, kill=kill)
             if found.state not in ENDED:  # its own word may come later
-                desk.fleet.step(found, VmState.STOPPED, "shut down")
+                panel.fleet.step(found, VmState.STOPPED, "shut down")
         return found.shown()
 
     async def remove(self, vm: str) -> dict[str, Any]:
         """Forgets a VM that does not run, with its image and state."""
-        desk = self._desk
-        found = await desk.claim(vm)
+        panel = self._state
+        found = await panel.claim(vm)
         if found.state not in _FREE:
             raise RpcError(f"VM '{found.name}' is {found.state}; shut it down first")
-        await desk.records.do(Registry.remove_vm, found.vm_id)
-        del desk.fleet.vms[found.vm_id]
+        await panel.records.do(Registry.remove_vm, found.vm_id)
+        del panel.fleet.vms[found.vm_id]
         return found.shown()
 
 

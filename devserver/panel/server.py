@@ -11,9 +11,9 @@ from typing import Any
 
 from devserver.deadline import end_soon
 from devserver.panel.agents import Agent
-from devserver.panel.desk import Desk, Visitor, checked
 from devserver.panel.hostlink import HostLink
-from devserver.panel.operators import Operator
+from devserver.panel.operator_api import Operator
+from devserver.panel.state import PanelState, Visitor, checked
 from devserver.rpc import SILENCE_S, Peer, RpcError
 
 log = logging.getLogger("devserver.panel")
@@ -33,7 +33,7 @@ class PanelServer:
         """``host`` is the panel's end of the connection to its device host; ``name`` and
         ``address`` are those of the server, ``registry`` the URL of its database."""
         self._host = HostLink(host, self._take_in)
-        self._desk = Desk(self._host.ask, registry, name, address, only_registered)
+        self._state = PanelState(self._host.ask, registry, name, address, only_registered)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -41,7 +41,7 @@ class PanelServer:
         self._host.begin()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         try:
-            await self._desk.records.open()
+            await self._state.records.open()
         except RpcError as error:  # who comes is told, and it is tried again for each
             log.error("%s", error)
         try:
@@ -52,7 +52,7 @@ class PanelServer:
                 task.cancel()
             if self._tasks:  # who was here takes leave, and the registry is told
                 await asyncio.wait(self._tasks, timeout=_PARTING_S)
-            await self._desk.records.close()
+            await self._state.records.close()
 
     def _end(self) -> None:
         end_soon()
@@ -76,7 +76,7 @@ class PanelServer:
         try:
             if len(self._tasks) > MAX_VISITORS:
                 raise RpcError(f"all {MAX_VISITORS} places at the control panel are taken")
-            await self._desk.records.open()
+            await self._state.records.open()
             visitor = self._visitor(role, about["name"])
         except RpcError as error:
             log.warning("%s: %s", peer_name, error)
@@ -101,7 +101,7 @@ class PanelServer:
     def _visitor(self, role: str, name: str) -> Visitor:
         """Somebody new; raises :class:`RpcError` for a role or name that is none."""
         if role == "agent":
-            return Agent(self._desk, checked("a client", name))
+            return Agent(self._state, checked("a client", name))
         if role == "operator":
-            return Operator(self._desk)
+            return Operator(self._state)
         raise RpcError(f"there is no role '{role}'")

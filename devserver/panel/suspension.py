@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from devserver.panel.desk import Desk
 from devserver.panel.fleet import Vm, VmState
 from devserver.panel.registry.blobs import STATE
 from devserver.panel.registry.errors import Uncertain
 from devserver.panel.registry.registry import Registry
+from devserver.panel.state import PanelState
 from devserver.rpc import LONG_S, Gone, Peer, RpcError
 
 _RETRY_S = 0.5
@@ -28,16 +28,16 @@ _NOT_THERE = (VmState.SUSPENDED, VmState.LOST)
 class Suspension:
     """The two orders. Both raise :class:`RpcError`, with the VM where it was."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, panel: PanelState) -> None:
+        self._state = panel
 
     async def suspend(self, vm: str) -> dict[str, Any]:
         """Takes a VM's whole state from its client, which then has it no longer."""
-        desk = self._desk
-        found = await desk.find(vm)
-        agent = desk.agent_of(found)
+        panel = self._state
+        found = await panel.find(vm)
+        agent = panel.agent_of(found)
         before = found.state
-        desk.fleet.step(found, VmState.SUSPENDING)
+        panel.fleet.step(found, VmState.SUSPENDING)
         try:
             answer = await agent.call("suspend", LONG_S, vm_id=found.vm_id)
             with agent.parcels.open(answer["parcel"]) as file:
@@ -46,19 +46,19 @@ class Suspension:
             with contextlib.suppress(RpcError):  # it may go on already
                 await agent.call("unsuspend", vm_id=found.vm_id)
             if found.state is VmState.SUSPENDING:  # else it has ended, or its client is gone
-                desk.fleet.step(found, before, f"suspending failed: {error}")
+                panel.fleet.step(found, before, f"suspending failed: {error}")
             raise RpcError(f"VM '{found.name}' can't be suspended: {error}") from None
         # A client that is gone by now is told when it comes back.
         found.state, found.why, found.has_state = VmState.SUSPENDED, "", True
         with contextlib.suppress(RpcError):
             await agent.call("suspended", vm_id=found.vm_id)
-        await desk.close_console(found.vm_id, "suspended")
+        await panel.close_console(found.vm_id, "suspended")
         return found.shown()
 
     async def _keep(self, vm: Vm, path: Path) -> None:
         epoch = vm.epoch + 1
         try:
-            epoch = await self._desk.records.do(Registry.suspended, vm.vm_id, path)
+            epoch = await self._state.records.do(Registry.suspended, vm.vm_id, path)
         except Uncertain:
             if not await self._is_kept(vm):
                 raise
@@ -66,10 +66,10 @@ class Suspension:
 
     async def resume(self, vm: str, client: str | None) -> dict[str, Any]:
         """Has a suspended VM go on, on this client or another; or a paused one."""
-        desk, fleet = self._desk, self._desk.fleet
-        found = await desk.claim(vm)
+        panel, fleet = self._state, self._state.fleet
+        found = await panel.claim(vm)
         if found.state is VmState.PAUSED:
-            await desk.agent_of(found).call("unpause", vm_id=found.vm_id)
+            await panel.agent_of(found).call("unpause", vm_id=found.vm_id)
             return found.shown()
         if found.state is VmState.LOST and not found.has_state:
             raise RpcError(f"VM '{found.name}' is lost, and no state of it is kept")
@@ -78,9 +78,9 @@ class Suspension:
         before, found.client = found.client, chosen.name
         agent: Peer | None = None
         try:
-            agent = desk.agent_of(found)
+            agent = panel.agent_of(found)
             # If this can't be written, nothing has been begun.
-            found.epoch = await desk.records.do(
+            found.epoch = await panel.records.do(
                 Registry.place_vm, found.vm_id, chosen.name, str(VmState.RESUMING)
             )
             await self._bring(found, agent)
@@ -94,7 +94,7 @@ class Suspension:
     async def _bring(self, vm: Vm, agent: Peer) -> None:
         """The state goes to a client, which makes the VM ready, and does not run it yet."""
         with tempfile.NamedTemporaryFile(prefix="kvmshim-state-") as file:
-            await self._desk.records.do(Registry.get_blob, vm.vm_id, STATE, file)
+            await self._state.records.do(Registry.get_blob, vm.vm_id, STATE, file)
             parcel = await agent.send_parcel(Path(file.name))
         more = {"name": vm.name, "parcel": parcel, "epoch": vm.epoch}
         await agent.call("restore", LONG_S, vm_id=vm.vm_id, **more)
@@ -104,7 +104,7 @@ class Suspension:
         if vm.state in _NOT_THERE:
             raise Gone(f"client '{vm.client}' is gone")
         try:
-            await self._desk.records.do(Registry.without_state, vm.vm_id, str(VmState.RUNNING))
+            await self._state.records.do(Registry.without_state, vm.vm_id, str(VmState.RUNNING))
         except Uncertain:
             if await self._is_kept(vm):
                 raise
@@ -113,7 +113,7 @@ class Suspension:
             vm.state, vm.why = VmState.LOST, f"client '{vm.client}' is gone"
 
     async def _go(self, vm: Vm, agent: Peer) -> None:
-        watched = bool(self._desk.viewers.get(vm.vm_id))
+        watched = bool(self._state.viewers.get(vm.vm_id))
         try:
             await agent.call("go", vm_id=vm.vm_id, run=True, watched=watched)
         except RpcError as error:
@@ -122,14 +122,14 @@ class Suspension:
                 f"on when the client comes back with it"
             ) from None
         if vm.state is VmState.RESUMING:
-            self._desk.fleet.step(vm, VmState.RUNNING)
+            self._state.fleet.step(vm, VmState.RUNNING)
 
     async def _not_resumed(self, vm: Vm, agent: Peer | None, before: str, error: RpcError) -> None:
         if agent is not None:
             with contextlib.suppress(RpcError):
                 await agent.call("abort", vm_id=vm.vm_id)
         if vm.state is VmState.RESUMING:
-            self._desk.fleet.step(vm, VmState.SUSPENDED, f"resuming failed: {error}")
+            self._state.fleet.step(vm, VmState.SUSPENDED, f"resuming failed: {error}")
         if vm.state is VmState.SUSPENDED:
             vm.client = before
 
@@ -140,6 +140,6 @@ class Suspension:
         """
         while True:
             try:
-                return await self._desk.records.do(Registry.has_blob, vm.vm_id, STATE)
+                return await self._state.records.do(Registry.has_blob, vm.vm_id, STATE)
             except RpcError:
                 await asyncio.sleep(_RETRY_S)

@@ -1,6 +1,6 @@
 """What a session says to its client: in order, numbered, put into frames.
 
-What devices cause during a call of theirs is held until the call is over (:meth:`Outbox.settle`),
+What devices cause during a call of theirs is held until the call is over (:meth:`Outbox.flush_effects`),
 so that something may be put before it, and numbered only then.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from devserver.machine.hub import Hub
+from devserver.machine.message_bus import MessageBus
 from devserver.models.device import Signal
 from devserver.protocol import codec, limits
 from devserver.protocol.connection import Connection, State
@@ -32,53 +32,53 @@ def _nothing() -> None:
 
 
 class Outbox:
-    """Where the outputs of a backplane go (its sink), and a session's answers."""
+    """Where the outputs of a bus go (its sink), and a session's answers."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         #: Where the devices meet those of other VMs.
-        self.hub = Hub()
+        self.message_bus = MessageBus()
         #: Encoded messages that wait to be sent; whoever sends them clears it.
         self.outgoing: list[bytes] = []
         #: Called when something is caused while nothing else was.
-        self.on_cause: Callable[[], None] = _nothing
-        #: Called by :meth:`settle`, first of all; it may :meth:`tell`.
+        self.on_effect: Callable[[], None] = _nothing
+        #: Called by :meth:`flush_effects`, first of all; it may :meth:`send_numbered`.
         self.before_effects: Callable[[], None] = _nothing
         self._said_bytes = 0
         self._emitted_bytes = 0
-        self._caused: list[tuple[MessageType, tuple[int, ...], bytes | bytearray | None]] = []
+        self._effects: list[tuple[MessageType, tuple[int, ...], bytes | bytearray | None]] = []
         self._line_numbers: dict[int, int] = {}
         # A device that prints emits byte after byte. What it emits in succession is put together.
         self._emitted = bytearray()
         self._emitter = self._channel = _NOBODY
 
-    # -- what the backplane calls -------------------------------------------------------------
+    # -- what the bus calls -------------------------------------------------------------
 
     def line(self, line: int, level: bool) -> None:
         self._allow(0)
         number = self._line_numbers.get(line, 0) + 1
         self._line_numbers[line] = number
-        self.cause(MessageType.INTERRUPT, line, level, number)
+        self.queue_effect(MessageType.INTERRUPT, line, level, number)
 
     def emit(self, device_id: int, channel: int, data: bytes) -> None:
         self._allow(len(data))
         if device_id != self._emitter or channel != self._channel:
             self._emitted = bytearray()
-            self.cause(MessageType.EMIT, device_id, channel, tail=self._emitted)
+            self.queue_effect(MessageType.EMIT, device_id, channel, tail=self._emitted)
             self._emitter, self._channel = device_id, channel
         self._emitted += data
 
     def consumed(self, device_id: int, channel: int, total: int) -> None:
-        self.cause(MessageType.CONSUMED, device_id, channel, total)
+        self.queue_effect(MessageType.CONSUMED, device_id, channel, total)
 
     def signal(self, device_id: int, signal: Signal, value: int) -> None:
         self._allow(0)
-        self.cause(MessageType.EVENT, device_id, _EVENTS[signal], value, tail=b"")
+        self.queue_effect(MessageType.EVENT, device_id, _EVENTS[signal], value, tail=b"")
 
     def _allow(self, length: int) -> None:
         """Raises :class:`OutputError` where a model floods its own server."""
         self._emitted_bytes += length
-        if self._emitted_bytes > MAX_CALL_BYTES or len(self._caused) >= MAX_CALL_MESSAGES:
+        if self._emitted_bytes > MAX_CALL_BYTES or len(self._effects) >= MAX_CALL_MESSAGES:
             raise OutputError(
                 f"more than {MAX_CALL_MESSAGES} messages or {MAX_CALL_BYTES} bytes for the client "
                 f"because of one message"
@@ -86,28 +86,30 @@ class Outbox:
 
     # -- what the session calls ---------------------------------------------------------------
 
-    def cause(self, kind: MessageType, *own: int, tail: bytes | bytearray | None = None) -> None:
-        """Holds a message until :meth:`settle`."""
-        if not self._caused:
-            self.on_cause()
+    def queue_effect(
+        self, kind: MessageType, *own: int, tail: bytes | bytearray | None = None
+    ) -> None:
+        """Holds a message until :meth:`flush_effects`."""
+        if not self._effects:
+            self.on_effect()
         self._emitter = _NOBODY
-        self._caused.append((kind, own, tail))
+        self._effects.append((kind, own, tail))
 
-    def settle(self) -> None:
+    def flush_effects(self) -> None:
         """The devices' call is over: says what it caused, once what they posted was heard."""
-        if self.hub.rung:
-            self.hub.deliver()
+        if self.message_bus.rung:
+            self.message_bus.deliver()
         self.before_effects()
-        if not self._caused:
+        if not self._effects:
             return
         self._emitter = _NOBODY
-        for kind, own, tail in self._caused:
+        for kind, own, tail in self._effects:
             if kind is not MessageType.EMIT or tail is None:
-                self.tell(kind, *own, tail=None if tail is None else bytes(tail))
+                self.send_numbered(kind, *own, tail=None if tail is None else bytes(tail))
                 continue
             for at in range(0, len(tail), limits.MAX_EMIT_BYTES):
-                self.tell(kind, *own, tail=bytes(tail[at : at + limits.MAX_EMIT_BYTES]))
-        self._caused.clear()
+                self.send_numbered(kind, *own, tail=bytes(tail[at : at + limits.MAX_EMIT_BYTES]))
+        self._effects.clear()
         self._emitted_bytes = 0
 
     def take_line(self) -> tuple[int, ...] | None:
@@ -116,30 +118,30 @@ class Outbox:
         Who takes it says it; no INTERRUPT is held any more then.
         """
         self.before_effects()
-        if len(self._caused) != 1 or self.outgoing:
+        if len(self._effects) != 1 or self.outgoing:
             return None
-        kind, own, _ = self._caused[0]
+        kind, own, _ = self._effects[0]
         if kind is not MessageType.INTERRUPT or self._connection.state is not State.ATTACHED:
             return None
-        self._caused.clear()
+        self._effects.clear()
         return own
 
     def forget(self) -> None:
         """Drops what was caused: it is of no interest any more, or not yet."""
         self._emitter = _NOBODY
-        self._caused.clear()
+        self._effects.clear()
         self._emitted_bytes = 0
 
     def is_heavy(self) -> bool:
         """Whether so much waits to be sent that nothing more is to be asked before."""
         return self._said_bytes >= HEAVY_BYTES
 
-    def tell(self, kind: MessageType, *own: int, tail: bytes | None = None) -> None:
+    def send_numbered(self, kind: MessageType, *own: int, tail: bytes | None = None) -> None:
         """Says a numbered message, by its own fields; only to a client that is attached."""
         if self._connection.state is State.ATTACHED:
             self._put(self._connection.encode(kind, *own, tail=tail))
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Says any message."""
         self._put(codec.encode(self._connection.stamp(message)))
 
@@ -152,7 +154,7 @@ class Outbox:
         said, self.outgoing, self._said_bytes = self.outgoing, [], 0
         return said
 
-    def take(self) -> bytes:
+    def take_bytes(self) -> bytes:
         """Everything said since the last time, in as few frames as the bound allows."""
         self._connection.has_spoken()
         self._said_bytes = 0

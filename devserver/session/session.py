@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from devserver.cluster.directory import Directory
 from devserver.identity import Identity
-from devserver.machine import quick
-from devserver.machine.backplane import Backplane, DeviceFault, Mapped
+from devserver.machine import fastpath
+from devserver.machine.bus import Bus, DeviceFault, Mapped
 from devserver.machine.turns import Behind, Endless, Turn
 from devserver.machine.vm_clock import LATEST_NS, VmClock
 from devserver.protocol import limits
@@ -40,11 +40,11 @@ from devserver.protocol.messages import (
     Status,
     Write,
 )
+from devserver.session.attached_vm import AttachedVm
+from devserver.session.handshake import ServerHandshake
 from devserver.session.outbox import Outbox
-from devserver.session.reception import Reception
 from devserver.session.refusals import Refusals
-from devserver.session.residents import Residents
-from devserver.session.tenancy import Tenancy
+from devserver.session.vm_table import VmTable
 
 log = logging.getLogger("devserver.session")
 
@@ -63,12 +63,12 @@ class Session:
         identity: Identity,
         allot_id: Callable[[], int],
         peer: str,
-        residents: Residents | None = None,
+        vms: VmTable | None = None,
         directory: Directory | None = None,
         refusals: Refusals | None = None,
         may_share: bool = False,
     ) -> None:
-        """``peer`` is where the client comes from; ``residents`` are the VMs of the host that this
+        """``peer`` is where the client comes from; ``vms`` are the VMs of the host that this
         is a session of, ``directory`` the servers that it knows and ``refusals`` its count;
         ``may_share``: the data loop can put its bytes into memory that both have."""
         self.connection = Connection(Role.SERVER)
@@ -87,25 +87,27 @@ class Session:
         self._made = 0
         self._data = bytearray()
         self._fault: DeviceFault | None = None
-        self.tenancy = Tenancy(self.outbox, residents or Residents(allot_id), self.take_mail)
+        self.vm = AttachedVm(self.outbox, vms or VmTable(allot_id), self.deliver_messages)
         self._refusals = refusals or Refusals()
         directory = directory or Directory(identity)
-        self.reception = Reception(identity, allot_id, directory, self.outbox, peer, may_share)
+        self.handshake = ServerHandshake(
+            identity, allot_id, directory, self.outbox, peer, may_share
+        )
 
     @property
-    def backplane(self) -> Backplane:
+    def bus(self) -> Bus:
         """The VM's devices."""
-        return self.tenancy.backplane
+        return self.vm.bus
 
     # -- what the owner calls -----------------------------------------------------------------
 
     def receive(self, data: bytes, monotonic_ns: int) -> bytes:
         """Acts on bytes from the client; returns the bytes to send. See :attr:`finished`."""
         self.hear(data, monotonic_ns)
-        said = self.outbox.take()
+        said = self.outbox.take_bytes()
         while self.is_behind:
             self.go_on(monotonic_ns)
-            said += self.outbox.take()
+            said += self.outbox.take_bytes()
         return said
 
     def hear(self, data: bytes, monotonic_ns: int) -> None:
@@ -136,12 +138,12 @@ class Session:
             except Behind:
                 self._message = message
                 self.connection.put_off(message)
-                self.outbox.settle()
+                self.outbox.flush_effects()
                 return False
             if message is self._message:
-                self.tenancy.look_for_mail()
+                self.vm.look_for_mail()
             self._message, self._made = None, 0
-            self.outbox.settle()
+            self.outbox.flush_effects()
             if self.finished:
                 break
             if self.turn.is_over() or self.outbox.is_heavy():
@@ -155,17 +157,17 @@ class Session:
         except Behind:
             pass  # the deadline stays, and whoever keeps it comes again
         else:
-            self.tenancy.look_for_mail()
-        self.outbox.settle()
-        return self.outbox.take()
+            self.vm.look_for_mail()
+        self.outbox.flush_effects()
+        return self.outbox.take_bytes()
 
-    def take_mail(self) -> None:
+    def deliver_messages(self) -> None:
         """Lets devices hear what others have posted to them. While VM time stands it waits."""
         if not self.clock.is_running() or self._fault:
             return
-        self.outbox.on_cause()
+        self.outbox.on_effect()
         try:
-            self.backplane.take_mail(self.clock.now_ns(self.outbox.hub.monotonic_ns()))
+            self.bus.deliver_messages(self.clock.now_ns(self.outbox.message_bus.monotonic_ns()))
         except Behind:
             pass  # it is looked for again when the devices are there
         except DeviceFault as fault:
@@ -173,7 +175,7 @@ class Session:
 
     def next_deadline_ns(self) -> int | None:
         """The monotonic time at which :meth:`advance` is to be called, if any."""
-        due_ns = self.backplane.next_deadline_ns()
+        due_ns = self.bus.next_deadline_ns()
         if due_ns is None or due_ns > LATEST_NS or self._fault:
             return None
         return self.clock.monotonic_of(due_ns)
@@ -186,20 +188,20 @@ class Session:
 
     def close(self) -> None:
         """The connection is gone, and with it the VM's devices, unless they were left behind."""
-        self.tenancy.close()
-        self.reception.close()
+        self.vm.close()
+        self.handshake.close()
 
     def end(self, code: ErrorCode, why: str) -> bytes:
         """Ends the conversation from this side; returns the last bytes to send."""
         if not self.finished:
             self.refuse(code, why)
-        return self.outbox.take()
+        return self.outbox.take_bytes()
 
     def refuse(self, code: ErrorCode, why: str) -> None:
         """Ends the conversation, saying why."""
         log.warning("%s: %s", self.peer, why)
-        self.outbox.settle()
-        self.outbox.say(Error(code, cut(why)))
+        self.outbox.flush_effects()
+        self.outbox.send(Error(code, cut(why)))
         self.finished = True
 
     # -- messages -----------------------------------------------------------------------------
@@ -218,22 +220,22 @@ class Session:
             case Clock():
                 self._advance(message.time_ns)
                 if message.running:
-                    self.tenancy.time_runs()
+                    self.vm.time_runs()
             case Ping():
-                self.outbox.say(self.connection.pong(message.token))
+                self.outbox.send(self.connection.pong(message.token))
             case Hello():
-                self.reception.hello(message)
-                self.finished = self.reception.passage is not None
+                self.handshake.hello(message)
+                self.finished = self.handshake.forward_to is not None
             case Join():
-                self.reception.join(message)
+                self.handshake.join(message)
             case Panel():
-                self.reception.panel = message
+                self.handshake.panel = message
                 self.finished = True
             case Attach():
-                self.reception.attach(message, self.tenancy)
-                self.backplane.turn = self.turn
-                self.clock.begin(self.backplane.now_ns)
-                if self.reception.takes_leases:
+                self.handshake.attach(message, self.vm)
+                self.bus.turn = self.turn
+                self.clock.begin(self.bus.now_ns)
+                if self.handshake.takes_leases:
                     self.outbox.before_effects = self._say_leases
             case Save():
                 self._on_save(message)
@@ -253,32 +255,32 @@ class Session:
         if not isinstance(message, Clock):
             self.clock.observe(time_ns, monotonic_ns)
             return
-        if not self.backplane.slots:  # nobody would have to make up for any time
+        if not self.bus.slots:  # nobody would have to make up for any time
             self.clock.begin(time_ns)
         self.clock.set(time_ns, bool(message.running), monotonic_ns)
 
     def _on_save(self, save: Save) -> None:
         self._advance(save.time_ns)
-        self.outbox.settle()
+        self.outbox.flush_effects()
         try:
-            status, data = self.tenancy.save(save)
+            status, data = self.vm.save(save)
         except DeviceFault as fault:
             self.fail(fault)
             status, data = Status.FAULT, cut(str(fault)).encode()
-        self.outbox.settle()
-        self.outbox.tell(MessageType.STATE, save.seq, status, tail=data)
+        self.outbox.flush_effects()
+        self.outbox.send_numbered(MessageType.STATE, save.seq, status, tail=data)
 
     def _on_add(self, add: Add, monotonic_ns: int) -> None:
         self._advance(add.time_ns)
-        status, data = self.tenancy.add(add, self.clock.latest_likely_ns(monotonic_ns))
-        self.outbox.settle()
-        self.outbox.tell(MessageType.ADDED, add.seq, status, tail=data)
+        status, data = self.vm.add(add, self.clock.latest_likely_ns(monotonic_ns))
+        self.outbox.flush_effects()
+        self.outbox.send_numbered(MessageType.ADDED, add.seq, status, tail=data)
 
     def _on_detach(self, detach: Detach, monotonic_ns: int) -> None:
         if detach.keep and self._fault is None:
             self._advance(detach.time_ns)
         if detach.keep and self._fault is None:
-            self.tenancy.leave_behind(monotonic_ns)
+            self.vm.detach(monotonic_ns)
         self.finished = True
 
     def _on_request(self, request: Request) -> None:
@@ -300,21 +302,21 @@ class Session:
         except DeviceFault as fault:
             self.fail(fault)
             status = Status.FAULT
-        self.outbox.settle()
+        self.outbox.flush_effects()
         if request.direction == Direction.IN:
-            self.outbox.tell(MessageType.FEEDBACK, request.seq, status, tail=data)
+            self.outbox.send_numbered(MessageType.FEEDBACK, request.seq, status, tail=data)
         else:
-            self.outbox.tell(MessageType.FINISH, request.seq, status)
+            self.outbox.send_numbered(MessageType.FINISH, request.seq, status)
 
     def _read(self, mapped: Mapped, request: Request) -> bytes:
-        size, count, backplane = request.size, request.elements, self.backplane
+        size, count, bus = request.size, request.elements, self.bus
         if count == 1:
-            value = backplane.read_at(mapped, request.address, size, request.time_ns)
+            value = bus.read_at(mapped, request.address, size, request.time_ns)
             return value.to_bytes(size, "little")
         space = mapped.region.space
         while self._made < count:
             some = min(count - self._made, _SOME * 2)
-            values = backplane.read_elements(space, request.address, size, some, request.time_ns)
+            values = bus.read_elements(space, request.address, size, some, request.time_ns)
             self._made += some
             self._data += b"".join([value.to_bytes(size, "little") for value in values])
             if self._made < count:
@@ -326,7 +328,7 @@ class Session:
         space, size, data = mapped.region.space, request.size, request.data
         while (start := self._made * size) < len(data):
             value = int.from_bytes(data[start : start + size], "little")
-            self.backplane.write(space, request.address, size, value, request.time_ns)
+            self.bus.write(space, request.address, size, value, request.time_ns)
             self._made += 1
             if self._made % _SOME == 0 and start + size < len(data):
                 self._look_at_turn()
@@ -349,15 +351,15 @@ class Session:
             self._post(batch.writes[index])
         if batch.writes:
             self.clock.observe(batch.writes[-1].time_ns, monotonic_ns)
-        self.outbox.settle()
-        owes_ack = self.tenancy.owes_ack()  # asked in any case: any ACK will do
+        self.outbox.flush_effects()
+        owes_ack = self.vm.owes_ack()  # asked in any case: any ACK will do
         if owes_ack or self.connection.unacknowledged_writes() >= self.ack_every:
-            self.outbox.say(self.connection.acknowledgement())
+            self.outbox.send(self.connection.acknowledgement())
 
     def _post(self, write: Write) -> None:
         """Makes one posted access."""
         device_id, direction, space, address, size, time_ns, value = write
-        mapped = self.backplane.find(space, address)
+        mapped = self.bus.find(space, address)
         if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
             raise _not_there(device_id, space, address, size)
         if size not in _SIZES:
@@ -371,14 +373,14 @@ class Session:
         try:
             if direction:
                 value &= _MASKS[size]
-                self.backplane.write_at(mapped, address, size, value, time_ns, posted=True)
+                self.bus.write_at(mapped, address, size, value, time_ns, posted=True)
             else:
-                self.backplane.read_at(mapped, address, size, time_ns, posted=True)
+                self.bus.read_at(mapped, address, size, time_ns, posted=True)
         except DeviceFault as fault:
             self.fail(fault)
 
     def _on_feed(self, feed: Feed) -> None:
-        slot = self.backplane.slots.get(feed.device_id)
+        slot = self.bus.slots.get(feed.device_id)
         if slot is None or feed.channel >= len(slot.device.feeds):
             raise RemoteProtocolError(
                 ErrorCode.DEVICE,
@@ -387,15 +389,13 @@ class Session:
         if self._fault:
             return
         try:
-            self.backplane.feed(
-                feed.device_id, feed.channel, feed.data, feed.time_ns, end=bool(feed.end)
-            )
+            self.bus.feed(feed.device_id, feed.channel, feed.data, feed.time_ns, end=bool(feed.end))
         except OverflowError as error:
             raise RemoteProtocolError(ErrorCode.MALFORMED, str(error)) from error
         except DeviceFault as fault:
             self.fail(fault)
 
-    # -- what a data loop that decodes by itself calls (devserver/host/hotloop.py) -----------------
+    # -- what a data loop that decodes by itself calls (devserver/host/loop_native.py) -----------------
 
     def is_direct(self) -> bool:
         """Whether requests and batches need not come here: a machine runs, and none of it failed"""
@@ -417,34 +417,34 @@ class Session:
         address: int,
         size: int,
         moved: Callable[[], None],
-    ) -> quick.Bound | None:
+    ) -> fastpath.Bound | None:
         """What an access of one element does, and a run of it; None if it is to be refused.
 
         ``moved`` is called when :meth:`next_deadline_ns` has changed.
         """
-        mapped = self.backplane.find(space, address)
+        mapped = self.bus.find(space, address)
         if mapped is None or mapped.slot.device_id != device_id or address + size > mapped.end:
             return None
-        return quick.bind(self.backplane, mapped, direction, address, size, moved)
+        return fastpath.bind(self.bus, mapped, direction, address, size, moved)
 
     def fail(self, fault: DeviceFault) -> None:
         """A model failed: its VM stops, with the model's name; nobody else is harmed."""
         self._fault = fault
         logging.getLogger("devserver.fault").error("%s: %s\n%s", self.peer, fault, fault.details)
         text = cut(f"{fault}\n{fault.details}").encode()
-        self.outbox.cause(MessageType.EVENT, 0, EventKind.FAULT, 0, tail=text)
+        self.outbox.queue_effect(MessageType.EVENT, 0, EventKind.FAULT, 0, tail=text)
 
     # -- inner workings -----------------------------------------------------------------------
 
     def _say_leases(self) -> None:
         """Says which leases have changed: before whatever else the same access caused."""
-        fault = None if self._fault else self.tenancy.say_leases()
+        fault = None if self._fault else self.vm.say_leases()
         if fault is not None:
             self.fail(fault)
 
     def _claimed(self, access: Request | Write) -> Mapped:
         """The region that an access is for; the peer's mistake if it is not the device's."""
-        mapped = self.backplane.find(access.space, access.address)
+        mapped = self.bus.find(access.space, access.address)
         if (
             mapped is None
             or mapped.slot.device_id != access.device_id
@@ -467,7 +467,7 @@ class Session:
         if self._fault:
             return
         try:
-            self.backplane.advance(now_ns)
+            self.bus.advance(now_ns)
         except DeviceFault as fault:
             self.fail(fault)
 

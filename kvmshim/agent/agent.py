@@ -24,9 +24,9 @@ from kvmshim.errors import KvmshimError, ServerError
 from kvmshim.machinefile import ImageSpec, load_machine
 from kvmshim.remote.link import WaitPolicy
 from kvmshim.vmm.assemble import machine_for
+from kvmshim.vmm.device_move import Destination
 from kvmshim.vmm.machine import Machine
-from kvmshim.vmm.relocation import Destination
-from kvmshim.vmstate.arrival import Arrival
+from kvmshim.vmstate.migrate_in import MigrateIn
 from kvmshim.vmstate.state import MachineState
 
 log = logging.getLogger("kvmshim.agent")
@@ -322,7 +322,7 @@ class Agent:
         vm_id: int,
         name: str,
         epoch: int,
-        read: Callable[[], MachineState | Arrival],
+        read: Callable[[], MachineState | MigrateIn],
         on_failure: Callable[[str], None],
     ) -> RunningVm:
         """A VM that is to come, not yet started; ``read``, in its thread, gives what it is."""

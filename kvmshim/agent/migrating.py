@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from devserver.plain import from_plain, to_plain
 from devserver.rpc import Handler, Peer, RpcError
-from kvmshim.agent.departure import Departure
+from kvmshim.agent.migrate_out import MigrateOut
 from kvmshim.agent.running import RunningVm, State
 from kvmshim.errors import KvmshimError
-from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.file import decode_blocks, read_state
-from kvmshim.vmstate.state import Header, MachineState, Seat
+from kvmshim.vmstate.migrate_in import MigrateIn
+from kvmshim.vmstate.state import DetachedDevices, Header, MachineState
 
 _T = TypeVar("_T")
 
@@ -30,20 +30,20 @@ class Household(Protocol):
         vm_id: int,
         name: str,
         epoch: int,
-        read: Callable[[], MachineState | Arrival],
+        read: Callable[[], MachineState | MigrateIn],
         on_failure: Callable[[str], None],
     ) -> RunningVm: ...
     def forget(self, vm_id: int) -> None: ...
 
 
 class _Going(NamedTuple):
-    departure: Departure
+    migration: MigrateOut
     deciding: asyncio.Lock  # one thing at a time is done about whether it goes
 
 
 class _Coming(NamedTuple):
     vm: RunningVm
-    arrival: Arrival | None  # None: it comes from a suspended state
+    migration: MigrateIn | None  # None: it comes from a suspended state
 
 
 class Migrating:
@@ -82,7 +82,7 @@ class Migrating:
         for vm_id in [vm_id for vm_id, coming in self._coming.items() if not coming.vm.doubt]:
             await self._abort(vm_id)
         for vm_id in [
-            vm_id for vm_id, going in self._going.items() if not going.departure.vm.doubt
+            vm_id for vm_id, going in self._going.items() if not going.migration.vm.doubt
         ]:
             with contextlib.suppress(RpcError):
                 await self._stay(vm_id)
@@ -113,11 +113,11 @@ class Migrating:
         """A VM is to go: what it is and needs, as a parcel."""
         if vm_id in self._going:
             raise RpcError(f"VM {vm_id} is on its way already")
-        departure = Departure(self._household.find(vm_id))
-        prospect = await _do(departure.prospect)
-        self._going[vm_id] = _Going(departure, asyncio.Lock())
+        migration = MigrateOut(self._household.find(vm_id))
+        preliminary_header = await _do(migration.preliminary_header)
+        self._going[vm_id] = _Going(migration, asyncio.Lock())
         try:
-            return {"parcel": await self._send_header(prospect)}
+            return {"parcel": await self._send_header(preliminary_header)}
         except RpcError:
             await self._stay(vm_id)
             raise
@@ -137,18 +137,18 @@ class Migrating:
 
         Until all has been sent it may stay by itself; from then on only the panel knows.
         """
-        departure = self._departure(vm_id)
+        migration = self._departure(vm_id)
         async with self._going[vm_id].deciding:
-            last = await _do(departure.stop)
+            last = await _do(migration.stop)
             copied = await self._copy(vm_id)
             parcel = await self._send_header(last.header)
-            departure.vm.goes_on, departure.vm.doubt = last.was_running, "leaving"
+            migration.vm.goes_on, migration.vm.doubt = last.was_running, "leaving"
         return {
             **copied,
             "parcel": parcel,
             "seats": to_plain(last.seats),
             "was_running": last.was_running,
-            "console": departure.vm.console(),
+            "console": migration.vm.console(),
         }
 
     async def _stay(self, vm_id: int, epoch: int = 0) -> bool:
@@ -161,25 +161,25 @@ class Migrating:
             if self._going.pop(vm_id, None) is None:
                 return vm.goes_on
             try:
-                await _do(going.departure.stay)
+                await _do(going.migration.stay)
             except RpcError:
-                await asyncio.to_thread(going.departure.done)
+                await asyncio.to_thread(going.migration.done)
                 self._household.forget(vm_id)
                 raise
         return vm.goes_on
 
     async def _departed(self, vm_id: int) -> None:
         """The VM runs somewhere else."""
-        departure = self._departure(vm_id)
+        migration = self._departure(vm_id)
         async with self._going[vm_id].deciding:
             self._going.pop(vm_id, None)
-            await asyncio.to_thread(departure.done)
+            await asyncio.to_thread(migration.done)
             self._household.forget(vm_id)
 
-    def _departure(self, vm_id: int) -> Departure:
+    def _departure(self, vm_id: int) -> MigrateOut:
         if vm_id not in self._going:
             raise RpcError(f"VM {vm_id} is not on its way from here")
-        return self._going[vm_id].departure
+        return self._going[vm_id].migration
 
     async def _send_header(self, header: Header) -> int:
         assert self._peer is not None
@@ -205,17 +205,17 @@ class Migrating:
 
     async def _receive(self, vm_id: int, name: str, parcel: int, epoch: int) -> None:
         """A VM is to come: makes room for it. Refused if this host can't run it."""
-        arrival = Arrival(self._header(parcel))
-        vm = self._household.take_in(vm_id, name, epoch, lambda: arrival, arrival.give_up)
-        self._coming[vm_id] = _Coming(vm, arrival)
+        migration = MigrateIn(self._header(parcel))
+        vm = self._household.take_in(vm_id, name, epoch, lambda: migration, migration.give_up)
+        self._coming[vm_id] = _Coming(vm, migration)
         vm.start()
-        await asyncio.to_thread(arrival.await_wanted)
+        await asyncio.to_thread(migration.await_wanted)
         await self._check(vm_id)
 
     async def _memory(self, vm_id: int, data: bytes) -> None:
         """A part of its memory."""
-        arrival = self._arrival(vm_id)
-        await _do(lambda: arrival.bring(list(decode_blocks(data))))
+        migration = self._arrival(vm_id)
+        await _do(lambda: migration.bring(list(decode_blocks(data))))
 
     async def _land(
         self,
@@ -226,10 +226,12 @@ class Migrating:
         was_running: bool,
     ) -> None:
         """All of it is here, and its devices are waiting: it is made ready to run."""
-        vm, arrival = self._arriving(vm_id).vm, self._arrival(vm_id)
+        vm, migration = self._arriving(vm_id).vm, self._arrival(vm_id)
         vm.continue_console(*console)
         vm.goes_on = was_running
-        arrival.complete(self._header(parcel), from_plain(tuple[Seat, ...], seats, "seats"))
+        migration.complete(
+            self._header(parcel), from_plain(tuple[DetachedDevices, ...], seats, "seats")
+        )
         await asyncio.to_thread(vm.await_launch)
         await self._ready(vm_id, "arriving")
 
@@ -253,8 +255,8 @@ class Migrating:
         """It does not come."""
         coming = self._coming.pop(vm_id, None)
         if coming is not None:
-            if coming.arrival is not None:
-                coming.arrival.give_up("it was to come from another client, and did not")
+            if coming.migration is not None:
+                coming.migration.give_up("it was to come from another client, and did not")
             coming.vm.silence()
             await asyncio.to_thread(coming.vm.stop)
             self._household.forget(vm_id)
@@ -265,11 +267,11 @@ class Migrating:
             await self._abort(vm_id)
             raise RpcError(vm.why)
 
-    def _arrival(self, vm_id: int) -> Arrival:
-        arrival = self._arriving(vm_id).arrival
-        if arrival is None:
+    def _arrival(self, vm_id: int) -> MigrateIn:
+        migration = self._arriving(vm_id).migration
+        if migration is None:
             raise RpcError(f"VM {vm_id} comes from no other client")
-        return arrival
+        return migration
 
     def _arriving(self, vm_id: int) -> _Coming:
         if vm_id not in self._coming:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError
+from kvmshim.vmm.device_move import Destination
 from kvmshim.vmm.machine import Machine
 from kvmshim.vmm.outcome import Outcome, RunResult
-from kvmshim.vmm.relocation import Destination
 from kvmshim.vmstate.file import write_state
 
 #: What a console has printed last, for who looks at it later.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from devserver.machine.backplane import Backplane
+from devserver.machine.bus import Bus
 from devserver.models.device import Signal, Space
 from kvmshim.bench.guest import LINE_PORT, MARK_PORT, Kind, bench_plan, delays, means, periods
 from kvmshim.bench.machines import BEHIND_RELAY, DECLARED, LOCAL, Place, machine_spec
@@ -105,17 +105,17 @@ class Bench:
 
 
 def model_in(count: int) -> list[float]:
-    """ns of a read in a backplane, with no guest and no network: what the server's Python does.
+    """ns of a read in a bus, with no guest and no network: what the server's Python does.
 
     A sample is the mean of 100 reads; the clock itself costs as much as a tenth of one.
     """
     wirings = [device.wiring for device in default_machine().devices]
-    backplane = Backplane(wirings, _Nowhere())
+    bus = Bus(wirings, _Nowhere())
     samples = []
     for now_ns in range(0, count * 1000, 1000):
         before_ns = time.monotonic_ns()
         for _ in range(_READS_EACH):
-            backplane.read(Space.PORT, LATCH_PORT, 1, now_ns)
+            bus.read(Space.PORT, LATCH_PORT, 1, now_ns)
         samples.append((time.monotonic_ns() - before_ns) / _READS_EACH)
     return samples
 

@@ -15,9 +15,9 @@ from kvmshim.abi import CAPABILITIES, ffi, lib
 from kvmshim.bench.guest import LINE, LINE_PORT, MARK_PORT, Kind, bench_plan
 from kvmshim.errors import HostError
 from kvmshim.hypervisor.cpu_start import apply_start
+from kvmshim.hypervisor.guest_memory import GuestMemory
 from kvmshim.hypervisor.kvm.system import System
 from kvmshim.hypervisor.kvm.vm import Vm
-from kvmshim.hypervisor.physical import PhysicalMemory
 from kvmshim.machinefile.spec import DEFAULT_MEMORY_BYTES
 from kvmshim.vmm.cores import Cores, choose
 
@@ -165,11 +165,11 @@ def _vm(kind: Kind) -> Iterator[tuple[Vm, Any]]:
     with System() as system:
         system.require()
         vm = system.create_vm()
-        memory: PhysicalMemory | None = None
+        memory: GuestMemory | None = None
         try:
             vm.prepare_real_mode()
             vm.create_irqchip()
-            memory = PhysicalMemory(vm, system, DEFAULT_MEMORY_BYTES, plan)
+            memory = GuestMemory(vm, system, DEFAULT_MEMORY_BYTES, plan)
             vcpu = vm.create_vcpu()
             apply_start(vcpu, plan.start)
             yield vm, vcpu

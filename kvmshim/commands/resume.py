@@ -12,7 +12,7 @@ from devserver.commandline.server import server_of
 from kvmshim.commands import suspending
 from kvmshim.commands.reporting import told
 from kvmshim.commands.run import add_common, run_to_the_end
-from kvmshim.remote.server_process import ServerProcess
+from kvmshim.remote.embedded_server import ServerProcess
 
 
 def add_parser(commands: Any) -> None:

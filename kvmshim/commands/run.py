@@ -18,7 +18,7 @@ from kvmshim import termination
 from kvmshim.commands import suspending
 from kvmshim.commands.output import Output
 from kvmshim.commands.reporting import report, tell_reasons, told
-from kvmshim.remote.server_process import ServerProcess
+from kvmshim.remote.embedded_server import ServerProcess
 from kvmshim.vmm.outcome import Outcome
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from kvmshim.errors import KvmshimError
 from kvmshim.hypervisor.unicorn.package import ADVICE
 
 if TYPE_CHECKING:
-    from kvmshim.doctor.surroundings import Surroundings
+    from kvmshim.doctor.surroundings import HostFacts
 
 _ARCHITECTURE = "x86_64"
 #: A vCPU and the server that it waits for; on fewer, one's spinning keeps the other from running.
@@ -30,7 +30,7 @@ _SLOW_CLOCKS = ("hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit")
 _MIB = 1 << 20
 
 
-def environment_findings(host: Host, around: Surroundings) -> Iterator[Finding]:
+def environment_findings(host: Host, around: HostFacts) -> Iterator[Finding]:
     """Everything but KVM and the server."""
     yield _architecture(host)
     yield _kernel(host)
@@ -77,7 +77,7 @@ def _cpu(host: Host) -> Finding:
     return Finding("cpu", Status.INFO, name)
 
 
-def _virtualization(host: Host, around: Surroundings) -> Finding:
+def _virtualization(host: Host, around: HostFacts) -> Finding:
     container = ", in a container" if around.in_container else ""
     if not around.in_vm:
         return Finding("virtualization", Status.INFO, f"none: bare metal{container}")
@@ -89,13 +89,13 @@ def _virtualization(host: Host, around: Surroundings) -> Finding:
     return Finding("virtualization", Status.INFO, value)
 
 
-def _modules(around: Surroundings) -> Finding:
+def _modules(around: HostFacts) -> Finding:
     if around.modules:
         return Finding("kvm-modules", Status.INFO, ", ".join(around.modules))
     return Finding("kvm-modules", Status.INFO, "none seen")
 
 
-def _nested(host: Host, around: Surroundings) -> Finding:
+def _nested(host: Host, around: HostFacts) -> Finding:
     settings = {name: host.read(f"/sys/module/{name}/parameters/nested") for name in around.modules}
     values = [
         f"{name} {'on' if value in ('Y', '1') else 'off'}"

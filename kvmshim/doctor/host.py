@@ -257,8 +257,8 @@ def _check_server_command() -> None:
 
 def _try_server() -> float:
     from devserver.protocol.messages import Hypervisor
+    from kvmshim.remote.embedded_server import ServerProcess
     from kvmshim.remote.handshake import attach
-    from kvmshim.remote.server_process import ServerProcess
 
     _check_server_command()
     started_s = time.monotonic()

@@ -13,7 +13,7 @@ from kvmshim.errors import KvmError, KvmshimError
 
 if TYPE_CHECKING:
     from kvmshim.abi import Capability
-    from kvmshim.doctor.surroundings import Surroundings
+    from kvmshim.doctor.surroundings import HostFacts
 
 DEVICE = "/dev/kvm"
 #: The misc device number that the kernel keeps for it (Documentation/admin-guide/devices.txt).
@@ -37,7 +37,7 @@ _ALL_MAY_USE = 0o006
 class KvmExamination:
     """Looks at one host's KVM. ``measurements`` is set once guests have run."""
 
-    def __init__(self, host: Host, around: Surroundings) -> None:
+    def __init__(self, host: Host, around: HostFacts) -> None:
         self._host = host
         self._around = around
         self.measurements: Measurements | None = None

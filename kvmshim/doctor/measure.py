@@ -14,7 +14,7 @@ from kvmshim.errors import HostError, KvmError
 from kvmshim.hypervisor.cpu_start import apply_start
 from kvmshim.hypervisor.kvm.system import System
 from kvmshim.hypervisor.kvm.vcpu import Vcpu
-from kvmshim.hypervisor.memory import PAGE_BYTES, GuestMemory
+from kvmshim.hypervisor.mapping import PAGE_BYTES, MemoryMapping
 from kvmshim.loader.plan import RealStart
 
 _ORIGIN = 0x100
@@ -47,7 +47,7 @@ _ATTEMPTS = 5
 @dataclass(frozen=True)
 class _Guest:
     vcpu: Vcpu
-    memory: GuestMemory
+    memory: MemoryMapping
 
     def exits(self, count: int) -> list[int]:
         """Runs the guest until its ``count``-th IN; the time to each in ns."""
@@ -103,7 +103,7 @@ def _run_loop(guest: _Guest, count: int) -> int:
 @contextlib.contextmanager
 def _guest(system: System, code: bytes) -> Iterator[_Guest]:
     """A VM of one page, with the in-kernel interrupt controllers as a real run has them."""
-    memory = GuestMemory(PAGE_BYTES)
+    memory = MemoryMapping(PAGE_BYTES)
     with contextlib.ExitStack() as stack:
         stack.callback(memory.close)
         vm = system.create_vm()

@@ -15,7 +15,7 @@ _CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class HostFacts:
     """``vendor`` is 'intel', 'amd' or None; ``extension`` likewise: whose virtualization it has.
 
     ``modules`` are the kvm modules that are loaded or built in.
@@ -59,11 +59,11 @@ class Surroundings:
         return f"kvm_{self.vendor}.nested=1" if self.vendor else "kvm_intel.nested=1"
 
 
-def look_around(host: Host) -> Surroundings:
+def look_around(host: Host) -> HostFacts:
     """Reads it off the host's files; what can't be read counts as absent."""
     fields = cpu_fields(host)
     flags = fields.get("flags", "").split()
-    return Surroundings(
+    return HostFacts(
         vendor=_VENDORS.get(fields.get("vendor_id", "")),
         extension=next((_EXTENSIONS[flag] for flag in flags if flag in _EXTENSIONS), None),
         in_vm="hypervisor" in flags,

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 from devserver.protocol.messages import Hypervisor
 from kvmshim.hypervisor.kvm.vcpu import Registers
-from kvmshim.hypervisor.kvm.vm import RingPlace, Zone
-from kvmshim.hypervisor.memory import GuestMemory
+from kvmshim.hypervisor.kvm.vm import CoalescedRange, CoalescedRing
+from kvmshim.hypervisor.mapping import MemoryMapping
 
 #: Serves the ``struct vcpu_access`` that a guest has made to a device in this process.
 ServeLocal = Callable[[Any], None]
@@ -76,7 +76,7 @@ class Vm(Protocol):
     def map_memory(
         self,
         address: int,
-        memory: GuestMemory,
+        memory: MemoryMapping,
         offset: int = 0,
         size: int | None = None,
         *,
@@ -84,10 +84,10 @@ class Vm(Protocol):
     ) -> None:
         """Puts ``size`` bytes of ``memory`` at guest-physical ``address``."""
 
-    def coalesce(self, zones: Iterable[Zone]) -> RingPlace | None:
+    def coalesce(self, zones: Iterable[CoalescedRange]) -> CoalescedRing | None:
         """Lets the hypervisor take writes to these places by itself; None if it takes none."""
 
-    def uncoalesce(self, place: RingPlace | None) -> None:
+    def uncoalesce(self, place: CoalescedRing | None) -> None:
         """Has writes to these places be exits again."""
 
     def create_vcpu(self, cpuid: tuple[tuple[int, ...], ...] | None = None) -> Vcpu:

@@ -27,7 +27,7 @@ from devserver.protocol.messages import (
     Welcome,
 )
 from kvmshim.errors import InputError, ServerError, printable
-from kvmshim.remote.given import check_given
+from kvmshim.remote.attach_check import check_attached
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -154,7 +154,7 @@ def attach(
         if SHARED_MEMORY in welcome.features and greeter.memory_fd is None:
             raise ServerError(f"the device server at {server} did not share the memory it offered")
         if not key:
-            check_given(server, devices, attached.devices, attached.elsewhere)
+            check_attached(server, devices, attached.devices, attached.elsewhere)
     except BaseException:
         _hang_up(sock, greeter.memory_fd)
         raise

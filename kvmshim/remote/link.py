@@ -33,8 +33,8 @@ from devserver.protocol.messages import (
 from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError, ServerError, printable
+from kvmshim.remote.attach_check import check_attached
 from kvmshim.remote.feeder import Feeder, load_inputs, save_inputs
-from kvmshim.remote.given import check_given
 from kvmshim.remote.handshake import Attachment
 from kvmshim.vmstate.state import PendingInput
 
@@ -180,7 +180,7 @@ class Link:
 
         False if the link was lost or the VM is to stop.
         """
-        return bool(lib.link_settle(self.handle) == 0)
+        return bool(lib.link_barrier(self.handle) == 0)
 
     def detach(self, time_ns: int, *, keep: bool = False) -> None:
         """Says that the VM has ended; ``keep``: that its devices wait for another client."""
@@ -205,7 +205,7 @@ class Link:
         data = self._answer(Added, f"device '{wanted.name}' can't be added")
         plain = msgpack.unpackb(data)
         device: AttachedDevice = from_plain(AttachedDevice, plain, "ADDED", lenient=True)
-        check_given(self.server, [wanted], [device])
+        check_attached(self.server, [wanted], [device])
         self.attached = replace(self.attached, devices=[*self.attached.devices, device])
         if self.leases != ffi.NULL:
             _add_leases(self.leases, [device])

@@ -24,8 +24,8 @@ from kvmshim.machinefile import (
 from kvmshim.machinefile.convert import MAX_ADDRESS, MAX_IRQ, MAX_PORT
 from kvmshim.machinefile.fwcfg import add_files
 from kvmshim.machinefile.spec import HYPERVISORS, PLACED_LOCALLY, ModuleSpec
+from kvmshim.remote.embedded_server import ServerProcess
 from kvmshim.remote.link import WaitPolicy
-from kvmshim.remote.server_process import ServerProcess
 from kvmshim.units import parse_size
 from kvmshim.vmm.disk import check_disk_writable
 from kvmshim.vmm.machine import Machine

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from devserver.protocol.messages import Hypervisor
 from kvmshim.abi import lib
+from kvmshim.hypervisor.guest_memory import GuestMemory
 from kvmshim.hypervisor.interface import Host, Vcpu, Vm
-from kvmshim.hypervisor.physical import PhysicalMemory
 from kvmshim.machinefile.spec import PLACED_LOCALLY
 from kvmshim.remote.link import Link
 from kvmshim.vmm.run import Progress
@@ -35,7 +35,7 @@ class Opened:
     host: Host
     vm: Vm
     vcpu: Vcpu
-    physical: PhysicalMemory
+    physical: GuestMemory
     control: Any
     links: Sequence[tuple[str, Link]]
     local: LocalDevices | None
@@ -60,14 +60,14 @@ def save_header(parts: Opened, machine: MachineDescription, epoch_ns: int) -> He
     )
 
 
-def prospect(parts: Opened, machine: MachineDescription, epoch_ns: int) -> Header:
+def preliminary_header(parts: Opened, machine: MachineDescription, epoch_ns: int) -> Header:
     """The same of a machine that runs, with what will be needed but without any state."""
     table, needs = kinds.expected(parts.host, parts.vm, parts.vcpu)
     needs |= _needs_of_rom(machine)
     return Header(machine, tuple(sorted(needs)), 0, epoch_ns, table, ChipState(), {})
 
 
-def all_memory(physical: PhysicalMemory) -> Iterator[Block]:
+def all_memory(physical: GuestMemory) -> Iterator[Block]:
     """Everything that memory holds now but zeros."""
     return blocks(physical, [PageRun(part.address, part.size) for part in physical.parts()])
 
@@ -77,7 +77,7 @@ def _needs_of_rom(machine: MachineDescription) -> set[str]:
     return {"KVM_CAP_READONLY_MEM"} if needed else set()
 
 
-def load_memory(physical: PhysicalMemory, memory: Iterable[Block]) -> None:
+def load_memory(physical: GuestMemory, memory: Iterable[Block]) -> None:
     """Puts blocks where they were. Raises :class:`DamagedState`."""
     for block in memory:
         try:

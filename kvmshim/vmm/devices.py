@@ -14,14 +14,14 @@ from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError, InputError
 from kvmshim.hypervisor.choose import choose
 from kvmshim.machinefile import MachineSpec
-from kvmshim.remote.elsewhere import VmIdentity, attach_at, attach_everywhere, take_seat
+from kvmshim.remote.embedded_server import ServerProcess
 from kvmshim.remote.handshake import Attachment, connect
 from kvmshim.remote.link import Link, WaitPolicy
-from kvmshim.remote.server_process import ServerProcess
+from kvmshim.remote.reattach import VmIdentity, attach_at, attach_everywhere, reattach
 from kvmshim.vmm import placement
-from kvmshim.vmm.relocation import Destination, Owner, Taken, relocate
+from kvmshim.vmm.device_move import Destination, Owner, Taken, move_device
 from kvmshim.vmm.routes import Routes
-from kvmshim.vmstate.state import PendingInput, Seat
+from kvmshim.vmstate.state import DetachedDevices, PendingInput
 
 if TYPE_CHECKING:
     from kvmshim.vmm.local import LocalDevices
@@ -31,7 +31,7 @@ States = Mapping[str, Mapping[str, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Surroundings:
+class MachineContext:
     """What devices need of their machine."""
 
     control: Any
@@ -47,7 +47,7 @@ class Surroundings:
 class Devices:
     """All devices of one machine."""
 
-    def __init__(self, spec: MachineSpec, around: Surroundings) -> None:
+    def __init__(self, spec: MachineSpec, around: MachineContext) -> None:
         #: Where each device is; :meth:`move` changes it.
         self.spec = spec
         #: The links to servers, each with the place that it is one of.
@@ -60,7 +60,7 @@ class Devices:
         self,
         by_place: Mapping[str, Sequence[DeviceWiring]],
         states: States,
-        seats: Sequence[Seat] = (),
+        seats: Sequence[DetachedDevices] = (),
     ) -> None:
         """Makes the devices, on servers and here, or takes those that wait in ``seats``.
 
@@ -76,7 +76,7 @@ class Devices:
         self._take_seats(seats, states)
         self._fill(self.routes)
 
-    def leave(self) -> tuple[Seat, ...]:
+    def leave(self) -> tuple[DetachedDevices, ...]:
         """Leaves what is on servers behind, for the client that the VM goes to.
 
         The machine is paused. Devices of this process stay where they are.
@@ -90,7 +90,7 @@ class Devices:
             if names:
                 name, address = ("", "") if where is None else (where.name, where.address)
                 ids = (attached.vm_id, attached.key)
-                seats.append(Seat(place, link.server_id, name, address, *ids, names))
+                seats.append(DetachedDevices(place, link.server_id, name, address, *ids, names))
         for _, link in self.links:
             link.wait_until_gone()
             link.close()
@@ -99,7 +99,7 @@ class Devices:
         return tuple(seats)
 
     def come_back(
-        self, seats: Sequence[Seat], states: States, inputs: Sequence[PendingInput]
+        self, seats: Sequence[DetachedDevices], states: States, inputs: Sequence[PendingInput]
     ) -> None:
         """Takes what was left behind again; raises ServerError and InputError."""
         time_ns = int(lib.control_time_ns(self._around.control))
@@ -139,7 +139,7 @@ class Devices:
         reach = self._reach_local if to.server_id == 0 else lambda t: self._reach(to, t)
         self._hold_lines(True)
         try:
-            relocate(device, wanted_of(wiring), source, reach, time_ns)
+            move_device(device, wanted_of(wiring), source, reach, time_ns)
         finally:
             self._hold_lines(False)
             self._renew_routes()
@@ -168,7 +168,7 @@ class Devices:
 
     # -- inner workings -----------------------------------------------------------------------
 
-    def _take_seats(self, seats: Sequence[Seat], states: States) -> None:
+    def _take_seats(self, seats: Sequence[DetachedDevices], states: States) -> None:
         wirings = {device.wiring.name: device.wiring for device in placement.wired(self.spec)}
         for seat in seats:
             theirs = states.get(seat.place, {})
@@ -178,7 +178,7 @@ class Devices:
                 if name in wirings
             ]
             owner = placement.address_of(seat.place, self.spec, self._around.server)
-            self._add_link(seat.place, take_seat(seat, owner, wanted, self._identity()))
+            self._add_link(seat.place, reattach(seat, owner, wanted, self._identity()))
 
     def _renew_routes(self) -> None:
         fresh = Routes(self.spec.memory_bytes, strict=self.spec.strict)

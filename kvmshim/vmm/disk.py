@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from kvmshim.errors import InputError
-from kvmshim.hypervisor.physical import PhysicalMemory
+from kvmshim.hypervisor.guest_memory import GuestMemory
 from kvmshim.loader import BootPlan
 
 
@@ -24,7 +24,7 @@ def check_disk_writable(path: Path, plan: BootPlan) -> None:
         )
 
 
-def write_disk_back(path: Path, physical: PhysicalMemory, plan: BootPlan) -> None:
+def write_disk_back(path: Path, physical: GuestMemory, plan: BootPlan) -> None:
     """Puts what the guest has made of its disk into the image file, if it has changed it.
 
     A file that does not end with a whole sector is made to, where something was written there.

@@ -10,10 +10,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from devserver.machine.backplane import Backplane, BoardError, DeviceFault
 from devserver.machine.board import DeviceWiring
+from devserver.machine.bus import BoardError, Bus, DeviceFault
+from devserver.machine.device_state import load_device, save_device
 from devserver.machine.inventory import describe, describe_slot
-from devserver.machine.moving import load_device, save_device
 from devserver.models.context import Overdue
 from devserver.models.device import Signal, Space, StateError
 from devserver.protocol.messages import AttachedDevice, WantedDevice
@@ -33,7 +33,7 @@ Emission = tuple[int, int, bytes]
 
 
 class LocalDevices:
-    """A backplane in this process, with a thread for what its devices do on their own."""
+    """A bus in this process, with a thread for what its devices do on their own."""
 
     def __init__(
         self,
@@ -61,21 +61,21 @@ class LocalDevices:
         self.fault: DeviceFault | None = None
         self.inbox_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
-            self._backplane = Backplane(wirings, self, epoch_ns)
-            for device_id, slot in self._backplane.slots.items():
+            self._bus = Bus(wirings, self, epoch_ns)
+            for device_id, slot in self._bus.slots.items():
                 if slot.wiring.name in states:
-                    load_device(self._backplane, device_id, states[slot.wiring.name])
+                    load_device(self._bus, device_id, states[slot.wiring.name])
         except (BoardError, DeviceFault, StateError) as error:
             os.close(self.inbox_fd)
             raise InputError(str(error)) from error
-        self._hub = self._backplane.party.hub
-        self._backplane.party.on_mail = self._take_mail
+        self._message_bus = self._bus.vm_port.message_bus
+        self._bus.vm_port.on_message = self._take_mail
 
     # -- what the machine calls ---------------------------------------------------------------
 
     def devices(self) -> list[AttachedDevice]:
         """The devices, described as a server would."""
-        return describe(self._backplane)
+        return describe(self._bus)
 
     def start(self) -> None:
         """Starts the thread that keeps the devices' deadlines."""
@@ -130,23 +130,23 @@ class LocalDevices:
         )
         data = ffi.buffer(access.data, size * elements)
         space = _SPACES[access.space]
-        due_ns = self._backplane.next_deadline_ns()
+        due_ns = self._bus.next_deadline_ns()
         try:
             if access.direction:
                 for at in range(0, len(data), size):
                     value = int.from_bytes(data[at : at + size], "little")
-                    self._backplane.write(space, address, size, value, now_ns)
+                    self._bus.write(space, address, size, value, now_ns)
             elif elements == 1:
-                value = self._backplane.read(space, address, size, now_ns)
+                value = self._bus.read(space, address, size, now_ns)
                 data[0:size] = value.to_bytes(size, "little")
             else:
-                values = self._backplane.read_elements(space, address, size, elements, now_ns)
+                values = self._bus.read_elements(space, address, size, elements, now_ns)
                 data[:] = b"".join([value.to_bytes(size, "little") for value in values])
         except DeviceFault as fault:
             self._stop_for(fault)
-        if self._hub.rung:
-            self._hub.deliver()
-        if self._given or self._backplane.next_deadline_ns() != due_ns:
+        if self._message_bus.rung:
+            self._message_bus.deliver()
+        if self._given or self._bus.next_deadline_ns() != due_ns:
             self._lock.notify()
 
     def feed(
@@ -182,8 +182,8 @@ class LocalDevices:
         with self._calls:
             try:
                 return {
-                    slot.wiring.name: save_device(self._backplane, slot.device_id)
-                    for slot in self._backplane.slots.values()
+                    slot.wiring.name: save_device(self._bus, slot.device_id)
+                    for slot in self._bus.slots.values()
                 }
             except (DeviceFault, StateError) as error:
                 raise HostError(f"a local device can't be saved: {error}") from error
@@ -192,12 +192,12 @@ class LocalDevices:
         """One device's state at a VM time; ``remove``: it is here no longer. Raises HostError."""
         with self._calls:
             try:
-                self._backplane.advance(time_ns)
-                state = save_device(self._backplane, device_id)
+                self._bus.advance(time_ns)
+                state = save_device(self._bus, device_id)
             except (DeviceFault, StateError) as error:
                 raise HostError(f"a local device can't be saved: {error}") from error
             if remove:
-                self._backplane.remove(device_id)
+                self._bus.remove(device_id)
                 self._feeders = {k: f for k, f in self._feeders.items() if k[0] != device_id}
             return state
 
@@ -213,13 +213,13 @@ class LocalDevices:
         )
         with self._calls:
             try:
-                self._backplane.advance(time_ns)
-                slot = self._backplane.add(wiring)
+                self._bus.advance(time_ns)
+                slot = self._bus.add(wiring)
                 if wanted.state:
-                    load_device(self._backplane, slot.device_id, wanted.state)
+                    load_device(self._bus, slot.device_id, wanted.state)
             except (BoardError, DeviceFault, StateError) as error:
                 raise InputError(str(error)) from error
-            return describe_slot(self._backplane, slot)
+            return describe_slot(self._bus, slot)
 
     def take(self) -> list[Emission]:
         """What the devices have said to the world since the last call."""
@@ -232,7 +232,7 @@ class LocalDevices:
             taken.append(self._emissions.popleft())
         return taken
 
-    # -- what the backplane calls, with the lock held -----------------------------------------
+    # -- what the bus calls, with the lock held -----------------------------------------
 
     def line(self, line: int, level: bool) -> None:
         self._set_line(line, level)
@@ -262,16 +262,16 @@ class LocalDevices:
 
     def _feed(self, device_id: int, channel: int, data: bytes, time_ns: int, end: bool) -> None:
         try:
-            self._backplane.feed(device_id, channel, data, time_ns, end=end)
+            self._bus.feed(device_id, channel, data, time_ns, end=end)
         except DeviceFault as fault:
             self._stop_for(fault)
-        if self._hub.rung:
-            self._hub.deliver()
+        if self._message_bus.rung:
+            self._message_bus.deliver()
 
     def _take_mail(self) -> None:
         """Has the devices hear what they have posted to each other; the lock is held."""
         try:
-            self._backplane.take_mail(lib.control_time_ns(self._control))
+            self._bus.deliver_messages(lib.control_time_ns(self._control))
         except DeviceFault as fault:
             self._stop_for(fault)
 
@@ -283,7 +283,7 @@ class LocalDevices:
             except Overdue as late:
                 self._be_late(late)
             with self._lock:
-                due_ns = self._backplane.next_deadline_ns()
+                due_ns = self._bus.next_deadline_ns()
                 now_ns = lib.control_time_ns(self._control)
                 if not (self._closing or self._given or self.fault):
                     self._lock.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
@@ -291,13 +291,13 @@ class LocalDevices:
     def _act(self) -> None:
         """What is due by now, and input."""
         try:
-            self._backplane.advance(lib.control_time_ns(self._control))
+            self._bus.advance(lib.control_time_ns(self._control))
         except DeviceFault as fault:
             self._stop_for(fault)
             return
         self._give()
-        if self._hub.rung:
-            self._hub.deliver()
+        if self._message_bus.rung:
+            self._message_bus.deliver()
 
     def _stop_for(self, fault: DeviceFault) -> None:
         if not self.is_stuck():  # else the run has ended, and so has the control

@@ -13,28 +13,28 @@ from devserver.protocol.messages import AttachedDevice
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError, InputError, MisuseError
 from kvmshim.hypervisor.choose import choose as choose_hypervisor
+from kvmshim.hypervisor.guest_memory import GuestMemory, rom_of
 from kvmshim.hypervisor.interface import Host
 from kvmshim.hypervisor.kvm.system import System
-from kvmshim.hypervisor.kvm.vm import RingPlace
-from kvmshim.hypervisor.physical import PhysicalMemory, rom_of
+from kvmshim.hypervisor.kvm.vm import CoalescedRing
 from kvmshim.loader import BootPlan
 from kvmshim.machinefile import MachineSpec
+from kvmshim.remote.embedded_server import ServerProcess
 from kvmshim.remote.link import Link, WaitPolicy
-from kvmshim.remote.server_process import ServerProcess
 from kvmshim.vmm import capture, placement
 from kvmshim.vmm.cores import Cores, choose
-from kvmshim.vmm.devices import Devices, Surroundings
+from kvmshim.vmm.device_move import Destination
+from kvmshim.vmm.devices import Devices, MachineContext
 from kvmshim.vmm.disk import write_disk_back
 from kvmshim.vmm.outcome import Outcome, RunResult
-from kvmshim.vmm.relocation import Destination
 from kvmshim.vmm.run import OutputHandler, Parts, Progress, Run
 from kvmshim.vmm.screen import read_screen
 from kvmshim.vmm.stage import OPEN, Stage, expect
-from kvmshim.vmstate.arrival import Arrival
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
 from kvmshim.vmstate.kinds import check_host
 from kvmshim.vmstate.memory import DirtyLog, PageRun, blocks
-from kvmshim.vmstate.state import Block, Header, MachineDescription, MachineState, Seat
+from kvmshim.vmstate.migrate_in import MigrateIn
+from kvmshim.vmstate.state import Block, DetachedDevices, Header, MachineDescription, MachineState
 
 if TYPE_CHECKING:
     from kvmshim.vmm.local import LocalDevices
@@ -58,7 +58,7 @@ class Machine:
         wait: WaitPolicy | None = None,
         process: ServerProcess | None = None,
         name: str = "",
-        state: MachineState | Arrival | None = None,
+        state: MachineState | MigrateIn | None = None,
         vm_id: int = 0,
     ) -> None:
         """``server`` is the address of the server that devices are placed on by default; None
@@ -79,11 +79,11 @@ class Machine:
         #: What someone who runs it should be told of its hypervisor; empty if there is nothing.
         self.notice = self._kind.notice
         self._system: Host | None = None
-        self._physical: PhysicalMemory | None = None
+        self._memory: GuestMemory | None = None
         self._vm: Any = None
         self._vcpu: Any = None
         self._control: Any = ffi.NULL
-        self._ring: RingPlace | None = None
+        self._ring: CoalescedRing | None = None
         self._devices: Devices | None = None
         self._process = process
         self.cores = Cores()
@@ -93,7 +93,7 @@ class Machine:
     @classmethod
     def restored(
         cls,
-        state: MachineState | Arrival,
+        state: MachineState | MigrateIn,
         *,
         server: str | None = None,
         models: Sequence[str] = (),
@@ -153,15 +153,15 @@ class Machine:
         self._vm.prepare_real_mode()
         if self.spec.has_kernel_irqchip:
             self._vm.create_irqchip()
-        self._physical = PhysicalMemory(self._vm, self._system, self.spec.memory_bytes, self.plan)
+        self._memory = GuestMemory(self._vm, self._system, self.spec.memory_bytes, self.plan)
         self._control = lib.control_new(self._vm.fd)
         if self._control == ffi.NULL:
             raise HostError(f"can't set up the VM: {os.strerror(ffi.errno)}")
         if not self.spec.has_kernel_irqchip:
-            lib.control_lines_outside(self._control)
+            lib.control_userspace_irqchip(self._control)
         if self._state is not None:
-            capture.load_memory(self._physical, self._state.memory)
-            # Of a machine that was on its way here there is only now more than a prospect.
+            capture.load_memory(self._memory, self._state.memory)
+            # Of a machine that was on its way here there is only now more than a preliminary_header.
             check_host(self._state.header, self._system)
             lib.control_clock_set(self._control, self._state.header.time_ns)
         self._devices = self._make_devices()
@@ -177,7 +177,7 @@ class Machine:
             self.cores.bind_server(self._process.pid)
 
     def _make_devices(self) -> Devices:
-        around = Surroundings(
+        around = MachineContext(
             control=self._control,
             wait=self._wait,
             name=self._name,
@@ -207,8 +207,8 @@ class Machine:
         if self._control != ffi.NULL:
             lib.control_free(self._control)
             self._control = ffi.NULL
-        if self._physical is not None:
-            self._physical.close()
+        if self._memory is not None:
+            self._memory.close()
         if self._system is not None:
             self._system.close()
         if self._process is not None:
@@ -234,7 +234,7 @@ class Machine:
         """
         expect(self._stage, "runs", Stage.READY)
         assert self._devices is not None
-        assert self._physical is not None
+        assert self._memory is not None
         parts = Parts(
             control=self._control,
             vcpu=self._vcpu,
@@ -245,7 +245,7 @@ class Machine:
             ring=self._ring,
             cores=self.cores,
             progress=self._progress,
-            read_physical=self._physical.visible,
+            read_physical=self._memory.visible,
         )
         run = Run(parts, self.devices(), timeout_s, input_fd, output, on_input)
         run.trace_exits(trace_exits)
@@ -257,15 +257,15 @@ class Machine:
                 self._stage = Stage.READY if self._progress.paused else Stage.ENDED
         if result.outcome is not Outcome.PAUSED:
             self._keep_disk()
-        screen = tuple(read_screen(self._physical, self.plan)) if self._physical else ()
+        screen = tuple(read_screen(self._memory, self.plan)) if self._memory else ()
         return replace(result, guess=self.plan.guess, screen=screen)
 
     def _keep_disk(self) -> None:
         """What the guest wrote to its disk goes into the image, if that was asked for."""
         image = self.spec.image
         if image is not None and image.disk_writes and self.plan.disk_image is not None:
-            assert self._physical is not None
-            write_disk_back(image.path, self._physical, self.plan)
+            assert self._memory is not None
+            write_disk_back(image.path, self._memory, self.plan)
 
     def feed(self, device: str, data: bytes, *, end: bool = False) -> None:
         """Gives bytes from the world to the first input channel of a device.
@@ -341,12 +341,12 @@ class Machine:
     def _description(self) -> MachineDescription:
         return describe(self.spec, self._name, rom_of(self.plan))
 
-    def prospect(self) -> Header:
+    def preliminary_header(self) -> Header:
         """What can be said of the machine's state while it runs: what the machine is and needs."""
-        expect(self._stage, "has a prospect", *OPEN)
-        return capture.prospect(self._opened(), self._description(), self._epoch_ns)
+        expect(self._stage, "has a preliminary_header", *OPEN)
+        return capture.preliminary_header(self._opened(), self._description(), self._epoch_ns)
 
-    def leave_devices(self) -> tuple[Seat, ...]:
+    def leave_devices(self) -> tuple[DetachedDevices, ...]:
         """Leaves the devices on servers where they are, for a machine that goes on elsewhere.
 
         To be called after :meth:`save_header`. Nothing runs here afterwards but
@@ -358,7 +358,7 @@ class Machine:
         self._ring = None
         return self._devices.leave()
 
-    def come_back(self, header: Header, seats: Sequence[Seat]) -> None:
+    def come_back(self, header: Header, seats: Sequence[DetachedDevices]) -> None:
         """Undoes :meth:`leave_devices`; raises :class:`ServerError` if that can't be."""
         expect(self._stage, "comes back", Stage.READY)
         assert self._devices is not None
@@ -368,10 +368,10 @@ class Machine:
     def memory(self, runs: Iterable[PageRun] | None) -> Iterator[Block]:
         """What these pages hold, zeros too; all but zeros, if ``runs`` is None. At any time."""
         expect(self._stage, "has memory", *OPEN)
-        assert self._physical is not None
+        assert self._memory is not None
         if runs is None:
-            return capture.all_memory(self._physical)
-        return blocks(self._physical, runs, zeros=True)
+            return capture.all_memory(self._memory)
+        return blocks(self._memory, runs, zeros=True)
 
     def dirty_log(self) -> DirtyLog:
         """A log of the pages that the guest writes to, for one who copies memory while it runs."""
@@ -384,14 +384,14 @@ class Machine:
         return DirtyLog(self._vm)
 
     def _opened(self) -> capture.Opened:
-        assert self._physical is not None
+        assert self._memory is not None
         assert self._devices is not None
         assert self._system is not None
         return capture.Opened(
             self._system,
             self._vm,
             self._vcpu,
-            self._physical,
+            self._memory,
             self._control,
             self._devices.links,
             self._devices.local,

@@ -7,7 +7,7 @@ from typing import Any
 from devserver.protocol.messages import AddressSpace, AttachedDevice, AttachedRegion
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import InputError
-from kvmshim.hypervisor.kvm.vm import Zone
+from kvmshim.hypervisor.kvm.vm import CoalescedRange
 from kvmshim.remote.link import Link
 
 _PORTS = 0x10000
@@ -33,7 +33,7 @@ class Routes:
         if self.handle == ffi.NULL:
             raise MemoryError("no memory for the route table")
         self._links: list[Link] = []
-        self._coalesced: list[Zone] = []
+        self._coalesced: list[CoalescedRange] = []
         self._claims: list[tuple[int, int, int, str]] = []
 
     def add_link(self, link: Link) -> None:
@@ -56,7 +56,7 @@ class Routes:
         lib.routes_free(self.handle)
         self.handle = ffi.NULL
 
-    def coalesced(self) -> list[Zone]:
+    def coalesced(self) -> list[CoalescedRange]:
         """Where KVM may take writes without an exit of the guest."""
         return list(self._coalesced)
 
@@ -77,7 +77,7 @@ class Routes:
                     self._fill(region, policy.offset, policy.length, self._entry(entry))
                     if policy.policy == COALESCED:
                         start = region.base + policy.offset
-                        self._coalesced.append(Zone(region.space, start, policy.length))
+                        self._coalesced.append(CoalescedRange(region.space, start, policy.length))
 
     def _claim(self, device: AttachedDevice, region: AttachedRegion) -> None:
         start, end = region.base, region.base + region.size

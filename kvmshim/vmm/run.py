@@ -21,7 +21,7 @@ from kvmshim.hypervisor.cpu_start import apply_start
 from kvmshim.hypervisor.interface import Vcpu
 from kvmshim.hypervisor.kvm.ring import Ring
 from kvmshim.hypervisor.kvm.vcpu import Registers
-from kvmshim.hypervisor.kvm.vm import RingPlace
+from kvmshim.hypervisor.kvm.vm import CoalescedRing
 from kvmshim.loader import CpuStart
 from kvmshim.remote.link import Link
 from kvmshim.vmm import placement
@@ -85,7 +85,7 @@ class Parts:
     links: Sequence[Link]
     local: LocalDevices | None
     #: Where KVM's ring of coalesced writes lies in the vCPU's mapping; None if there is none.
-    ring: RingPlace | None
+    ring: CoalescedRing | None
     cores: Cores
     progress: Progress
     #: What the guest sees at a physical address.
@@ -237,12 +237,12 @@ class Run:
             for link in self._parts.links:
                 link.settle()
             told = False
-            while (code := lib.intr_wire(self._vcpu)) == lib.VCPU_LOCAL:
+            while (code := lib.irqchip_sync_lines(self._vcpu)) == lib.VCPU_LOCAL:
                 self._serve_local(self._vcpu.access)
                 told = True
-            if code != lib.CARRY_ON:
+            if code != lib.VCPU_CONTINUE:
                 return int(code)
-            if not told and not lib.control_lines_wait(self._parts.control):
+            if not told and not lib.control_lines_pending(self._parts.control):
                 return int(lib.VCPU_PAUSED)
 
     # -- the vCPU's thread --------------------------------------------------------------------

@@ -6,7 +6,7 @@ and its attribute for each place, 80 to a line, 25 lines. The characters are cod
 
 from __future__ import annotations
 
-from kvmshim.hypervisor.physical import PhysicalMemory
+from kvmshim.hypervisor.guest_memory import GuestMemory
 from kvmshim.loader import BootPlan
 
 _ADDRESS = 0xB_8000
@@ -16,7 +16,7 @@ _BYTES = 2 * _COLUMNS * _LINES
 _KEPT = 8
 
 
-def read_screen(physical: PhysicalMemory, plan: BootPlan) -> list[str]:
+def read_screen(physical: GuestMemory, plan: BootPlan) -> list[str]:
     """The last lines of text there; none if it is blank, or the image itself lies there."""
     end = _ADDRESS + _BYTES
     if any(part.address < end and part.end > _ADDRESS for part in plan.memory()):

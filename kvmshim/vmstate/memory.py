@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from kvmshim.hypervisor.memory import PAGE_BYTES
+from kvmshim.hypervisor.mapping import PAGE_BYTES
 from kvmshim.vmstate.state import MAX_BLOCK_BYTES, Block
 
 if TYPE_CHECKING:
-    from kvmshim.hypervisor.kvm.vm import Slot, Vm
-    from kvmshim.hypervisor.physical import PhysicalMemory
+    from kvmshim.hypervisor.guest_memory import GuestMemory
+    from kvmshim.hypervisor.kvm.vm import MemorySlot, Vm
 
 _ZERO_PAGE = bytes(PAGE_BYTES)
 
@@ -23,9 +23,7 @@ class PageRun(NamedTuple):
     size: int
 
 
-def blocks(
-    memory: PhysicalMemory, runs: Iterable[PageRun], *, zeros: bool = False
-) -> Iterator[Block]:
+def blocks(memory: GuestMemory, runs: Iterable[PageRun], *, zeros: bool = False) -> Iterator[Block]:
     """The contents of these pages now, packed.
 
     Pages of zeros are left out, as fresh memory has them already; with ``zeros`` they are not,
@@ -78,7 +76,7 @@ class DirtyLog:
 
     def __init__(self, vm: Vm) -> None:
         self._vm = vm
-        self._slots: list[Slot] = [slot for slot in vm.slots if not slot.read_only]
+        self._slots: list[MemorySlot] = [slot for slot in vm.slots if not slot.read_only]
 
     def __enter__(self) -> Self:
         for slot in self._slots:

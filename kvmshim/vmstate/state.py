@@ -128,7 +128,7 @@ class Header:
 
     ``needs`` names the capabilities of KVM without which it can't go on; ``time_ns`` is VM time,
     ``epoch_ns`` the wall-clock time at VM time 0; ``devices`` has each
-    device's state (``devserver.machine.moving``) by place and name.
+    device's state (``devserver.machine.device_state``) by place and name.
     """
 
     machine: MachineDescription
@@ -158,7 +158,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Seat:
+class DetachedDevices:
     """Devices that a VM has left behind on a server, for the client that it goes to.
 
     ``place`` is what the machine calls the server, or the owner through which it is reached;
@@ -183,4 +183,4 @@ class MachineState:
 
     header: Header
     memory: Iterable[Block]
-    seats: tuple[Seat, ...] = ()
+    seats: tuple[DetachedDevices, ...] = ()

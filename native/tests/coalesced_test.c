@@ -1,6 +1,6 @@
 /* KVM's ring of coalesced writes, with a test in KVM's place. */
 #include "guest_rig.h"
-#include "vcpu/keeper.h"
+#include "vcpu/ring_poller.h"
 
 #include <linux/kvm.h>
 #include <sched.h>
@@ -64,12 +64,12 @@ static bool ring_is_empty(void)
 
 static void start_looking(struct rig *rig)
 {
-    CHECK_EQUAL(keeper_add(rig->vcpu.coalesced), 0);
+    CHECK_EQUAL(ring_poller_add(rig->vcpu.coalesced), 0);
 }
 
 static void stop_looking(struct rig *rig)
 {
-    keeper_remove(rig->vcpu.coalesced);
+    ring_poller_remove(rig->vcpu.coalesced);
 }
 
 /* Waits until the ring's thread has looked once more, from beginning to end. */
@@ -88,8 +88,8 @@ static void writes_of_the_ring_travel_in_order_before_what_the_guest_left_for(vo
     coalesced_begin(rig->vcpu.coalesced);
     for (uint8_t i = 0; i < 3; i++)
         CHECK(kvm_takes(1 + i, i));
-    CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), CARRY_ON);
-    CHECK_EQUAL(out(rig, 4, 3), CARRY_ON);
+    CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), VCPU_CONTINUE);
+    CHECK_EQUAL(out(rig, 4, 3), VCPU_CONTINUE);
     coalesced_end(rig->vcpu.coalesced);
     CHECK(ring_is_empty());
     CHECK_EQUAL(rig->vcpu.coalesced_writes, 3);
@@ -111,7 +111,7 @@ static void a_full_ring_is_emptied_around_its_end(void)
         while (kvm_takes(1, (uint8_t)total))
             total++;
         coalesced_begin(rig->vcpu.coalesced);
-        CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), CARRY_ON);
+        CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), VCPU_CONTINUE);
         coalesced_end(rig->vcpu.coalesced);
     }
     CHECK_EQUAL(total, 3 * (COALESCED_ENTRIES - 1));
@@ -130,7 +130,7 @@ static void a_write_of_the_ring_suspends_leases_as_any_other(void)
     tell_through(rig, lease_of(5, 0, 0x22));
     CHECK(kvm_takes(3, 1));
     coalesced_begin(rig->vcpu.coalesced);
-    CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), CARRY_ON);
+    CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), VCPU_CONTINUE);
     coalesced_end(rig->vcpu.coalesced);
     flushed(rig);
     asked_in(rig, 5, 0x33);
@@ -294,14 +294,14 @@ static void *guest_thread(void *argument)
         if (!full && i % EVERY)
             continue;
         coalesced_begin(rig->vcpu.coalesced);
-        CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), CARRY_ON);
+        CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), VCPU_CONTINUE);
         if (full)
-            CHECK_EQUAL(out(rig, 1, (uint8_t)i), CARRY_ON);
+            CHECK_EQUAL(out(rig, 1, (uint8_t)i), VCPU_CONTINUE);
         coalesced_end(rig->vcpu.coalesced);
         control_stir(rig->bench->control);
     }
     coalesced_begin(rig->vcpu.coalesced);
-    CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), CARRY_ON);
+    CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), VCPU_CONTINUE);
     coalesced_end(rig->vcpu.coalesced);
     link_flush(rig->bench->link);
     return NULL;

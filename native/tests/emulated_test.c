@@ -92,7 +92,7 @@ static struct rig *set_up(void)
     CHECK(entry > 0);
     for (int i = 0; i < 4; i++)
         rig->vcpu.routes->port[PORT + i] = (uint16_t)entry;
-    lines_go_outside(&rig->vcpu.control->lines);
+    lines_userspace_irqchip(&rig->vcpu.control->lines);
     rig->emulated.vcpu = &rig->vcpu;
     rig->emulated.serve_local = serve_local;
     rig->emulated.context = rig;

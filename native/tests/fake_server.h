@@ -1,5 +1,5 @@
 /*
- * The server's end of a socket pair, played by a test; bytes go through memory (duct.h) where the
+ * The server's end of a socket pair, played by a test; bytes go through memory (shm_stream.h) where the
  * environment has OVER_MEMORY; and the client's calls in threads of their
  * own, so that a test reads from top to bottom: begin a call, hear it, answer it, end it.
  */
@@ -20,7 +20,7 @@
 
 enum {
     SERVER_ID = 3, VM_ID = 4, CLIENT_ID = 5, HYPERVISOR = 1,
-    PATIENCE_MS = 20000, /* for what takes microseconds */
+    SPIN_WAIT_MS = 20000, /* for what takes microseconds */
     IRQ_ROOM = 4096,
 };
 
@@ -40,7 +40,7 @@ struct bench {
     struct link *link;
     int fd; /* the server's end */
     int client_fd;
-    struct duct duct;
+    struct shm_stream shm;
     uint64_t sent, received;
     uint8_t *frame;
     size_t frame_at, frame_length;
@@ -68,7 +68,7 @@ static inline struct bench *set_up_with(struct link_setup setup)
     bench->frame = malloc(CODEC_MAX_FRAME);
     bench->control = control_new(-1);
     if (getenv("OVER_MEMORY"))
-        CHECK((setup.memory_fd = duct_make(&bench->duct, bench->fd)) >= 0);
+        CHECK((setup.memory_fd = shm_stream_make(&bench->shm, bench->fd)) >= 0);
     bench->link = link_new(bench->control, &setup);
     if (setup.memory_fd >= 0)
         close(setup.memory_fd);
@@ -102,7 +102,7 @@ static inline void tear_down(struct bench *bench)
     if (bench->fd >= 0)
         close(bench->fd);
     link_free(bench->link);
-    duct_close(&bench->duct);
+    shm_stream_close(&bench->shm);
     control_free(bench->control);
     free(bench->frame);
     free(bench);
@@ -123,17 +123,17 @@ static inline bool readable(int fd, int timeout_ms)
 
 static inline ssize_t take_some(struct bench *bench, uint8_t *to, size_t length)
 {
-    if (!bench->duct.page) {
-        CHECK(readable(bench->fd, PATIENCE_MS));
+    if (!bench->shm.page) {
+        CHECK(readable(bench->fd, SPIN_WAIT_MS));
         return read(bench->fd, to, length);
     }
     for (;;) {
-        duct_await_bell(&bench->duct);
-        ssize_t n = duct_take(&bench->duct, to, length);
+        shm_stream_await_doorbell(&bench->shm);
+        ssize_t n = shm_stream_take(&bench->shm, to, length);
         if (n != 0)
             return n;
-        CHECK(readable(bench->fd, PATIENCE_MS));
-        CHECK(duct_hear(&bench->duct) > 0);
+        CHECK(readable(bench->fd, SPIN_WAIT_MS));
+        CHECK(shm_stream_hear(&bench->shm) > 0);
     }
 }
 
@@ -150,17 +150,17 @@ static inline void read_fully(struct bench *bench, void *to, size_t length)
 static inline bool is_silent(struct bench *bench)
 {
     uint8_t byte;
-    return bench->duct.page ? duct_take(&bench->duct, &byte, 1) == 0 : !readable(bench->fd, 0);
+    return bench->shm.page ? shm_stream_take(&bench->shm, &byte, 1) == 0 : !readable(bench->fd, 0);
 }
 
 static inline void write_fully(struct bench *bench, const void *from, size_t length)
 {
     for (size_t done = 0; done < length;) {
         const uint8_t *rest = (const uint8_t *)from + done;
-        ssize_t n = bench->duct.page ? duct_give(&bench->duct, rest, length - done)
+        ssize_t n = bench->shm.page ? shm_stream_give(&bench->shm, rest, length - done)
                                      : write(bench->fd, rest, length - done);
         if (n == 0) {
-            duct_sleep(&bench->duct, 1000); /* until there is room */
+            shm_stream_sleep(&bench->shm, 1000); /* until there is room */
             continue;
         }
         CHECK(n > 0);

@@ -76,7 +76,7 @@ static inline uint8_t leased_in(struct rig *rig, uint16_t lane)
     uint64_t before = rig->vcpu.leased;
     struct vcpu_access access = { .size = 1, .elements = 1, .address = BASE + lane,
                                   .data = &value };
-    CHECK_EQUAL(access_serve(&rig->vcpu, &access), CARRY_ON);
+    CHECK_EQUAL(access_serve(&rig->vcpu, &access), VCPU_CONTINUE);
     CHECK_EQUAL(rig->vcpu.leased, before + 1);
     return value;
 }
@@ -109,7 +109,7 @@ static inline void begin_access(struct asking *asking, struct rig *rig, uint8_t 
 static inline void end_access(struct asking *asking)
 {
     CHECK_EQUAL(pthread_join(asking->thread, NULL), 0);
-    CHECK_EQUAL(asking->result, CARRY_ON);
+    CHECK_EQUAL(asking->result, VCPU_CONTINUE);
 }
 
 /* An IN of a byte that the server is asked for, and answers with what the test says. */

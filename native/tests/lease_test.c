@@ -47,7 +47,7 @@ static void a_write_that_matters_suspends_the_lease_until_it_is_acknowledged(voi
 {
     struct rig *rig = set_up_guest();
     tell_through(rig, lease_of(5, 0, 0x22));
-    CHECK_EQUAL(out(rig, 3, 1), CARRY_ON);
+    CHECK_EQUAL(out(rig, 3, 1), VCPU_CONTINUE);
     flushed(rig);
     tell_through(rig, interrupt_of(1, 1, 1)); /* stands amid the batch: acknowledges nothing */
     struct asking asking = { 0 };
@@ -58,7 +58,7 @@ static void a_write_that_matters_suspends_the_lease_until_it_is_acknowledged(voi
     tell_exactly(rig->bench, answer, 2);
     end_access(&asking);
     CHECK_EQUAL(leased_in(rig, 5), 0x55);
-    CHECK_EQUAL(out(rig, 3, 2), CARRY_ON);
+    CHECK_EQUAL(out(rig, 3, 2), VCPU_CONTINUE);
     flushed(rig);
     tell(rig->bench, lease_of(5, 0, 0x66));
     acknowledge(rig);
@@ -73,15 +73,15 @@ static void a_write_that_does_not_matter_suspends_nothing(void)
     lease.unaffected = 1 << 3;
     lease.steady = 1 << 4;
     tell_through(rig, lease);
-    CHECK_EQUAL(out(rig, 3, 1), CARRY_ON);
+    CHECK_EQUAL(out(rig, 3, 1), VCPU_CONTINUE);
     CHECK_EQUAL(leased_in(rig, 5), 0x22);
-    CHECK_EQUAL(out(rig, 4, 7), CARRY_ON); /* nobody knows what was there before */
+    CHECK_EQUAL(out(rig, 4, 7), VCPU_CONTINUE); /* nobody knows what was there before */
     flushed(rig);
     acknowledge(rig);
     CHECK_EQUAL(leased_in(rig, 5), 0x22);
-    CHECK_EQUAL(out(rig, 4, 7), CARRY_ON);
+    CHECK_EQUAL(out(rig, 4, 7), VCPU_CONTINUE);
     CHECK_EQUAL(leased_in(rig, 5), 0x22);
-    CHECK_EQUAL(out(rig, 4, 8), CARRY_ON);
+    CHECK_EQUAL(out(rig, 4, 8), VCPU_CONTINUE);
     flushed(rig);
     asked_in(rig, 5, 0x99);
     tear_down_guest(rig);
@@ -124,9 +124,9 @@ static void a_held_value_stays_for_two_reads_and_then_time_goes_on(void)
     uint8_t term[CODEC_TERM_BYTES];
     rig->bench->control->stopped_ns = 0x1234;
     tell_through(rig, counter(term, 0));
-    CHECK_EQUAL(out(rig, 7, 0x05), CARRY_ON);
+    CHECK_EQUAL(out(rig, 7, 0x05), VCPU_CONTINUE);
     rig->bench->control->stopped_ns = 0x5678;
-    CHECK_EQUAL(out(rig, 7, 0x05), CARRY_ON); /* it is held already */
+    CHECK_EQUAL(out(rig, 7, 0x05), VCPU_CONTINUE); /* it is held already */
     CHECK_EQUAL(leased_in(rig, 5), 0x34);
     tell_through(rig, counter(term, 0)); /* what is held is not the server's to change */
     CHECK_EQUAL(leased_in(rig, 5), 0x12);
@@ -175,7 +175,7 @@ static void broken_by(struct message lease, const char *why)
 {
     struct rig *rig = set_up_guest();
     tell(rig->bench, lease);
-    CHECK(readable(rig->bench->link->inbox_fd, PATIENCE_MS));
+    CHECK(readable(rig->bench->link->inbox_fd, SPIN_WAIT_MS));
     CHECK_EQUAL(rig->bench->link->state, LINK_VIOLATED);
     if (!strstr(rig->bench->link->error, why))
         fprintf(stderr, "said: %s\nwanted: %s\n", rig->bench->link->error, why);
@@ -213,7 +213,7 @@ static void one_who_takes_no_leases_is_given_none(void)
     struct bench *bench = set_up();
     start_event_thread(bench);
     tell(bench, lease_of(5, 0, 0));
-    CHECK(readable(bench->link->inbox_fd, PATIENCE_MS));
+    CHECK(readable(bench->link->inbox_fd, SPIN_WAIT_MS));
     CHECK_EQUAL(bench->link->state, LINK_VIOLATED);
     tear_down(bench);
 }

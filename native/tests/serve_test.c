@@ -1,6 +1,6 @@
 /*
  * The server's data loop: what is ordinary is decoded and answered, all else is handed over whole.
- * Bytes go through memory (duct.h) where the environment has OVER_MEMORY.
+ * Bytes go through memory (shm_stream.h) where the environment has OVER_MEMORY.
  */
 #include "serve/serve.h"
 
@@ -18,7 +18,7 @@ struct bench {
     struct serve_loop *loop;
     struct serve_stream *stream;
     int client, server; /* the two ends */
-    struct duct duct;   /* the client's */
+    struct shm_stream shm;   /* the client's */
 };
 
 /* The client gets memory: all that comes behind one frame goes through it. */
@@ -35,7 +35,7 @@ static void share(struct bench *bench)
     CHECK_EQUAL(recvmsg(bench->client, &message, MSG_DONTWAIT), sizeof frame);
     CHECK(CMSG_FIRSTHDR(&message));
     memcpy(&memory_fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof memory_fd);
-    CHECK_EQUAL(duct_open(&bench->duct, bench->client, memory_fd), 0);
+    CHECK_EQUAL(shm_stream_open(&bench->shm, bench->client, memory_fd), 0);
     close(memory_fd);
 }
 
@@ -73,7 +73,7 @@ static void tear_down(struct bench *bench)
     serve_remove(bench->loop, bench->stream);
     close(bench->server);
     close(bench->client);
-    duct_close(&bench->duct);
+    shm_stream_close(&bench->shm);
     serve_free(bench->loop);
 }
 
@@ -126,7 +126,7 @@ static size_t framed(const struct message *message, uint8_t *out)
 /* How much of it was taken from the client; nothing where the socket or the memory is full. */
 static size_t say_some(struct bench *bench, const uint8_t *bytes, size_t length)
 {
-    ssize_t n = bench->duct.page ? duct_give(&bench->duct, bytes, length)
+    ssize_t n = bench->shm.page ? shm_stream_give(&bench->shm, bytes, length)
                                  : send(bench->client, bytes, length, MSG_DONTWAIT);
     return n > 0 ? (size_t)n : 0;
 }
@@ -139,9 +139,9 @@ static void say(struct bench *bench, const uint8_t *bytes, size_t length)
 /* What the client hears, as recv(). */
 static ssize_t hear_some(struct bench *bench, uint8_t *bytes, size_t room)
 {
-    if (!bench->duct.page)
+    if (!bench->shm.page)
         return recv(bench->client, bytes, room, MSG_DONTWAIT);
-    ssize_t n = duct_take(&bench->duct, bytes, room);
+    ssize_t n = shm_stream_take(&bench->shm, bytes, room);
     return n ? n : -1;
 }
 
@@ -149,8 +149,8 @@ static ssize_t hear_some(struct bench *bench, uint8_t *bytes, size_t room)
 static void fill(struct bench *bench)
 {
     static uint8_t filler[1024];
-    struct duct *duct = &bench->stream->duct;
-    while (duct->page ? duct_give(duct, filler, sizeof filler) > 0
+    struct shm_stream *shm = &bench->stream->shm;
+    while (shm->page ? shm_stream_give(shm, filler, sizeof filler) > 0
                       : send(bench->server, filler, sizeof filler, MSG_DONTWAIT) > 0)
         ;
 }
@@ -189,7 +189,7 @@ static void a_request_is_asked_about_once_and_then_comes_by_its_handle(void)
 {
     static const uint8_t sizes[] = { 1, 2, 4, 8 };
     for (int i = 0; i < 8; i++) {
-        struct bench bench = set_up(PATIENCE_BLOCK);
+        struct bench bench = set_up(SPIN_WAIT_BLOCK);
         uint8_t size = sizes[i / 2], direction = i % 2;
         struct message request = simple(direction, size), answer;
         put(&bench, &request);
@@ -219,7 +219,7 @@ static void a_request_is_asked_about_once_and_then_comes_by_its_handle(void)
 
 static void what_a_request_caused_goes_out_before_its_answer(void)
 {
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     struct message request = simple(0, 1), caused = { .type = MESSAGE_PONG }, answers[2];
     uint8_t bytes[64];
     put(&bench, &request);
@@ -239,7 +239,7 @@ static void what_a_request_caused_goes_out_before_its_answer(void)
 
 static void handed_over(struct message message)
 {
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     static uint8_t bytes[SERVE_CHUNK];
     put(&bench, &message);
     CHECK_EQUAL(next(&bench), SERVE_BYTES);
@@ -287,7 +287,7 @@ static void anything_unusual_is_handed_over(void)
 static void nothing_is_decoded_for_a_stream_that_is_not_ready_for_it(void)
 {
     for (int i = 0; i < 2; i++) {
-        struct bench bench = set_up(PATIENCE_BLOCK);
+        struct bench bench = set_up(SPIN_WAIT_BLOCK);
         struct message request = simple(0, 1);
         if (i)
             bench.stream->direct = 0;
@@ -301,7 +301,7 @@ static void nothing_is_decoded_for_a_stream_that_is_not_ready_for_it(void)
 
 static void a_message_that_python_passes_on_goes_to_the_session(void)
 {
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     struct message request = simple(0, 1);
     put(&bench, &request);
     CHECK_EQUAL(next(&bench), SERVE_UNKNOWN);
@@ -314,7 +314,7 @@ static void a_message_that_python_passes_on_goes_to_the_session(void)
 static void a_batch_comes_in_runs(void)
 {
     static const uint16_t ports[] = { 5, 5, 5, 6, 5 };
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     struct message message = batch(5, ports);
     put(&bench, &message);
     for (int handle = 5; handle <= 6; handle++) {
@@ -341,7 +341,7 @@ static void a_batch_comes_in_runs(void)
 static void batches_are_acknowledged_in_time_or_when_it_is_wanted(void)
 {
     static const uint16_t ports[10];
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     struct message message = batch(10, ports), answer;
     for (uint64_t seq = 1; seq <= 4; seq++) {
         message.seq = seq;
@@ -367,7 +367,7 @@ static void frames_are_put_together_however_they_are_cut(void)
     request.seq = 2;
     length += framed(&request, bytes + length);
     for (size_t cut = 1; cut < length; cut++) {
-        struct bench bench = set_up(PATIENCE_BLOCK);
+        struct bench bench = set_up(SPIN_WAIT_BLOCK);
         size_t count = 0;
         bench.loop->access = (struct serve_access){ .address = 0x3f8, .device_id = 9,
                                                     .direction = 1, .size = 2 };
@@ -388,7 +388,7 @@ static void any_bytes_are_handed_over(void)
 {
     uint64_t state = 1;
     for (int turn = 0; turn < 2000; turn++) {
-        struct bench bench = set_up(PATIENCE_BLOCK);
+        struct bench bench = set_up(SPIN_WAIT_BLOCK);
         uint8_t bytes[128];
         state = state * 6364136223846793005u + 1442695040888963407u;
         size_t length = 5 + state % (sizeof bytes - 5);
@@ -411,7 +411,7 @@ static void any_bytes_are_handed_over(void)
 
 static void the_longest_frame_is_put_together(void)
 {
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     static uint8_t bytes[SERVE_HEADER + CODEC_MAX_FRAME];
     memcpy(bytes, (uint8_t[]){ 0, 0x10, 0, 0 }, SERVE_HEADER);
     size_t sent = 0;
@@ -427,7 +427,7 @@ static void the_longest_frame_is_put_together(void)
 
 static void a_wait_ends_when_something_else_is_to_be_done(void)
 {
-    for (int mode = PATIENCE_ADAPTIVE; mode <= PATIENCE_BLOCK; mode++) {
+    for (int mode = SPIN_WAIT_ADAPTIVE; mode <= SPIN_WAIT_BLOCK; mode++) {
         struct bench bench = set_up(mode);
         int other[2];
         CHECK_EQUAL(pipe(other), 0);
@@ -450,7 +450,7 @@ static void a_wait_ends_when_something_else_is_to_be_done(void)
 
 static void an_answer_that_the_socket_does_not_take_is_kept_and_sent_later(void)
 {
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     static uint8_t filler[1024];
     struct message request = simple(0, 4), answer;
     put(&bench, &request);
@@ -471,7 +471,7 @@ static void an_answer_that_the_socket_does_not_take_is_kept_and_sent_later(void)
 
 static void a_client_that_never_reads_is_given_up(void)
 {
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     static uint8_t frames[1 << 20];
     int found = 0, times = 0;
     while (found == 0 && times++ < 20)
@@ -483,7 +483,7 @@ static void a_client_that_never_reads_is_given_up(void)
 
 static void a_stream_that_is_removed_is_not_heard_of_again(void)
 {
-    struct bench one = set_up(PATIENCE_BLOCK), two = one;
+    struct bench one = set_up(SPIN_WAIT_BLOCK), two = one;
     struct message ping = { .type = MESSAGE_PING };
     add(&two);
     put(&one, &ping);
@@ -493,13 +493,13 @@ static void a_stream_that_is_removed_is_not_heard_of_again(void)
     CHECK_EQUAL(next(&one), SERVE_TIMER);
     close(two.client);
     close(two.server);
-    duct_close(&two.duct);
+    shm_stream_close(&two.shm);
     tear_down(&one);
 }
 
 static void a_stream_has_only_so_many_handles(void)
 {
-    struct bench bench = set_up(PATIENCE_BLOCK);
+    struct bench bench = set_up(SPIN_WAIT_BLOCK);
     struct serve_access access = { .size = 1 };
     for (int i = 0; i < SERVE_MAX_ACCESSES; i++) {
         access.address = access.handle = i;

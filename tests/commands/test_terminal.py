@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import PATIENCE_S, children_of, command, environment, left_running
+from commandline import SPIN_WAIT_S, children_of, command, environment, left_running
 from pexpect.fdpexpect import fdspawn
 
 pytestmark = pytest.mark.kvm
@@ -21,13 +21,13 @@ CTRL_C, CTRL_D, CTRL_BRACKET = b"\x03", b"\x04", b"\x1d"
 _INPUT, _OUTPUT, _LOCAL = 0, 1, 3
 
 
-class Seat:
+class DetachedDevices:
     """A terminal with ``kvmshim run echo`` on it, and a person's hands and eyes before it."""
 
     def __init__(self) -> None:
         self._person, self._line = os.openpty()
         self.before = self.settings()
-        self.eyes = fdspawn(self._person, timeout=PATIENCE_S)
+        self.eyes = fdspawn(self._person, timeout=SPIN_WAIT_S)
         self._env = environment()
         self.process = subprocess.Popen(
             command("run", "echo"),
@@ -55,7 +55,7 @@ class Seat:
 
     def ends_with(self, status: int) -> None:
         """The command ends with this status, the terminal is as it was, nothing runs on."""
-        assert self.process.wait(PATIENCE_S) == status
+        assert self.process.wait(SPIN_WAIT_S) == status
         assert self.settings() == self.before
         assert left_running(self._env) == []
 
@@ -68,8 +68,8 @@ class Seat:
 
 
 @pytest.fixture
-def seat() -> Iterator[Seat]:
-    made = Seat()
+def seat() -> Iterator[DetachedDevices]:
+    made = DetachedDevices()
     try:
         made.see(b"ready\r\r\n")  # the line feed's own carriage return is the terminal's
         yield made
@@ -77,49 +77,51 @@ def seat() -> Iterator[Seat]:
         made.close()
 
 
-def test_the_escape_key_is_told_before_the_guest_says_anything(seat: Seat) -> None:
+def test_the_escape_key_is_told_before_the_guest_says_anything(seat: DetachedDevices) -> None:
     assert b"kvmshim: Ctrl-] ends the guest" in seat.eyes.before
 
 
-def test_keys_reach_the_guest_one_by_one_and_only_the_guest_echoes_them(seat: Seat) -> None:
+def test_keys_reach_the_guest_one_by_one_and_only_the_guest_echoes_them(
+    seat: DetachedDevices,
+) -> None:
     for key in b"h", b"i", b" ", b"\t", b"\r", b"\x7f":
         seat.press(key)
         assert seat.see(key) == b""
 
 
-def test_the_terminal_is_raw_while_the_guest_runs_but_for_its_output(seat: Seat) -> None:
+def test_the_terminal_is_raw_while_the_guest_runs_but_for_its_output(seat: DetachedDevices) -> None:
     now = seat.settings()
     assert not now[_LOCAL] & (termios.ICANON | termios.ECHO | termios.ISIG)
     assert not now[_INPUT] & (termios.ICRNL | termios.IXON)
     assert now[_OUTPUT] == seat.before[_OUTPUT]
 
 
-def test_ctrl_c_is_a_key_for_the_guest(seat: Seat) -> None:
+def test_ctrl_c_is_a_key_for_the_guest(seat: DetachedDevices) -> None:
     seat.press(CTRL_C)
     assert seat.see(CTRL_C) == b""
     assert seat.process.poll() is None
 
 
-def test_a_guest_that_ends_leaves_the_terminal_as_it_was(seat: Seat) -> None:
+def test_a_guest_that_ends_leaves_the_terminal_as_it_was(seat: DetachedDevices) -> None:
     seat.press(CTRL_D)
     seat.ends_with(0)
 
 
-def test_the_escape_key_ends_the_guest(seat: Seat) -> None:
+def test_the_escape_key_ends_the_guest(seat: DetachedDevices) -> None:
     seat.press(CTRL_BRACKET)
     seat.ends_with(130)
 
 
-def kill_the_server(seat: Seat) -> None:
+def kill_the_server(seat: DetachedDevices) -> None:
     (server,) = children_of(seat.process.pid)
     os.kill(server, signal.SIGKILL)
 
 
-def terminate(seat: Seat) -> None:
+def terminate(seat: DetachedDevices) -> None:
     seat.process.terminate()
 
 
-def interrupt(seat: Seat) -> None:
+def interrupt(seat: DetachedDevices) -> None:
     seat.process.send_signal(signal.SIGINT)
 
 
@@ -127,7 +129,7 @@ def interrupt(seat: Seat) -> None:
     ("cause", "status"), [(terminate, 143), (interrupt, 130), (kill_the_server, 116)]
 )
 def test_any_other_end_leaves_the_terminal_as_it_was(
-    cause: Callable[[Seat], None], status: int, seat: Seat
+    cause: Callable[[DetachedDevices], None], status: int, seat: DetachedDevices
 ) -> None:
     cause(seat)
     seat.ends_with(status)
@@ -151,9 +153,9 @@ def test_a_terminal_that_hangs_up_ends_the_run_quietly(tmp_path: Path) -> None:
             env=env,
             cwd="/",
         )
-    fdspawn(person, timeout=PATIENCE_S).expect_exact(b"ready")
+    fdspawn(person, timeout=SPIN_WAIT_S).expect_exact(b"ready")
     os.close(person)
-    assert process.wait(PATIENCE_S) == 143
+    assert process.wait(SPIN_WAIT_S) == 143
     os.close(line)
     assert report.read_text() == "kvmshim: Ctrl-] ends the guest\n"
     assert left_running(env) == []

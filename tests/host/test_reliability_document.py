@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from devserver.host import client, host
-from devserver.machine import backplane, slot, turns
+from devserver.host import client, device_host
+from devserver.machine import bus, slot, turns
 from devserver.protocol import limits
 from devserver.protocol.messages import MessageType
 from devserver.session import outbox
@@ -41,11 +41,11 @@ def test_the_tests_that_it_names_are_there() -> None:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     assert turns.TURN_NS == 50_000
-    assert backplane.MAX_DEADLINES == 4096
+    assert bus.MAX_DEADLINES == 4096
     assert outbox.MAX_CALL_MESSAGES == 65_536
     assert outbox.MAX_CALL_BYTES == 4 << 20
     assert outbox.HEAVY_BYTES == client.HIGH_OUT_BYTES == 1 << 20
     assert client.MAX_OUT_BYTES == 8 << 20
     assert slot.FEED_LIMIT_BYTES == 64 << 10
     assert limits.MAX_TIME_JUMP_NS == 60 * 10**9
-    assert host.FEW_OPENING == 16
+    assert device_host.FEW_OPENING == 16

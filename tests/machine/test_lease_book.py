@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from devserver.machine.backplane import Backplane
 from devserver.machine.board import PC_BOARD
-from devserver.machine.leases import LeaseBook
+from devserver.machine.bus import Bus
+from devserver.machine.lease_book import LeaseBook
 from devserver.models.lease import Lease
 from devserver.models.registers import Space
 
@@ -32,7 +32,7 @@ class Guest:
 
     def __init__(self, device: str) -> None:
         board = [wiring for wiring in PC_BOARD if wiring.name == device]
-        self._ports = Backplane(board, Unheard())
+        self._ports = Bus(board, Unheard())
         self._book = LeaseBook(self._ports, lambda: None)
         self._now_ns = 0
         self.held: dict[int, Lease] = {}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from devserver.machine.backplane import Backplane, BoardError
 from devserver.machine.board import IN_MEMORY, DeviceWiring
+from devserver.machine.bus import BoardError, Bus
 from devserver.models import Access, Device, Region, Register, Space, catalog
 from kvmshim.errors import InputError
 from kvmshim.machinefile import load_machine
@@ -48,8 +48,8 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "_registered", {**catalog._registered, Both.kind: Both})
 
 
-def board(wiring: DeviceWiring) -> Backplane:
-    return Backplane([wiring], Deaf())  # type: ignore[arg-type]
+def board(wiring: DeviceWiring) -> Bus:
+    return Bus([wiring], Deaf())  # type: ignore[arg-type]
 
 
 def test_a_device_is_placed_in_memory_from_the_command_line() -> None:

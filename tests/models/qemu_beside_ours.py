@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from qemu_differences import Guest, uncompared
 from qemu_pc import In, Out, Outcome, Seen, Step, run
 
-from devserver.machine.backplane import Backplane
 from devserver.machine.board import PC_BOARD
+from devserver.machine.bus import Bus
 from devserver.models import Signal, Space
 
 PIT_LINE, COM1_LINE, RTC_LINE = 0, 4, 8
@@ -30,17 +30,17 @@ class Ours:
         self.rises: dict[int, int] = {}
         self.sent: dict[int, bytes] = {}
         self.signals: list[tuple[Signal, int]] = []
-        self.backplane = Backplane(PC_BOARD, self)
-        self.names = {slot.wiring.name: at for at, slot in self.backplane.slots.items()}
+        self.bus = Bus(PC_BOARD, self)
+        self.names = {slot.wiring.name: at for at, slot in self.bus.slots.items()}
 
     def take(self, step: Step, at_ns: int, until_ns: int) -> Seen:
         value = None
         match step:
             case In(port, size):
-                value = self.backplane.read(Space.PORT, port, size, at_ns)
+                value = self.bus.read(Space.PORT, port, size, at_ns)
             case Out(port, written, size):
-                self.backplane.write(Space.PORT, port, size, written, at_ns)
-        self.backplane.advance(until_ns)
+                self.bus.write(Space.PORT, port, size, written, at_ns)
+        self.bus.advance(until_ns)
         rises, self.rises = self.rises, {}
         return Seen(at_ns, until_ns, value, dict(self.levels), rises)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devserver.machine.backplane import Backplane
 from devserver.machine.board import PC_BOARD
+from devserver.machine.bus import Bus
 from devserver.models.debugcon import DebugConsole
 from devserver.models.debugexit import DebugExit
 from devserver.models.device import Context, Device, Policy, Signal, Space
@@ -19,7 +19,7 @@ SIZES = st.sampled_from([1, 2, 4, 8])
 
 
 class Recorder:
-    """A bus, and a backplane's sink, that writes down what reaches it."""
+    """A bus, and a bus's sink, that writes down what reaches it."""
 
     def __init__(self) -> None:
         self.log: list[tuple[object, ...]] = []
@@ -120,7 +120,7 @@ def test_on_a_pc_they_sit_where_guests_look_for_them() -> None:
     sink = Recorder()
     wirings = [wiring for wiring in PC_BOARD if wiring.kind in {m.kind for m in MODELS}]
     ids = {wiring.kind: number for number, wiring in enumerate(wirings, start=1)}
-    machine = Backplane(wirings, sink)
+    machine = Bus(wirings, sink)
     for port, size, value in ((0x80, 1, 0x11), (0xE9, 1, 0x41), (0x402, 1, 0x42),
                               (0xE0, 4, 0x12345678), (0x2007, 1, 1), (0xF4, 4, 7)):  # fmt: skip
         machine.write(Space.PORT, port, size, value, 0)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import devserver.models
-from devserver.machine.backplane import Backplane, DeviceFault
 from devserver.machine.board import DeviceWiring
+from devserver.machine.bus import Bus, DeviceFault
 from devserver.models import Access, Context, Device, Lease, ModelError, Region, Register, catalog
 from devserver.models.registers import Space
 
@@ -168,11 +168,11 @@ class Deaf:
         return lambda *_: None
 
 
-def faulty(folder: Path, body: str) -> tuple[Backplane, int]:
+def faulty(folder: Path, body: str) -> tuple[Bus, int]:
     text = RIGHT.replace("return self.options.start", body)
     load(folder, text)
     wiring = DeviceWiring(name="t1", kind="thermo", bases={"io": 0x500})
-    return Backplane([wiring], Deaf()), line_of(text, "def read_temp")  # type: ignore[arg-type]
+    return Bus([wiring], Deaf()), line_of(text, "def read_temp")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -192,7 +192,7 @@ def test_what_a_model_does_wrong_is_its_own_fault_with_file_and_line(
 def test_a_feed_that_does_not_say_what_it_took_is_a_fault(tmp_path: Path) -> None:
     load(tmp_path, f"{RIGHT}\n    def feed(self, channel, data, now_ns): pass\n")
     wiring = DeviceWiring(name="t1", kind="thermo", bases={"io": 0x500})
-    board = Backplane([wiring], Deaf())  # type: ignore[arg-type]
+    board = Bus([wiring], Deaf())  # type: ignore[arg-type]
     with pytest.raises(DeviceFault, match=r"feed\('air'\) returned None; .* 2 bytes it took"):
         board.feed(1, 0, b"ab", 0)
 
@@ -202,13 +202,13 @@ def test_a_deadline_that_is_no_number_is_a_fault(tmp_path: Path) -> None:
     load(tmp_path, f"{RIGHT}\n{more}")
     wiring = DeviceWiring(name="t1", kind="thermo", bases={"io": 0x500})
     with pytest.raises(DeviceFault, match=r"deadline_ns returned 2.5, and no int"):
-        Backplane([wiring], Deaf())  # type: ignore[arg-type]
+        Bus([wiring], Deaf())  # type: ignore[arg-type]
 
 
 def test_a_device_without_a_place_is_refused_with_what_to_say(tmp_path: Path) -> None:
     load(tmp_path, RIGHT)
     with pytest.raises(ValueError, match=r"'t1' \(thermo\) is nowhere: .* region 'io' .* port=N"):
-        Backplane([DeviceWiring(name="t1", kind="thermo")], Deaf())  # type: ignore[arg-type]
+        Bus([DeviceWiring(name="t1", kind="thermo")], Deaf())  # type: ignore[arg-type]
 
 
 def test_a_class_that_is_made_in_a_program_is_looked_at_where_it_is_made() -> None:
@@ -243,7 +243,7 @@ def test_init_has_to_call_that_of_device() -> None:
 
     catalog.register(Alone)
     with pytest.raises(DeviceFault, match=r"__init__ does not call super\(\).__init__"):
-        Backplane([DeviceWiring(name="a", kind="alone", bases={"io": 1})], Deaf())  # type: ignore[arg-type]
+        Bus([DeviceWiring(name="a", kind="alone", bases={"io": 1})], Deaf())  # type: ignore[arg-type]
 
 
 def test_everything_that_the_page_on_models_uses_comes_from_one_place() -> None:

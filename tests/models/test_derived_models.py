@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from devserver.machine import quick
-from devserver.machine.backplane import Backplane
+from devserver.machine import fastpath
 from devserver.machine.board import DeviceWiring
-from devserver.machine.leases import LeaseBook
+from devserver.machine.bus import Bus
+from devserver.machine.lease_book import LeaseBook
 from devserver.models import Access, Device, Policy, Region, Register, catalog
 from devserver.models.lease import Lease
 from devserver.models.registers import Space
@@ -58,7 +58,7 @@ class Plain:
         lines = {output: number for number, output in enumerate(model.outputs)}
         wiring = DeviceWiring(name="it", kind=model.kind, bases=bases, lines=lines)
         self.said = Said()
-        self.board = Backplane([wiring], self.said)
+        self.board = Bus([wiring], self.said)
 
     def read(self, space: Space, address: int, now_ns: int) -> int:
         return self.board.read(space, address, 1, now_ns)
@@ -86,10 +86,10 @@ class Cheap(Plain):
         self.answered = 0
         self._hear()
 
-    def _bound(self, space: Space, address: int, direction: Direction) -> quick.Bound:
+    def _bound(self, space: Space, address: int, direction: Direction) -> fastpath.Bound:
         mapped = self.board.find(space, address)
         assert mapped is not None
-        return quick.bind(self.board, mapped, direction, address, 1, lambda: None)
+        return fastpath.bind(self.board, mapped, direction, address, 1, lambda: None)
 
     def _hear(self) -> None:
         for change in self.book.changes():

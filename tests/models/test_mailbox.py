@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from devserver.machine.backplane import Backplane, BoardError
 from devserver.machine.board import DeviceWiring
-from devserver.machine.hub import Hub, Party
+from devserver.machine.bus import BoardError, Bus
+from devserver.machine.message_bus import MessageBus, VmPort
 from devserver.models import Space
 from devserver.models.mailbox import DEPTH, MAGIC, NOBODY, Enable, Offset, Status
 
@@ -23,22 +23,22 @@ WIDTHS = {
 class Guest:
     """A machine with a mailbox, as its guest sees it."""
 
-    def __init__(self, hub: Hub, member: int, box: str = "pair") -> None:
+    def __init__(self, message_bus: MessageBus, member: int, box: str = "pair") -> None:
         self.interrupt = False
-        self.hub = hub
+        self.message_bus = message_bus
         options: dict[str, object] = {"box": box, "member": member}
         wiring = DeviceWiring(
             name="mail", kind="mailbox", bases={"": BASE}, lines={"": 5}, options=options
         )
-        self.backplane = Backplane([wiring], self, party=Party(hub))
-        self.backplane.party.on_mail = lambda: self.backplane.take_mail(0)
+        self.bus = Bus([wiring], self, vm_port=VmPort(message_bus))
+        self.bus.vm_port.on_message = lambda: self.bus.deliver_messages(0)
 
     def read(self, register: Offset) -> int:
-        return self.backplane.read(Space.PORT, BASE + register, WIDTHS.get(register, 1), 0)
+        return self.bus.read(Space.PORT, BASE + register, WIDTHS.get(register, 1), 0)
 
     def write(self, register: Offset, value: int) -> None:
-        self.backplane.write(Space.PORT, BASE + register, WIDTHS.get(register, 1), value, 0)
-        self.hub.deliver()
+        self.bus.write(Space.PORT, BASE + register, WIDTHS.get(register, 1), value, 0)
+        self.message_bus.deliver()
 
     def status(self) -> Status:
         return Status(self.read(Offset.STATUS))
@@ -64,8 +64,8 @@ class Guest:
 @pytest.fixture
 def pair() -> tuple[Guest, Guest]:
     """Members 1 and 2 of a box."""
-    hub = Hub()
-    return Guest(hub, 1), Guest(hub, 2)
+    message_bus = MessageBus()
+    return Guest(message_bus, 1), Guest(message_bus, 2)
 
 
 Pair = tuple[Guest, Guest]
@@ -77,9 +77,9 @@ def test_a_guest_finds_the_device_and_its_own_number(pair: Pair) -> None:
 
 
 def test_present_has_a_bit_for_each_other_member(pair: Pair) -> None:
-    third = Guest(pair[0].hub, 31)
+    third = Guest(pair[0].message_bus, 31)
     assert pair[0].read(Offset.PRESENT) == 1 << 2 | 1 << 31
-    third.backplane.party.leave()
+    third.bus.vm_port.leave()
     assert pair[0].read(Offset.PRESENT) == 1 << 2
 
 
@@ -93,7 +93,7 @@ def test_a_peer_is_a_number_of_five_bits(pair: Pair) -> None:
 
 def test_a_ring_sets_the_sender_s_bit_at_the_peer_alone(pair: Pair) -> None:
     one, two = pair
-    three = Guest(one.hub, 3)
+    three = Guest(one.message_bus, 3)
     one.write(Offset.PEER, 2)
     one.write(Offset.RING, 0)
     assert [guest.read(Offset.DOORBELL) for guest in (one, two, three)] == [0, 1 << 1, 0]
@@ -101,7 +101,7 @@ def test_a_ring_sets_the_sender_s_bit_at_the_peer_alone(pair: Pair) -> None:
 
 def test_a_bit_of_the_doorbell_is_cleared_by_writing_1_to_it(pair: Pair) -> None:
     one, two = pair
-    three = Guest(one.hub, 3)
+    three = Guest(one.message_bus, 3)
     for guest in (one, three):
         guest.write(Offset.PEER, 2)
         guest.write(Offset.RING, 0)
@@ -137,7 +137,7 @@ def test_nobody_can_be_rung_who_is_not_there_and_not_oneself(pair: Pair, peer: i
 
 def test_words_come_out_in_the_order_in_which_they_were_sent(pair: Pair) -> None:
     one, two = pair
-    three = Guest(one.hub, 3)
+    three = Guest(one.message_bus, 3)
     one.send(0xDEADBEEF, 2, to=2)
     three.send(3, to=2)
     assert two.read(Offset.COUNT) == 3
@@ -189,10 +189,10 @@ def test_a_ring_gets_through_to_a_full_mailbox(pair: Pair) -> None:
 
 def test_words_that_wait_on_their_way_take_their_room_too(pair: Pair) -> None:
     one, two = pair
-    two.backplane.party.on_mail = lambda: None  # its time stands
+    two.bus.vm_port.on_message = lambda: None  # its time stands
     one.send(*range(DEPTH + 5), to=2)
     assert one.read(Offset.ACCEPTED) == DEPTH
-    two.backplane.take_mail(0)
+    two.bus.deliver_messages(0)
     assert two.read(Offset.COUNT) == DEPTH
 
 
@@ -203,7 +203,7 @@ def test_a_reset_empties_the_mailbox_and_leaves_the_device_in_its_box(pair: Pair
     one, two = pair
     two.write(Offset.ENABLE, Enable.READY)
     one.send(1, to=2)
-    two.backplane.reset()
+    two.bus.reset()
     assert (two.interrupt, two.read(Offset.COUNT)) == (False, 0)
     one.send(5, to=2)
     assert two.read(Offset.DATA) == 5
@@ -212,16 +212,16 @@ def test_a_reset_empties_the_mailbox_and_leaves_the_device_in_its_box(pair: Pair
 @pytest.mark.parametrize("member", [-1, 32])
 def test_a_member_number_beyond_the_range_is_refused(member: int) -> None:
     with pytest.raises(BoardError, match="members are numbered"):
-        Guest(Hub(), member)
+        Guest(MessageBus(), member)
 
 
 def test_a_number_that_another_machine_has_is_refused(pair: Pair) -> None:
     with pytest.raises(BoardError, match="device 'mail': member 2 of box 'pair' is taken already"):
-        Guest(pair[0].hub, 2)
+        Guest(pair[0].message_bus, 2)
 
 
 def test_without_a_box_it_is_alone() -> None:
-    hub = Hub()
-    one, _two = Guest(hub, 0, box=""), Guest(hub, 0, box="")
+    message_bus = MessageBus()
+    one, _two = Guest(message_bus, 0, box=""), Guest(message_bus, 0, box="")
     one.send(1, to=0)
     assert (one.read(Offset.PRESENT), one.status()) == (0, Status.REFUSED)

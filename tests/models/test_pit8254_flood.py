@@ -37,7 +37,7 @@ def timer_with_count(count: int) -> tuple[Pit8254, Line]:
 
 
 def run(pit: Pit8254, until_ns: int) -> int:
-    """Advances deadline by deadline, as a backplane does; returns how many there were."""
+    """Advances deadline by deadline, as a bus does; returns how many there were."""
     turns = 0
     while (due_ns := pit.deadline_ns()) is not None and due_ns <= until_ns:
         pit.advance(due_ns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from uart_bench import CHARACTER_NS, EIGHT_BITS, TRIGGER, Bench, Port
 
-from devserver.machine.backplane import BoardError
+from devserver.machine.bus import BoardError
 from devserver.models import Policy, Space
 from devserver.models.uart16550.device import Uart16550
 from devserver.models.uart16550.registers import Fcr, Ier, Iir, Lcr, Lsr, Mcr, Msr
@@ -52,8 +52,8 @@ def test_dlab_swaps_data_and_interrupt_enable_for_the_divisor(bench: Bench) -> N
 
 def test_a_wide_access_is_one_of_each_port_in_turn(bench: Bench) -> None:
     bench.outb(Port.LCR, Lcr.DLAB)
-    bench.backplane.write(Space.PORT, Port.DLL, 2, 0x1234, 0)
-    assert bench.backplane.read(Space.PORT, Port.DLL, 4, 0) == 0x80_01_1234
+    bench.bus.write(Space.PORT, Port.DLL, 2, 0x1234, 0)
+    assert bench.bus.read(Space.PORT, Port.DLL, 4, 0) == 0x80_01_1234
 
 
 def test_only_ports_whose_every_register_allows_it_are_coalesced() -> None:
@@ -71,7 +71,7 @@ def test_reset_restores_power_on_and_drops_the_line(bench: Bench) -> None:
     bench.setup(ier=Ier.ERBFI, fcr=Fcr.FIFO_ENABLE)
     bench.type(b"x")
     assert bench.irq
-    bench.backplane.reset()
+    bench.bus.reset()
     assert not bench.irq
     assert [bench.inb(port) for port in range(8)] == [0, 0, Iir.NONE, 0, 0, 0x60, 0xB0, 0]
 
@@ -196,14 +196,14 @@ def test_a_terminal_never_overruns_the_fifo(bench: Bench) -> None:
 def test_character_timeout_comes_after_four_character_times(bench: Bench) -> None:
     bench.setup(ier=Ier.ERBFI, fcr=Fcr.FIFO_ENABLE | TRIGGER[8])
     bench.type(b"ab")
-    assert bench.backplane.next_deadline_ns() == 4 * CHARACTER_NS
+    assert bench.bus.next_deadline_ns() == 4 * CHARACTER_NS
     bench.wait(4 * CHARACTER_NS - 1)
     assert not bench.irq
     bench.wait(1)
     assert bench.inb(Port.IIR) == Iir.CHARACTER_TIMEOUT | Iir.FIFOS_ENABLED
     bench.type(b"c")
     assert bench.irq
-    assert bench.backplane.next_deadline_ns() is None
+    assert bench.bus.next_deadline_ns() is None
     bench.inb(Port.RBR)
     assert not bench.irq
     bench.wait(4 * CHARACTER_NS)
@@ -228,11 +228,11 @@ def test_receiving_or_reading_restarts_the_character_timeout(bench: Bench, event
 def test_an_empty_fifo_and_16450_mode_have_no_timeout(bench: Bench) -> None:
     bench.setup(ier=Ier.ERBFI)
     bench.type(b"x")
-    assert bench.backplane.next_deadline_ns() is None
+    assert bench.bus.next_deadline_ns() is None
     bench.setup(ier=Ier.ERBFI, fcr=Fcr.FIFO_ENABLE)
     bench.type(b"x")
     bench.inb(Port.RBR)
-    assert bench.backplane.next_deadline_ns() is None
+    assert bench.bus.next_deadline_ns() is None
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_line_control_sets_the_length_of_a_character(
 ) -> None:
     bench.setup(lcr=lcr, fcr=Fcr.FIFO_ENABLE)
     bench.type(b"x")
-    assert bench.backplane.next_deadline_ns() == 4 * (half_bits * 8_000_000_000 // 1_843_200)
+    assert bench.bus.next_deadline_ns() == 4 * (half_bits * 8_000_000_000 // 1_843_200)
 
 
 # -- FIFO control ---------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_a_fifo_reset_and_a_change_of_mode_empty_the_receiver(bench: Bench, fcr:
     bench.outb(Port.FCR, fcr)
     assert not bench.irq
     assert bench.inputs() == b""
-    assert bench.backplane.next_deadline_ns() is None
+    assert bench.bus.next_deadline_ns() is None
 
 
 def test_a_fifo_reset_withdraws_a_character_timeout(bench: Bench) -> None:

@@ -115,4 +115,4 @@ def test_a_divisor_of_zero_counts_a_whole_round(paced: Bench) -> None:
     paced.outb(Port.DLL, 0)
     paced.outb(Port.LCR, EIGHT_BITS)
     paced.outb(Port.THR, 0x41)
-    assert paced.backplane.next_deadline_ns() == 10 * 65536 * 16_000_000_000 // 1_843_200
+    assert paced.bus.next_deadline_ns() == 10 * 65536 * 16_000_000_000 // 1_843_200

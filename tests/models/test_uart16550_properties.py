@@ -32,10 +32,10 @@ def do(bench: Bench, step: tuple[Any, ...]) -> int | None:
     """Takes one step; returns what was read."""
     match step:
         case "read", offset, size:
-            return bench.backplane.read(Space.PORT, offset, size, bench.now_ns)
+            return bench.bus.read(Space.PORT, offset, size, bench.now_ns)
         case "write", offset, size, value:
             value &= (1 << 8 * size) - 1
-            bench.backplane.write(Space.PORT, offset, size, value, bench.now_ns)
+            bench.bus.write(Space.PORT, offset, size, value, bench.now_ns)
         case "feed", data:
             bench.type(data)
         case "hang up", *_:
@@ -49,7 +49,7 @@ def twin_of(bench: Bench, *, paced: bool) -> Bench:
     """Another bench, restored from a snapshot that went through msgpack."""
     twin = Bench(paced=paced)
     twin.now_ns, twin.irq = bench.now_ns, bench.irq
-    twin.backplane.load(msgpack.unpackb(msgpack.packb(bench.backplane.save())))
+    twin.bus.load(msgpack.unpackb(msgpack.packb(bench.bus.save())))
     assert twin.events == []
     return twin
 
@@ -67,8 +67,8 @@ def test_a_twin_restored_in_any_state_goes_on_identically(
     for step in after:
         assert do(twin, step) == do(bench, step)
         assert twin.events == bench.events
-        assert twin.backplane.next_deadline_ns() == bench.backplane.next_deadline_ns()
-    assert twin.backplane.save() == bench.backplane.save()
+        assert twin.bus.next_deadline_ns() == bench.bus.next_deadline_ns()
+    assert twin.bus.save() == bench.bus.save()
 
 
 @settings(max_examples=100, deadline=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 
-from devserver.machine.backplane import Backplane
 from devserver.machine.board import DeviceWiring
+from devserver.machine.bus import Bus
 from devserver.models import Signal, Space
 from devserver.models.uart16550.registers import Lcr, Lsr, Mcr
 
@@ -45,7 +45,7 @@ class Bench:
             lines={"irq": LINE},
             options=options,
         )
-        self.backplane = Backplane([wiring], self)
+        self.bus = Bus([wiring], self)
 
     @property
     def sent(self) -> bytes:
@@ -58,10 +58,10 @@ class Bench:
         return self.events.count(True)
 
     def inb(self, port: int) -> int:
-        return self.backplane.read(Space.PORT, port, 1, self.now_ns)
+        return self.bus.read(Space.PORT, port, 1, self.now_ns)
 
     def outb(self, port: int, value: int) -> None:
-        self.backplane.write(Space.PORT, port, 1, value, self.now_ns)
+        self.bus.write(Space.PORT, port, 1, value, self.now_ns)
 
     def inputs(self) -> bytes:
         """Reads RBR for as long as there are data."""
@@ -72,14 +72,14 @@ class Bench:
             yield self.inb(Port.RBR)
 
     def type(self, data: bytes) -> None:
-        self.backplane.feed(1, 0, data, self.now_ns)
+        self.bus.feed(1, 0, data, self.now_ns)
 
     def hang_up(self) -> None:
-        self.backplane.feed(1, 0, b"", self.now_ns, end=True)
+        self.bus.feed(1, 0, b"", self.now_ns, end=True)
 
     def wait(self, span_ns: int) -> None:
         self.now_ns += span_ns
-        self.backplane.advance(self.now_ns)
+        self.bus.advance(self.now_ns)
 
     def setup(self, *, ier: int = 0, fcr: int = 0, mcr: int = Mcr.OUT2, lcr: int = 3) -> None:
         """Sets the registers up, at 115,200 baud."""
@@ -91,7 +91,7 @@ class Bench:
         self.outb(Port.MCR, mcr)
         self.outb(Port.IER, ier)
 
-    # what the backplane drives
+    # what the bus drives
 
     def line(self, line: int, level: bool) -> None:
         assert line == LINE

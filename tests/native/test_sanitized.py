@@ -10,13 +10,13 @@ import pytest
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
-PATIENCE_S = 120
+SPIN_WAIT_S = 120
 
 LINK = (
     "codec",
     "vm/control",
-    "wait/crowd",
-    "wait/duct",
+    "wait/spin_budget",
+    "wait/shm_stream",
     "vm/lines",
     "link/lease",
     "link/link",
@@ -24,7 +24,7 @@ LINK = (
     "link/link_send",
     "link/link_serve",
     "link/link_wait",
-    "wait/patience",
+    "wait/spin_wait",
 )
 GUEST = (
     *LINK,
@@ -40,9 +40,9 @@ PROGRAMS = {
     "codec_test": ("codec",),
     "serve_test": (
         "codec",
-        "wait/crowd",
-        "wait/duct",
-        "wait/patience",
+        "wait/spin_budget",
+        "wait/shm_stream",
+        "wait/spin_wait",
         "serve/serve",
         "serve/serve_message",
         "serve/serve_out",
@@ -52,12 +52,12 @@ PROGRAMS = {
     "link_test": LINK,
     "link_end_test": LINK,
     "link_busy_test": LINK,
-    "duct_test": ("wait/duct",),
+    "shm_stream_test": ("wait/shm_stream",),
     "halts_test": ("vm/control", "vcpu/halts", "vm/lines"),
-    "patience_test": ("wait/crowd", "wait/patience"),
+    "spin_wait_test": ("wait/spin_budget", "wait/spin_wait"),
     "lease_test": GUEST,
-    "coalesced_test": (*GUEST, "vcpu/keeper"),
-    "emulated_test": (*GUEST, "unicorn/emulated", "vcpu/intr", "vcpu/keeper", "vcpu/vcpu"),
+    "coalesced_test": (*GUEST, "vcpu/ring_poller"),
+    "emulated_test": (*GUEST, "unicorn/emulated", "vcpu/irqchip", "vcpu/ring_poller", "vcpu/vcpu"),
 }
 MEMORY, THREADS = "address,undefined", "thread"
 CASES = [(name, MEMORY) for name in PROGRAMS] + [
@@ -78,7 +78,7 @@ def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=SPIN_WAIT_S,
         env={**os.environ, **OPTIONS, **environment},
     )
 
@@ -148,7 +148,7 @@ def test_the_c_code_holds_under_a_sanitizer(
     assert built.returncode == 0, built.stdout
     result = run([str(tmp_path / name)])
     assert result.returncode == 0, result.stdout
-    if name != "duct_test" and "wait/duct" in PROGRAMS[name]:
+    if name != "shm_stream_test" and "wait/shm_stream" in PROGRAMS[name]:
         # The same again, with bytes that go through memory.
         result = run([str(tmp_path / name)], OVER_MEMORY="1")
         assert result.returncode == 0, result.stdout

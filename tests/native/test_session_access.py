@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from wire_guest import WireGuest
 
 from devserver.identity import Identity
-from devserver.machine.backplane import Backplane
 from devserver.machine.board import PC_BOARD
+from devserver.machine.bus import Bus
 from devserver.models.device import Space
 from devserver.protocol import codec
 from devserver.protocol.connection import Connection, Role
@@ -83,10 +83,10 @@ class Remote:
         return frames
 
 
-def beside() -> Backplane:
+def beside() -> Bus:
     """The same devices, with nothing between."""
     wirings = [type(w)(name=w.name, kind=w.kind, bases=w.bases) for w in WIRINGS]
-    return Backplane(wirings, Nobody(), EPOCH_NS)
+    return Bus(wirings, Nobody(), EPOCH_NS)
 
 
 @settings(max_examples=60, deadline=None)

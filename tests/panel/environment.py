@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from commandline import PATIENCE_S, ROOT, DevServer, command, devserver, read_until, start
+from commandline import ROOT, SPIN_WAIT_S, DevServer, command, devserver, read_until, start
 
 GUESTS = ROOT / "guests" / "built"
 
@@ -55,7 +55,7 @@ class Cluster:
             command(*arguments, "--server", self.address, program="devserver"),
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=SPIN_WAIT_S,
             cwd=ROOT,
         )
 
@@ -91,7 +91,7 @@ class Cluster:
 
     def await_state(self, vm: str, wanted: str) -> None:
         """Asks until a VM is in a state that it comes to by itself."""
-        end_s = time.monotonic() + PATIENCE_S
+        end_s = time.monotonic() + SPIN_WAIT_S
         while (state := self.state(vm)) != wanted:
             assert time.monotonic() < end_s, f"VM '{vm}' is {state}, not {wanted}"
 
@@ -125,7 +125,7 @@ class Console:
 
     def complaint(self) -> str:
         """What it says at its end."""
-        return self.process.communicate(timeout=PATIENCE_S)[1].decode()
+        return self.process.communicate(timeout=SPIN_WAIT_S)[1].decode()
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:
@@ -135,7 +135,7 @@ def _stream(stream: IO[bytes] | None) -> IO[bytes]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE_S)
+    process.communicate(timeout=SPIN_WAIT_S)
 
 
 @contextmanager

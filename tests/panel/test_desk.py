@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devserver.panel.desk import Desk
+from devserver.panel.state import PanelState
 from devserver.rpc import Handler
 
 
@@ -41,12 +41,12 @@ class Viewer:
         self.heard.append(op)
 
 
-def desk(url: str = "sqlite://") -> Desk:
-    return Desk(no_host, url, "one", "tcp://one:1", only_registered=False)
+def panel(url: str = "sqlite://") -> PanelState:
+    return PanelState(no_host, url, "one", "tcp://one:1", only_registered=False)
 
 
 def test_one_who_does_not_read_a_console_is_shown_no_more_and_told_so() -> None:
-    made, slow, quick, gone = desk(), Viewer(reads=False), Viewer(reads=True), Viewer(reads=True)
+    made, slow, quick, gone = panel(), Viewer(reads=False), Viewer(reads=True), Viewer(reads=True)
     asyncio.run(gone.gone())
     made.viewers[1] = {slow: 0, gone: 0, quick: 0}
     made.writers[1] = slow
@@ -59,7 +59,7 @@ def test_one_who_does_not_read_a_console_is_shown_no_more_and_told_so() -> None:
 
 
 def test_what_was_printed_too_fast_to_be_shown_is_counted() -> None:
-    made, viewer = desk(), Viewer(reads=True)
+    made, viewer = panel(), Viewer(reads=True)
     made.viewers[1] = {viewer: 5}
     made.show(1, b"end", 108)
     assert viewer.heard == [b"\r\n[100 bytes were printed too fast to be shown]\r\nend"]
@@ -69,7 +69,7 @@ def test_that_the_registry_can_t_be_written_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
-        made = desk(f"sqlite:///{tmp_path}/registry.db")
+        made = panel(f"sqlite:///{tmp_path}/registry.db")
         await made.records.open()
         with closing(sqlite3.connect(tmp_path / "registry.db")) as database:
             database.execute("DROP TABLE vms")

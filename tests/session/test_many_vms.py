@@ -12,7 +12,7 @@ from session_rig import read as read_trial
 from trial_device import COUNT, IRQ, VALUE
 
 from devserver.protocol.messages import Message, Request
-from devserver.session.residents import Residents
+from devserver.session.vm_table import VmTable
 
 VMS = 5
 STEPS = st.sampled_from(
@@ -21,15 +21,15 @@ STEPS = st.sampled_from(
 )
 
 
-def rig_of(vm_id: int, residents: Residents) -> Rig:
-    rig = Rig(residents=residents)
+def rig_of(vm_id: int, vms: VmTable) -> Rig:
+    rig = Rig(vms=vms)
     rig.attach(TRIAL, vm_id=vm_id)
     rig.clock()
     return rig
 
 
-def one_of(host: Residents | None = None) -> Residents:
-    return host or Residents(itertools.count(1).__next__, make_key=lambda: KEY)
+def one_of(host: VmTable | None = None) -> VmTable:
+    return host or VmTable(itertools.count(1).__next__, make_key=lambda: KEY)
 
 
 def without_client(said: list[Message]) -> list[Any]:

@@ -15,8 +15,8 @@ from session_rig import BASE, SECOND, TRIAL, feed, posted, read, request, write
 from test_session_properties import BYTES, MESSAGES, TIMES
 from trial_device import BIG, COUNT, FAIL, IRQ, ROOM, TIME, VALUE
 
-from devserver.host.client import Client, What
-from devserver.host.hotloop import HotLoop
+from devserver.host.client import Client, LoopEventKind
+from devserver.host.loop_native import NativeLoop
 from devserver.identity import Identity
 from devserver.protocol import codec, limits
 from devserver.protocol.connection import Connection, Role, blank
@@ -36,8 +36,8 @@ from devserver.protocol.messages import (
     Welcome,
     Write,
 )
-from devserver.session.residents import Residents
 from devserver.session.session import Session
+from devserver.session.vm_table import VmTable
 
 IDENTITY = Identity(window=40)
 #: A turn in which everything is done.
@@ -49,7 +49,7 @@ SOCKET_BYTES = 100_000
 def new_session() -> Session:
     """One whose numbers and key are the same each time."""
     allot_id = itertools.count(1).__next__
-    return Session(IDENTITY, allot_id, "a client", Residents(allot_id, make_key=lambda: "a key"))
+    return Session(IDENTITY, allot_id, "a client", VmTable(allot_id, make_key=lambda: "a key"))
 
 
 class Native:
@@ -61,7 +61,7 @@ class Native:
         self.near.setblocking(False)
         far.setblocking(False)
         self.client = Client(far, self.session, 0)
-        self.loop = HotLoop("block", lambda client: 0, turn_ns=AT_ONCE_NS)
+        self.loop = NativeLoop("block", lambda client: 0, turn_ns=AT_ONCE_NS)
         self.loop.add(self.client)
         self.gone = False
 
@@ -78,7 +78,7 @@ class Native:
         """What the server says when there is time for nothing else."""
         for _ in range(2):  # it is told first that it is late, and then serves
             if not self.gone:
-                self.gone = self.loop.turn(0).what is What.GONE
+                self.gone = self.loop.run_once(0).what is LoopEventKind.GONE
         try:
             return self.near.recv(1 << 20)
         except BlockingIOError:

@@ -31,7 +31,7 @@ from devserver.protocol.messages import (
     Status,
     WantedDevice,
 )
-from devserver.session.residents import Residents
+from devserver.session.vm_table import VmTable
 
 MS = 1_000_000
 
@@ -167,10 +167,10 @@ class Host:
     """Several sessions of one host."""
 
     def __init__(self) -> None:
-        self.residents = Residents(itertools.count(100).__next__, make_key=lambda: KEY)
+        self.vms = VmTable(itertools.count(100).__next__, make_key=lambda: KEY)
 
     def rig(self) -> Rig:
-        return Rig(residents=self.residents)
+        return Rig(vms=self.vms)
 
 
 def left_behind(host: Host, *before: Message, time_ns: int = 0) -> None:
@@ -251,10 +251,10 @@ def test_time_stands_for_them_until_they_are_adopted() -> None:
 def test_those_that_nobody_comes_for_go_after_a_while() -> None:
     host = Host()
     left_behind(host)
-    until_ns = host.residents.next_expiry_ns()
+    until_ns = host.vms.next_expiry_ns()
     assert until_ns is not None
-    assert host.residents.expire(until_ns - 1) == []
-    assert host.residents.expire(until_ns) == [7]
+    assert host.vms.expire(until_ns - 1) == []
+    assert host.vms.expire(until_ns) == [7]
     assert error_of(host.rig().attach(vm_id=7, key=KEY), ErrorCode.IDENTITY)
 
 

@@ -11,8 +11,8 @@ import trial_device
 from session_rig import BASE, Rig, attached, error_of, posted, read, write
 from trial_device import BIG, COUNT, VALUE
 
-from devserver.machine.backplane import MAX_DEADLINES, Backplane
 from devserver.machine.board import DeviceWiring
+from devserver.machine.bus import MAX_DEADLINES, Bus
 from devserver.machine.turns import Behind
 from devserver.models import catalog
 from devserver.models.device import Device, Region, Register, Signal, Space
@@ -112,13 +112,13 @@ def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def in_pieces(rig: Rig, *messages: Message, looks: int = 1) -> list[list[Message]]:
     """What is said in each turn, where a turn is over at every so many looks."""
-    rig.session.turn = rig.session.backplane.turn = Looks(looks)
+    rig.session.turn = rig.session.bus.turn = Looks(looks)
     said: list[list[Message]] = []
     rig.session.hear(rig.client.send(*messages), rig.now_ns)
-    said.append(rig.client.receive(rig.session.outbox.take()))
+    said.append(rig.client.receive(rig.session.outbox.take_bytes()))
     while rig.session.is_behind:
         rig.session.go_on(rig.now_ns)
-        said.append(rig.client.receive(rig.session.outbox.take()))
+        said.append(rig.client.receive(rig.session.outbox.take_bytes()))
     return said
 
 
@@ -197,13 +197,11 @@ def test_a_leap_of_vm_time_costs_a_bounded_number_of_events(leap: Message) -> No
 
 def test_slow_timers_miss_no_edge_however_far_the_leap() -> None:
     sink = Sink()
-    backplane = Backplane(
-        [DeviceWiring(name="timer", kind="pit8254", bases={"": 0x40}, lines={"": 0})], sink
-    )
+    bus = Bus([DeviceWiring(name="timer", kind="pit8254", bases={"": 0x40}, lines={"": 0})], sink)
     for port, value in ((0x43, 0x36), (0x40, 0), (0x40, 0)):
-        backplane.write(Space.PORT, port, 1, value, 0)
+        bus.write(Space.PORT, port, 1, value, 0)
     before = sink.edges
-    backplane.advance(LEAP_NS)
+    bus.advance(LEAP_NS)
     assert sink.edges - before == int(LEAP_NS / (65536 * 17600 / 21) * 2)
 
 
@@ -226,23 +224,23 @@ def test_a_device_that_can_not_pass_over_its_periods_fails_with_its_name() -> No
     assert feedback.status == 2
 
 
-def test_a_backplane_that_is_behind_goes_on_where_it_was() -> None:
-    backplane = Backplane([DeviceWiring(name="r", kind="restless", bases={"io": 0x10})], Sink())
-    backplane.turn = Looks(10)
+def test_a_bus_that_is_behind_goes_on_where_it_was() -> None:
+    bus = Bus([DeviceWiring(name="r", kind="restless", bases={"io": 0x10})], Sink())
+    bus.turn = Looks(10)
     turns = 0
-    while backplane.now_ns < 95:
+    while bus.now_ns < 95:
         try:
-            backplane.advance(95)
+            bus.advance(95)
         except Behind:
             turns += 1
     assert turns == 9
-    assert backplane.read(Space.PORT, 0x10, 1, 95) == 95
+    assert bus.read(Space.PORT, 0x10, 1, 95) == 95
 
 
 def test_timers_that_are_behind_are_due_at_once() -> None:
     rig = attached(PIT)
     fast_pit(rig)
-    rig.session.turn = rig.session.backplane.turn = Looks(10)
+    rig.session.turn = rig.session.bus.turn = Looks(10)
     rig.now_ns += 10**9
     rig.client.receive(rig.session.advance(rig.now_ns))
     due_ns = rig.session.next_deadline_ns()
@@ -253,13 +251,13 @@ def test_timers_that_are_behind_are_due_at_once() -> None:
 def test_a_clock_that_is_behind_starts_when_it_was_started() -> None:
     rig = attached(PIT)
     fast_pit(rig)
-    rig.session.turn = rig.session.backplane.turn = Looks(1)
+    rig.session.turn = rig.session.bus.turn = Looks(1)
     rig.session.hear(rig.client.send(blank(Clock, running=1, time_ns=10**9)), rig.now_ns)
     began_ns = rig.now_ns
     while rig.session.is_behind:
         rig.now_ns += 50_000
         rig.session.go_on(rig.now_ns)
-    rig.client.receive(rig.session.outbox.take())
+    rig.client.receive(rig.session.outbox.take_bytes())
     assert rig.session.clock.now_ns(rig.now_ns) == 10**9 + rig.now_ns - began_ns
 
 

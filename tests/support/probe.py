@@ -1,4 +1,4 @@
-"""A device that does what a test asks of it, and a sink that keeps all that a backplane says."""
+"""A device that does what a test asks of it, and a sink that keeps all that a bus says."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import msgpack
 
-from devserver.machine.backplane import Backplane
 from devserver.machine.board import DeviceWiring
+from devserver.machine.bus import Bus
 from devserver.models import Device, Region, Register, Signal, Space
 
 
@@ -19,7 +19,7 @@ class Probe(Device):
     it emits its id; 3 ROOM: how many bytes of feed it takes; 4 FAIL: raises.
     """
 
-    kind = "backplane-probe"
+    kind = "bus-probe"
     outputs = ("irq", "other")
     feeds = ("in",)
     emits = ("out",)
@@ -128,9 +128,9 @@ def probe(name: str, base: int | None = None, **rest: Any) -> DeviceWiring:
     return DeviceWiring(name=name, kind=Probe.kind, bases=bases, **rest)
 
 
-def two_probes(sink: Recorder) -> Backplane:
+def two_probes(sink: Recorder) -> Bus:
     """Probes 'a' at port 10h and 'b' at 15h, just behind it; all on line 5 but b's other on 6."""
-    return Backplane(
+    return Bus(
         [
             probe("a", 0x10, lines={"irq": 5, "other": 5}, options={"mark": 1}),
             probe("b", 0x15, lines={"irq": 5, "other": 6}, options={"mark": 2}),

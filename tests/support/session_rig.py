@@ -26,8 +26,8 @@ from devserver.protocol.messages import (
     WantedDevice,
     Write,
 )
-from devserver.session.residents import Residents
 from devserver.session.session import Session
+from devserver.session.vm_table import VmTable
 
 BASE = 0x100
 IRQ_LINE, OTHER_LINE = 5, 6
@@ -73,13 +73,11 @@ def feed(data: bytes, **fields: int) -> Feed:
 class Rig:
     """A session and its client. ``now_ns`` is the server's monotonic clock."""
 
-    def __init__(
-        self, identity: Identity | None = None, residents: Residents | None = None
-    ) -> None:
-        """``residents`` are those of a host that has further sessions."""
+    def __init__(self, identity: Identity | None = None, vms: VmTable | None = None) -> None:
+        """``vms`` are those of a host that has further sessions."""
         allot_id = itertools.count(1).__next__
-        residents = residents or Residents(allot_id, make_key=lambda: KEY)
-        self.session = Session(identity or Identity(), allot_id, "a client", residents)
+        vms = vms or VmTable(allot_id, make_key=lambda: KEY)
+        self.session = Session(identity or Identity(), allot_id, "a client", vms)
         self.client = Connection(Role.CLIENT)
         self.now_ns = 10**9
 

@@ -30,8 +30,8 @@ from devserver.protocol.messages import (
     WantedDevice,
     Write,
 )
-from devserver.session.residents import Residents
 from devserver.session.session import Session
+from devserver.session.vm_table import VmTable
 
 CONSOLE = WantedDevice("console", "debugcon", bases={"io": 0xE9})
 TEST = WantedDevice("test", "testdev", bases={"latch": 0xE0, "lines": 0x2000}, lines={"irq5": 5})
@@ -72,8 +72,8 @@ QUESTIONS: tuple[Message, ...] = (
 def held() -> list[tuple[str, bytes]]:
     """Who said which frame, from HELLO to DETACH."""
     allot_id = itertools.count(1).__next__
-    residents = Residents(allot_id, make_key=lambda: "0123456789abcdef")
-    session = Session(Identity(name="rack"), allot_id, "the client", residents)
+    vms = VmTable(allot_id, make_key=lambda: "0123456789abcdef")
+    session = Session(Identity(name="rack"), allot_id, "the client", vms)
     client = Connection(Role.CLIENT)
     frames: list[tuple[str, bytes]] = []
     for question in QUESTIONS:

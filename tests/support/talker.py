@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from devserver.machine.backplane import Backplane
 from devserver.machine.board import DeviceWiring
-from devserver.machine.hub import Hub, Party
+from devserver.machine.bus import Bus
+from devserver.machine.message_bus import MessageBus, VmPort
 from devserver.models import Context, Device, Region, Register
 
 BASE = 0x10
@@ -19,7 +19,7 @@ class Talker(Device):
     """It emits what it hears as sender, byte and the time. On hearing 0xFF it fails; on hearing
     0xFE it posts, which is not allowed; 0xFD raises its line."""
 
-    kind = "hub-talker"
+    kind = "message_bus-talker"
     outputs = ("irq",)
     emits = ("out",)
     regions = (
@@ -104,18 +104,20 @@ def wired(member: int, base: int = BASE, **options: object) -> DeviceWiring:
 
 
 class Place:
-    """A VM of one talker or several at a hub; VM time is what its test says, and runs."""
+    """A VM of one talker or several at a message_bus; VM time is what its test says, and runs."""
 
-    def __init__(self, hub: Hub, *members: int, now_ns: int = 0, name: str = "") -> None:
+    def __init__(
+        self, message_bus: MessageBus, *members: int, now_ns: int = 0, name: str = ""
+    ) -> None:
         self.said: list[bytes] = []
         self.lines: list[tuple[int, bool]] = []
         self.now_ns = now_ns
         wirings = [wired(member, BASE + 3 * at) for at, member in enumerate(members)]
-        self.backplane = Backplane(wirings, self, party=Party(hub, name))
-        self.backplane.party.on_mail = lambda: self.backplane.take_mail(self.now_ns)
+        self.bus = Bus(wirings, self, vm_port=VmPort(message_bus, name))
+        self.bus.vm_port.on_message = lambda: self.bus.deliver_messages(self.now_ns)
 
     def write(self, offset: int, value: int) -> None:
-        self.backplane.write(0, BASE + offset, 1, value, self.now_ns)  # type: ignore[arg-type]
+        self.bus.write(0, BASE + offset, 1, value, self.now_ns)  # type: ignore[arg-type]
 
     def heard(self) -> list[tuple[int, int, int]]:
         """Sender, byte and VM time of what was heard since this was asked last."""
@@ -123,7 +125,7 @@ class Place:
         self.said.clear()
         return heard
 
-    # what the backplane calls
+    # what the bus calls
 
     def line(self, line: int, level: bool) -> None:
         self.lines.append((line, level))

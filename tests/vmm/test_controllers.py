@@ -10,8 +10,8 @@ from commandline import command, devserver, io_server, kvmshim, read_until, star
 from library import Terminal, machine
 from pausing import run_in_pieces, tally
 
+from kvmshim.vmm.device_move import Destination
 from kvmshim.vmm.outcome import Outcome
-from kvmshim.vmm.relocation import Destination
 
 pytestmark = pytest.mark.kvm
 

@@ -11,9 +11,9 @@ from library import Terminal, machine
 from pausing import run_in_pieces, run_until, tally
 
 from kvmshim.errors import InputError
+from kvmshim.vmm.device_move import Destination
 from kvmshim.vmm.machine import Machine
 from kvmshim.vmm.outcome import Outcome
-from kvmshim.vmm.relocation import Destination
 
 pytestmark = pytest.mark.kvm
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmshim.hypervisor.memory import PAGE_BYTES
-from kvmshim.hypervisor.physical import Part, PhysicalMemory
+from kvmshim.hypervisor.guest_memory import GuestMemory, Part
+from kvmshim.hypervisor.mapping import PAGE_BYTES
 from kvmshim.vmm.capture import load_memory
 from kvmshim.vmstate.memory import PageRun, blocks, runs_of
 from kvmshim.vmstate.state import MAX_BLOCK_BYTES, Block, DamagedState
 
 
-class Memory(PhysicalMemory):
+class Memory(GuestMemory):
     """Memory without a machine."""
 
     def __init__(self, data: bytes, address: int = 0) -> None:

@@ -9,13 +9,13 @@ from devserver.protocol.messages import AddressSpace
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
 from kvmshim.hypervisor.interface import Vcpu
-from kvmshim.hypervisor.kvm.vm import RingPlace
+from kvmshim.hypervisor.kvm.vm import CoalescedRing
 
 
 class Ring:
     """The ring (native/src/vcpu/coalesced.h), looked after for the length of one run."""
 
-    def __init__(self, handle: Any, vcpu: Vcpu, place: RingPlace | None) -> None:
+    def __init__(self, handle: Any, vcpu: Vcpu, place: CoalescedRing | None) -> None:
         """``handle`` is the ``struct vcpu`` in whose mapping the ring is; None: there is none."""
         self._vcpu = handle
         self._ring = ffi.NULL
@@ -35,14 +35,14 @@ class Ring:
 
     def start(self) -> None:
         """Has the ring looked after. Raises :class:`HostError`."""
-        if self._ring != ffi.NULL and lib.keeper_add(self._ring) < 0:
+        if self._ring != ffi.NULL and lib.ring_poller_add(self._ring) < 0:
             raise HostError(f"can't look after KVM's ring of writes: {os.strerror(ffi.errno)}")
 
     def close(self) -> None:
         """Has it looked after no longer; the vCPU must not run any more."""
         if self._ring == ffi.NULL:
             return
-        lib.keeper_remove(self._ring)
+        lib.ring_poller_remove(self._ring)
         self._vcpu.coalesced = ffi.NULL
         lib.coalesced_free(self._ring)
         self._ring = ffi.NULL

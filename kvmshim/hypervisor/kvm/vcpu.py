@@ -107,7 +107,7 @@ class Vcpu:
 
     def settle(self, handle: Any, serve_local: Callable[[Any], None]) -> int:
         """After VCPU_PAUSED: to an instruction boundary; VCPU_PAUSED, or what else came."""
-        return self._serving(lib.vcpu_settle, handle, serve_local)
+        return self._serving(lib.vcpu_quiesce, handle, serve_local)
 
     def complete(self, handle: Any) -> None:
         """Has KVM finish the access that was served last, so that registers are right."""

@@ -10,7 +10,7 @@ from devserver.protocol.messages import AddressSpace
 from kvmshim import abi
 from kvmshim.abi import ffi, lib
 from kvmshim.hypervisor.kvm.vcpu import Vcpu
-from kvmshim.hypervisor.memory import GuestMemory
+from kvmshim.hypervisor.mapping import MemoryMapping
 
 #: Three pages for KVM's own use below the last MiB of 4 GiB, out of every guest's way
 #: (api.rst, KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR).
@@ -18,7 +18,7 @@ _IDENTITY_MAP_ADDRESS = 0xFEFF_C000
 _TSS_ADDRESS = 0xFEFF_D000
 
 
-class Zone(NamedTuple):
+class CoalescedRange(NamedTuple):
     """Addresses of one space, port or memory."""
 
     space: int
@@ -26,7 +26,7 @@ class Zone(NamedTuple):
     length: int
 
 
-class Slot(NamedTuple):
+class MemorySlot(NamedTuple):
     """``size`` bytes of memory at a guest-physical address, and where they lie in this process."""
 
     number: int
@@ -36,11 +36,11 @@ class Slot(NamedTuple):
     read_only: bool
 
 
-class RingPlace(NamedTuple):
+class CoalescedRing(NamedTuple):
     """Where KVM's ring lies in a vCPU's mapping, in bytes, and what goes through it."""
 
     at: int
-    zones: tuple[Zone, ...]
+    zones: tuple[CoalescedRange, ...]
 
 
 class SystemFacts(Protocol):
@@ -60,7 +60,7 @@ class Vm:
         self.fd = fd
         self._system = system
         #: Memory as it is mapped.
-        self.slots: list[Slot] = []
+        self.slots: list[MemorySlot] = []
         self.has_irqchip = False
         self._what = f"VM (descriptor {fd})"
         self.vcpus: list[Vcpu] = []
@@ -82,7 +82,7 @@ class Vm:
     def map_memory(
         self,
         address: int,
-        memory: GuestMemory,
+        memory: MemoryMapping,
         offset: int = 0,
         size: int | None = None,
         *,
@@ -91,15 +91,15 @@ class Vm:
         """Puts ``size`` bytes of ``memory`` at guest-physical ``address``."""
         mapped_bytes = memory.size - offset if size is None else size
         number = len(self.slots)
-        slot = Slot(number, address, mapped_bytes, memory.address + offset, read_only)
+        slot = MemorySlot(number, address, mapped_bytes, memory.address + offset, read_only)
         self._set_region(slot, lib.KVM_MEM_READONLY if read_only else 0)
         self.slots.append(slot)
 
-    def log_dirty(self, slot: Slot, on: bool) -> None:
+    def log_dirty(self, slot: MemorySlot, on: bool) -> None:
         """Has KVM keep a log of the pages of a slot that are written to; also while it runs."""
         self._set_region(slot, lib.KVM_MEM_LOG_DIRTY_PAGES if on else 0)
 
-    def dirty_bitmap(self, slot: Slot) -> bytes:
+    def dirty_bitmap(self, slot: MemorySlot) -> bytes:
         """KVM_GET_DIRTY_LOG: the pages of a slot that were written to since the last call.
 
         A bit for each page, the lowest of the first byte first.
@@ -111,7 +111,7 @@ class Vm:
         abi.call(self.fd, "KVM_GET_DIRTY_LOG", log, self._what)
         return bytes(ffi.buffer(bitmap))
 
-    def _set_region(self, slot: Slot, flags: int) -> None:
+    def _set_region(self, slot: MemorySlot, flags: int) -> None:
         region = ffi.new("struct kvm_userspace_memory_region *")
         region.slot, region.flags = slot.number, flags
         region.guest_phys_addr, region.memory_size = slot.address, slot.size
@@ -123,7 +123,7 @@ class Vm:
         argument = ffi.new("struct kvm_irq_level *", {"irq": line, "level": int(level)})
         abi.call(self.fd, "KVM_IRQ_LINE", argument, self._what)
 
-    def coalesce(self, zones: Iterable[Zone]) -> RingPlace | None:
+    def coalesce(self, zones: Iterable[CoalescedRange]) -> CoalescedRing | None:
         """Lets KVM take writes to these places without an exit, as far as it can.
 
         None if KVM takes none: then they are exits as others are (api.rst,
@@ -138,9 +138,9 @@ class Vm:
             argument.addr, argument.size = zone.start, zone.length
             argument.pio = int(zone.space == AddressSpace.PORT)
             abi.call(self.fd, "KVM_REGISTER_COALESCED_MMIO", argument, self._what)
-        return RingPlace(page * mmap.PAGESIZE, tuple(taken)) if taken else None
+        return CoalescedRing(page * mmap.PAGESIZE, tuple(taken)) if taken else None
 
-    def uncoalesce(self, place: RingPlace | None) -> None:
+    def uncoalesce(self, place: CoalescedRing | None) -> None:
         """Has writes to these places be exits again (KVM_UNREGISTER_COALESCED_MMIO)."""
         for zone in place.zones if place is not None else ():
             argument = ffi.new("struct kvm_coalesced_mmio_zone *")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 
 from kvmshim.abi import ffi
-from kvmshim.hypervisor.memory import PAGE_BYTES, GuestMemory
+from kvmshim.hypervisor.mapping import PAGE_BYTES, MemoryMapping
 from kvmshim.hypervisor.unicorn.delivery import DIVIDE_ERROR, DOUBLE_FAULT
 from kvmshim.hypervisor.unicorn.engine import Access, Engine, Hook, Register
 
@@ -38,7 +38,7 @@ def forget_exception(engine: Engine) -> None:
 @cache
 def _offset() -> int | None:
     """Where the engine remembers the last exception; None if that is not to be found."""
-    memory = GuestMemory(PAGE_BYTES)
+    memory = MemoryMapping(PAGE_BYTES)
     memory.write(0, _DIVIDE_BY_ZERO)
     engine = Engine()
     try:
@@ -48,7 +48,7 @@ def _offset() -> int | None:
         memory.close()
 
 
-def _find(engine: Engine, memory: GuestMemory) -> int | None:
+def _find(engine: Engine, memory: MemoryMapping) -> int | None:
     stopper = ffi.new("struct emulated *")
     engine.map_memory(0, memory.address, memory.size, Access.READ | Access.EXEC)
     engine.hook(Hook.INTERRUPT, "emulated_trap", stopper)

@@ -79,8 +79,8 @@ class UnicornVcpu:
         self._serve_local = serve_local
         lib.control_enter(handle.control, self.run_page)
         try:
-            code = lib.CARRY_ON
-            while code == lib.CARRY_ON:
+            code = lib.VCPU_CONTINUE
+            while code == lib.VCPU_CONTINUE:
                 code = self._turn(handle)
             return int(code)
         finally:
@@ -102,35 +102,35 @@ class UnicornVcpu:
         """Once round the loop: whoever wants the vCPU, interrupts, the guest."""
         stirs = lib.control_stirs(handle.control)
         code = int(lib.vcpu_wanted(handle))
-        if code != lib.CARRY_ON:
+        if code != lib.VCPU_CONTINUE:
             return code
         lib.control_clear(handle.control, lib.CONTROL_PROBE)  # a halt is never overlooked here
         code = self._take_interrupt(handle)
-        if code != lib.CARRY_ON:
+        if code != lib.VCPU_CONTINUE:
             return code
         if not handle.halted:
             return self._slice(handle)
         if not self._engine.read(Register.EFLAGS) & FLAG_INTERRUPT:
             return int(lib.VCPU_HALTED)
         lib.control_sleep(handle.control, stirs)
-        return int(lib.CARRY_ON)
+        return int(lib.VCPU_CONTINUE)
 
     def _take_interrupt(self, handle: Any) -> int:
         """Tells the interrupt controllers of their lines; takes what they ask for, if it may be."""
-        while (code := int(lib.intr_wire(handle))) == lib.VCPU_LOCAL:
+        while (code := int(lib.irqchip_sync_lines(handle))) == lib.VCPU_LOCAL:
             self._serve_local(handle.access)
-        if code != lib.CARRY_ON or not lib.intr_asked(handle):
+        if code != lib.VCPU_CONTINUE or not lib.irqchip_requests(handle):
             return code
         if not lib.emulated_takes_interrupt(self._engine.handle, self._emulated):
-            return int(lib.CARRY_ON)
-        code = int(lib.intr_acknowledge(handle))
+            return int(lib.VCPU_CONTINUE)
+        code = int(lib.irqchip_acknowledge(handle))
         if code == lib.VCPU_LOCAL:
             self._serve_local(handle.access)
-        elif code != lib.CARRY_ON:
+        elif code != lib.VCPU_CONTINUE:
             return code
         handle.halted = False
         delivered = deliver(self._engine, int(handle.vector), by_itself=False)
-        return int(lib.CARRY_ON if delivered else lib.VCPU_SHUTDOWN)
+        return int(lib.VCPU_CONTINUE if delivered else lib.VCPU_SHUTDOWN)
 
     def _slice(self, handle: Any) -> int:
         """Runs the guest until anything happens."""
@@ -141,7 +141,7 @@ class UnicornVcpu:
         if self._error is not None:
             raised, self._error = self._error, None
             raise raised
-        if state.result != lib.CARRY_ON:
+        if state.result != lib.VCPU_CONTINUE:
             return int(state.result)
         if error == Error.INSN_INVALID:
             state.trap = INVALID_OPCODE
@@ -150,7 +150,7 @@ class UnicornVcpu:
             return int(lib.VCPU_INTERNAL)
         if state.trap != lib.EMULATED_NO_TRAP:
             return self._trap(int(state.trap))
-        return int(lib.CARRY_ON) if state.stopped else self._stopped_by_itself(handle)
+        return int(lib.VCPU_CONTINUE) if state.stopped else self._stopped_by_itself(handle)
 
     def _trap(self, vector: int) -> int:
         """An exception, or an INT instruction; the engine's EIP is what is to be pushed."""
@@ -159,14 +159,14 @@ class UnicornVcpu:
             return int(lib.VCPU_SHUTDOWN)
         if by_itself:
             forget_exception(self._engine)
-        return int(lib.CARRY_ON)
+        return int(lib.VCPU_CONTINUE)
 
     def _stopped_by_itself(self, handle: Any) -> int:
         """The engine stops at HLT, and when it can't even raise a double fault."""
         if self._last_instruction()[-1:] != _HLT:
             return int(lib.VCPU_SHUTDOWN)
         handle.halted = True
-        return int(lib.CARRY_ON)
+        return int(lib.VCPU_CONTINUE)
 
     def _last_instruction(self) -> bytes:
         state = self._emulated

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from kvmshim.abi import ffi, lib
-from kvmshim.hypervisor.kvm.vm import RingPlace, Zone
-from kvmshim.hypervisor.memory import GuestMemory
+from kvmshim.hypervisor.kvm.vm import CoalescedRange, CoalescedRing
+from kvmshim.hypervisor.mapping import MemoryMapping
 from kvmshim.hypervisor.unicorn.engine import Access, Engine, Hook, Instruction
 from kvmshim.hypervisor.unicorn.vcpu import UnicornVcpu
 
@@ -40,7 +40,7 @@ class UnicornVm:
     def map_memory(
         self,
         address: int,
-        memory: GuestMemory,
+        memory: MemoryMapping,
         offset: int = 0,
         size: int | None = None,
         *,
@@ -52,12 +52,12 @@ class UnicornVm:
         self._engine.map_memory(address, memory.address + offset, mapped.size, access)
         self._memory.append(mapped)
 
-    def coalesce(self, zones: Iterable[Zone]) -> RingPlace | None:
+    def coalesce(self, zones: Iterable[CoalescedRange]) -> CoalescedRing | None:
         """None: every write of the guest is served when it is made."""
         del zones
         return None
 
-    def uncoalesce(self, place: RingPlace | None) -> None:
+    def uncoalesce(self, place: CoalescedRing | None) -> None:
         """There is no ring."""
 
     def create_vcpu(self, cpuid: tuple[tuple[int, ...], ...] | None = None) -> UnicornVcpu:

@@ -2,7 +2,7 @@
 
 struct lease_grant {
     uint32_t rule, term_count;
-    uint64_t covers;
+    uint64_t granted_at_seq;
     uint64_t value, until_ns, unaffected, steady;
     struct lease_term terms[4];
     ...;

@@ -13,7 +13,7 @@ enum serve_found {
     ...
 };
 
-enum patience_mode { PATIENCE_ADAPTIVE, PATIENCE_SPIN, PATIENCE_BLOCK };
+enum spin_wait_mode { SPIN_WAIT_ADAPTIVE, SPIN_WAIT_SPIN, SPIN_WAIT_BLOCK };
 
 struct serve_counters {
     uint64_t sent, received, acknowledged;

@@ -1,7 +1,7 @@
-/* KVM's ring of coalesced writes (native/src/vcpu/coalesced.h, keeper.h). */
+/* KVM's ring of coalesced writes (native/src/vcpu/coalesced.h, ring_poller.h). */
 
 struct coalesced *coalesced_new(struct vcpu *vcpu, void *ring);
 void coalesced_free(struct coalesced *coalesced);
 void coalesced_zone(struct coalesced *coalesced, uint64_t address, uint32_t size, bool port);
-int keeper_add(struct coalesced *coalesced);
-void keeper_remove(struct coalesced *coalesced);
+int ring_poller_add(struct coalesced *coalesced);
+void ring_poller_remove(struct coalesced *coalesced);

@@ -43,15 +43,15 @@ struct vcpu {
 
 int vcpu_run(struct vcpu *vcpu);
 int vcpu_drain(struct vcpu *vcpu);
-int vcpu_settle(struct vcpu *vcpu);
+int vcpu_quiesce(struct vcpu *vcpu);
 int vcpu_complete(struct vcpu *vcpu);
 int vcpu_wanted(struct vcpu *vcpu);
 
-/* Interrupt controllers that are a device (native/src/vcpu/intr.h). */
-int intr_wire(struct vcpu *vcpu);
-bool intr_asked(const struct vcpu *vcpu);
-int intr_acknowledge(struct vcpu *vcpu);
+/* Interrupt controllers that are a device (native/src/vcpu/irqchip.h). */
+int irqchip_sync_lines(struct vcpu *vcpu);
+bool irqchip_requests(const struct vcpu *vcpu);
+int irqchip_acknowledge(struct vcpu *vcpu);
 
 /* One access of its guest (native/src/vcpu/access.h). */
-#define CARRY_ON ...
+#define VCPU_CONTINUE ...
 int access_serve(struct vcpu *vcpu, const struct vcpu_access *access);

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "vm/control.h"
-#include "wait/duct.h"
+#include "wait/shm_stream.h"
 
 int floor_exits(int vcpu_fd, struct kvm_run *run, uint64_t *samples, size_t count)
 {
@@ -79,7 +79,7 @@ enum { MAX_BYTES = 8192, LOOKS_TO_AN_ASK = 1 << 16, NAP_US = 20000 };
 struct end {
     int fd;
     bool spin;
-    struct duct duct; /* used if it has a page */
+    struct shm_stream shm; /* used if it has a page */
 };
 
 struct far_end {
@@ -89,11 +89,11 @@ struct far_end {
 
 static ssize_t take_some(struct end *end, uint8_t *buffer, size_t bytes, unsigned look)
 {
-    if (!end->duct.page)
+    if (!end->shm.page)
         return recv(end->fd, buffer, bytes, end->spin ? MSG_DONTWAIT : 0);
     if (end->spin && look % LOOKS_TO_AN_ASK == 0)
-        duct_hear(&end->duct);
-    return duct_receive(&end->duct, buffer, bytes, end->spin ? 0 : NAP_US);
+        shm_stream_hear(&end->shm);
+    return shm_stream_receive(&end->shm, buffer, bytes, end->spin ? 0 : NAP_US);
 }
 
 /* Receives exactly so many bytes; false when the peer is gone. */
@@ -112,9 +112,9 @@ static bool take(struct end *end, uint8_t *buffer, size_t bytes)
 
 static bool give(struct end *end, const uint8_t *buffer, size_t bytes)
 {
-    if (!end->duct.page)
+    if (!end->shm.page)
         return send(end->fd, buffer, bytes, MSG_NOSIGNAL) >= 0;
-    return duct_give(&end->duct, buffer, bytes) == (ssize_t)bytes;
+    return shm_stream_give(&end->shm, buffer, bytes) == (ssize_t)bytes;
 }
 
 static void *answer(void *argument)
@@ -129,14 +129,14 @@ static void *answer(void *argument)
 
 static int share(struct end *near, struct end *far)
 {
-    int memory_fd = duct_make(&near->duct, near->fd);
+    int memory_fd = shm_stream_make(&near->shm, near->fd);
     if (memory_fd < 0)
         return -1;
-    int result = duct_open(&far->duct, far->fd, memory_fd);
+    int result = shm_stream_open(&far->shm, far->fd, memory_fd);
     close(memory_fd);
-    duct_look(&near->duct);
+    shm_stream_look(&near->shm);
     if (result == 0)
-        duct_look(&far->duct);
+        shm_stream_look(&far->shm);
     return result;
 }
 
@@ -193,8 +193,8 @@ int floor_pingpong(const struct floor_trip *trip, uint64_t *samples, size_t coun
     if (result == 0 && (errno = start_on(trip->far_core, &thread, &far)))
         result = -1;
     if (result < 0) {
-        duct_close(&near.duct);
-        duct_close(&far.end.duct);
+        shm_stream_close(&near.shm);
+        shm_stream_close(&far.end.shm);
         return -1;
     }
     for (size_t i = 0; i < count && result == 0; i++) {
@@ -205,8 +205,8 @@ int floor_pingpong(const struct floor_trip *trip, uint64_t *samples, size_t coun
     int error = errno;
     shutdown(trip->near, SHUT_RDWR);
     pthread_join(thread, NULL);
-    duct_close(&near.duct);
-    duct_close(&far.end.duct);
+    shm_stream_close(&near.shm);
+    shm_stream_close(&far.end.shm);
     errno = error;
     return result;
 }

@@ -26,7 +26,7 @@ int floor_coalesced(int vm_fd, int vcpu_fd, struct kvm_run *run, uint32_t ring_p
  * request_bytes there, answer_bytes back. Both ends spin, or both block. The thread runs on the
  * core far_core, or wherever the caller may (-1). With a vcpu_fd that is not -1, each repetition
  * begins with an exit as in floor_exits(), and is sampled whole. With memory, bytes go through a
- * duct (duct.h) between the two.
+ * shm (shm_stream.h) between the two.
  */
 struct floor_trip {
     int near, far;

@@ -114,7 +114,7 @@ static void put_grant(struct lease *lease, const struct lease_grant *grant)
     uint64_t version = atomic_load_explicit(&lease->version, memory_order_relaxed);
     atomic_store_explicit(&lease->version, version + 1, memory_order_relaxed);
     put_word(lease, 0, (uint64_t)grant->term_count << 32 | grant->rule);
-    put_word(lease, 1, grant->covers);
+    put_word(lease, 1, grant->granted_at_seq);
     put_word(lease, 2, grant->value);
     put_word(lease, 3, grant->until_ns);
     put_word(lease, 4, grant->unaffected);
@@ -156,7 +156,7 @@ const char *leases_take(struct leases *leases, const struct message *message, ui
     uint64_t before = message->ack ? message->ack - 1 : 0;
     struct lease_grant grant = {
         .rule = message->rule,
-        .covers = settled > before ? settled : before,
+        .granted_at_seq = settled > before ? settled : before,
         .value = message->value,
         .until_ns = message->until_ns,
         .unaffected = message->unaffected,

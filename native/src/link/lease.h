@@ -8,7 +8,7 @@
  * serves the guest (vcpu.h).
  *
  * A LEASE can cross accesses of the guest's that it does not know of yet. Therefore each says how
- * far the server had applied the client's messages when it was made ("covers"), and every access
+ * far the server had applied the client's messages when it was made ("granted_at_seq"), and every access
  * that changes what a lease will answer is remembered with the number of the message it is in.
  */
 #ifndef KVMSHIM_LEASE_H
@@ -21,7 +21,7 @@
 #include "codec.h"
 
 enum {
-    LEASE_LANES = 64,  /* lanes of a device that a lease can say something of */
+    LEASE_LANES = 64,  /* rings of a device that a lease can say something of */
     LEASE_ROOM = 4096, /* addresses of a link that leases are kept for; others are always asked */
     LEASE_WORDS = 6 + 12 * CODEC_MAX_TERMS,
 };
@@ -29,7 +29,7 @@ enum {
 /* What a LEASE says. */
 struct lease_grant {
     uint32_t rule, term_count;
-    uint64_t covers; /* all messages up to this had been applied when it was made */
+    uint64_t granted_at_seq; /* all messages up to this had been applied when it was made */
     uint64_t value, until_ns, unaffected, steady;
     struct lease_term terms[CODEC_MAX_TERMS];
 };
@@ -42,8 +42,8 @@ struct lease {
     uint64_t taken; /* the version that grant is a copy of */
     struct lease_grant grant;
     uint64_t suspended; /* not used until the server has settled this message */
-    uint64_t evolved;   /* the last message with an access that changed what it answers */
-    bool astray;        /* the server knows better: not used until it says something new */
+    uint64_t last_effect_seq;   /* the last message with an access that changed what it answers */
+    bool desynced;        /* the server knows better: not used until it says something new */
     bool high_next;
     uint8_t held_reads; /* reads that the held value still answers */
     uint16_t held;

@@ -54,7 +54,7 @@ static bool get_grant(struct lease *lease, uint64_t version, struct lease_grant 
     uint64_t head = get_word(lease, 0);
     grant->rule = (uint32_t)head;
     grant->term_count = (uint32_t)(head >> 32);
-    grant->covers = get_word(lease, 1);
+    grant->granted_at_seq = get_word(lease, 1);
     grant->value = get_word(lease, 2);
     grant->until_ns = get_word(lease, 3);
     grant->unaffected = get_word(lease, 4);
@@ -70,7 +70,7 @@ static bool changes_when_read(const struct lease *lease)
 }
 
 /* Whether a grant judges writes otherwise than the one before it did. */
-static bool judges_otherwise(const struct lease_grant *a, const struct lease_grant *b)
+static bool rules_differ(const struct lease_grant *a, const struct lease_grant *b)
 {
     return a->unaffected != b->unaffected || a->steady != b->steady ||
            ((a->rule ^ b->rule) & ~(uint32_t)LEASE_HIGH_NEXT);
@@ -79,15 +79,15 @@ static bool judges_otherwise(const struct lease_grant *a, const struct lease_gra
 static void adopt(const struct lease_device *device, struct lease *lease,
                   const struct lease_grant *fresh)
 {
-    if (device->posted > fresh->covers && judges_otherwise(fresh, &lease->grant)) {
+    if (device->posted > fresh->granted_at_seq && rules_differ(fresh, &lease->grant)) {
         /* Writes on their way were judged by the old rules: they may matter by the new ones. */
         lease->suspended = device->posted;
-        if (lease->evolved < device->posted)
-            lease->evolved = device->posted;
+        if (lease->last_effect_seq < device->posted)
+            lease->last_effect_seq = device->posted;
     }
     lease->grant = *fresh;
     lease->high_next = fresh->rule & LEASE_HIGH_NEXT;
-    lease->astray = changes_when_read(lease) && lease->evolved > fresh->covers;
+    lease->desynced = changes_when_read(lease) && lease->last_effect_seq > fresh->granted_at_seq;
 }
 
 /* Takes over what the server has said last. A held value is not the server's to change. */
@@ -108,7 +108,7 @@ static void refresh(const struct lease_device *device, struct lease *lease)
 static bool usable_value(const struct lease *lease, uint64_t settled, uint64_t now_ns,
                          uint64_t *value)
 {
-    return lease->grant.rule & LEASE_GRANTED && !lease->astray && settled >= lease->suspended &&
+    return lease->grant.rule & LEASE_GRANTED && !lease->desynced && settled >= lease->suspended &&
            lease_value(&lease->grant, now_ns, value);
 }
 
@@ -127,7 +127,7 @@ int lease_read(struct lease_device *device, struct lease *lease, uint64_t settle
         lease->high_next = !lease->high_next;
     if (!changes_when_read(lease))
         return LEASE_ANSWERED;
-    lease->evolved = NOT_SENT_YET;
+    lease->last_effect_seq = NOT_SENT_YET;
     return LEASE_POST;
 }
 
@@ -153,21 +153,21 @@ static bool matters(const struct lease *lease, const struct lease_write *write, 
 static void drop_held(struct lease *lease)
 {
     lease->held_reads = 0;
-    if (changes_when_read(lease) && lease->evolved > lease->grant.covers)
-        lease->astray = true; /* the server says it anew, because it knows of those reads */
+    if (changes_when_read(lease) && lease->last_effect_seq > lease->grant.granted_at_seq)
+        lease->desynced = true; /* the server says it anew, because it knows of those reads */
 }
 
 static void hold(struct lease *lease, const struct lease_write *write)
 {
     uint64_t value;
-    lease->evolved = NOT_SENT_YET;
+    lease->last_effect_seq = NOT_SENT_YET;
     if (lease->held_reads)
         return;
     if (usable_value(lease, write->settled, write->time_ns, &value)) {
         lease->held = (uint16_t)value;
         lease->held_reads = lease->grant.rule & LEASE_PAIR ? 2 : 1;
     } else {
-        lease->astray = true; /* the device holds something, nobody here knows what */
+        lease->desynced = true; /* the device holds something, nobody here knows what */
     }
 }
 
@@ -190,14 +190,14 @@ static void on_waiting_write(struct lease *lease, const struct lease_write *writ
         return;
     if (is_hold(lease, write)) {
         lease->held_reads = 0;
-        lease->astray = true;
-        lease->evolved = NOT_SENT_YET;
+        lease->desynced = true;
+        lease->last_effect_seq = NOT_SENT_YET;
     } else if (matters(lease, write, repeated)) {
         drop_held(lease);
     }
 }
 
-/* Notes what is written to the lanes; whether it repeats what was written there last. */
+/* Notes what is written to the rings; whether it repeats what was written there last. */
 static bool note_write(struct lease_device *device, const struct lease_write *write)
 {
     if (write->size != 1) {
@@ -259,6 +259,6 @@ void lease_sent(struct lease_device *device, uint64_t seq, bool posted_write)
     for (struct lease_range *range = device->ranges; range; range = range->next)
         for (uint64_t i = 0; range->leases && i < range->length; i++) {
             number(&range->leases[i].suspended, seq);
-            number(&range->leases[i].evolved, seq);
+            number(&range->leases[i].last_effect_seq, seq);
         }
 }

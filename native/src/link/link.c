@@ -87,7 +87,7 @@ int link_request(struct link *link, const struct link_access *access)
         return LINK_REFUSED;
     if (access->direction == 0) {
         if (link->reply_length != bytes) {
-            violated(link, "bytes in a feedback", link->reply_length, bytes);
+            protocol_error(link, "bytes in a feedback", link->reply_length, bytes);
             return LINK_LOST;
         }
         memcpy(access->data, link->reply, bytes);
@@ -275,7 +275,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     link->received = setup->received;
     link->acknowledged = setup->sent;
     link->window = setup->window;
-    link->patience = patience_new(setup->wait_mode, (int64_t)setup->spin_ns);
+    link->spin_wait = spin_wait_new(setup->wait_mode, (int64_t)setup->spin_ns);
     link->heartbeat_ns = setup->heartbeat_ns;
     link->deadline_ns = setup->deadline_ns;
     link->flush_after_ns = setup->flush_after_ns;
@@ -286,7 +286,7 @@ struct link *link_new(struct control *control, const struct link_setup *setup)
     pthread_mutex_init(&link->rx_lock, NULL);
     pthread_mutex_init(&link->inbox_lock, NULL);
     bool has_way = setup->memory_fd < 0 ||
-                   duct_open(&link->duct, setup->fd, setup->memory_fd) == 0;
+                   shm_stream_open(&link->shm, setup->fd, setup->memory_fd) == 0;
     if (!has_way || !open_descriptors(link) || !may_sleep(link->fd) || !make_buffers(link)) {
         int error = errno;
         link_free(link);
@@ -307,8 +307,8 @@ void link_free(struct link *link)
 {
     if (!link)
         return;
-    patience_end(&link->patience);
-    duct_close(&link->duct);
+    spin_wait_end(&link->spin_wait);
+    shm_stream_close(&link->shm);
     close_descriptor(link->epoll_fd);
     close_descriptor(link->timer_fd);
     close_descriptor(link->tick_fd);

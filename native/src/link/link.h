@@ -7,7 +7,7 @@
  * one wait follows another at once (the link is "hot") it stays disarmed between them, as arming and
  * disarming cost as much as a tenth of an access: then the event thread looks every LINK_TICK_NS
  * whether there were waits since, and arms the socket again when there were few. Where the bytes go
- * through memory (duct.h) the socket stays armed, and it is the server's bell that is.
+ * through memory (shm_stream.h) the socket stays armed, and it is the server's doorbell that is.
  * Who writes: any thread, under the transmit lock, one send per frame.
  *
  * Lock order: receive before transmit before inbox.
@@ -23,14 +23,14 @@
 
 #include "codec.h"
 #include "vm/control.h"
-#include "wait/duct.h"
+#include "wait/shm_stream.h"
 #include "link/lease.h"
-#include "wait/patience.h"
+#include "wait/spin_wait.h"
 
 enum link_wait {
-    LINK_ADAPTIVE = PATIENCE_ADAPTIVE,
-    LINK_SPIN = PATIENCE_SPIN,
-    LINK_BLOCK = PATIENCE_BLOCK,
+    LINK_ADAPTIVE = SPIN_WAIT_ADAPTIVE,
+    LINK_SPIN = SPIN_WAIT_SPIN,
+    LINK_BLOCK = SPIN_WAIT_BLOCK,
 };
 
 enum link_state {
@@ -79,7 +79,7 @@ struct link {
     int tick_fd;  /* timerfd, ticks while the link is hot */
     int wake_fd;  /* ends or rouses link_serve */
     int inbox_fd; /* eventfd, readable when the inbox has messages or the state has changed */
-    struct duct duct;
+    struct shm_stream shm;
     struct control *control;
     uint32_t server_id, vm_id, client_id;
     uint8_t source; /* of interrupt lines (lines.h) */
@@ -129,7 +129,7 @@ struct link {
     size_t inbox_size;
     _Atomic int settling; /* who takes the inbox may be waiting itself: it takes whatever comes */
 
-    struct patience patience; /* the receive lock is held to look at this and the next five */
+    struct spin_wait spin_wait; /* the receive lock is held to look at this and the next five */
     bool hot;
     uint32_t quick_waits;
     int64_t began_ns; /* when the last wait began */
@@ -189,7 +189,7 @@ void link_flush(struct link *link);
 /* Sends what is batched and waits until the server has applied all posted accesses. */
 int link_fence(struct link *link);
 /* The same for everything sent so far, Python's messages too, with all that it has caused told. */
-int link_settle(struct link *link);
+int link_barrier(struct link *link);
 /* Sends a numbered message of Python's (FEED, CLOCK, DETACH) behind what is batched; LINK_REFUSED
  * if it is too long. */
 int link_send(struct link *link, const struct message *message);

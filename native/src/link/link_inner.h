@@ -66,7 +66,7 @@ bool receive(struct link *link, enum how_to_receive how);
 void rx_frames(struct link *link);
 /* Makes room for the rest of a frame that is longer than the buffer. */
 bool rx_room(struct link *link);
-void violated(struct link *link, const char *what, uint64_t got, uint64_t wanted);
+void protocol_error(struct link *link, const char *what, uint64_t got, uint64_t wanted);
 
 /* -- waiting (link_wait.c) -- */
 

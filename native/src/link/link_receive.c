@@ -79,7 +79,7 @@ size_t link_take(struct link *link, uint8_t *out, size_t room)
 
 /* -- what comes in ------------------------------------------------------------------------ */
 
-void violated(struct link *link, const char *what, uint64_t got, uint64_t wanted)
+void protocol_error(struct link *link, const char *what, uint64_t got, uint64_t wanted)
 {
     end_link(link, LINK_VIOLATED, EPROTO, "%s: got %llu, expected %llu", what,
              (unsigned long long)got, (unsigned long long)wanted);
@@ -88,7 +88,7 @@ void violated(struct link *link, const char *what, uint64_t got, uint64_t wanted
 static void on_interrupt(struct link *link, const struct message *message)
 {
     if (message->line >= LINK_LINES) {
-        violated(link, "interrupt line out of range", message->line, LINK_LINES - 1);
+        protocol_error(link, "interrupt line out of range", message->line, LINK_LINES - 1);
         return;
     }
     if (message->number <= link->line_number[message->line])
@@ -113,7 +113,7 @@ static void on_lease(struct link *link, const struct message *message)
 static void on_answer(struct link *link, const struct message *message)
 {
     if (message->request != link->awaited || link->answered) {
-        violated(link, "answer to a request that is not awaited", message->request,
+        protocol_error(link, "answer to a request that is not awaited", message->request,
                  link->awaited);
         return;
     }
@@ -127,13 +127,13 @@ static void on_answer(struct link *link, const struct message *message)
 static bool acceptable(struct link *link, const struct message *message)
 {
     if (message->seq != link->received + 1)
-        violated(link, "sequence number", message->seq, link->received + 1);
+        protocol_error(link, "sequence number", message->seq, link->received + 1);
     else if (message->vm_id != link->vm_id)
-        violated(link, "VM identifier", message->vm_id, link->vm_id);
+        protocol_error(link, "VM identifier", message->vm_id, link->vm_id);
     else if (message->hypervisor != link->hypervisor)
-        violated(link, "hypervisor identifier", message->hypervisor, link->hypervisor);
+        protocol_error(link, "hypervisor identifier", message->hypervisor, link->hypervisor);
     else if (message->client_id != link->client_id)
-        violated(link, "client identifier", message->client_id, link->client_id);
+        protocol_error(link, "client identifier", message->client_id, link->client_id);
     return is_open(link);
 }
 
@@ -141,7 +141,7 @@ static void acknowledged(struct link *link, uint64_t number)
 {
     uint64_t sent = atomic_load(&link->sent);
     if (number > sent)
-        violated(link, "acknowledged number", number, sent);
+        protocol_error(link, "acknowledged number", number, sent);
     else if (number > atomic_load(&link->acknowledged))
         atomic_store_explicit(&link->acknowledged, number, memory_order_release);
 }
@@ -201,7 +201,7 @@ static void on_message(struct link *link, const struct message *message, const u
         settled(link, message->ack);
         break;
     default:
-        violated(link, "a message that only a client sends", message->type, 0);
+        protocol_error(link, "a message that only a client sends", message->type, 0);
     }
 }
 
@@ -238,7 +238,7 @@ void rx_frames(struct link *link)
         memcpy(&length, link->in + link->in_start, LINK_FRAME_HEADER);
         length = __builtin_bswap32(length);
         if (length == 0 || length > CODEC_MAX_FRAME) {
-            violated(link, "frame length", length, CODEC_MAX_FRAME);
+            protocol_error(link, "frame length", length, CODEC_MAX_FRAME);
             return;
         }
         if (link->in_used - link->in_start < LINK_FRAME_HEADER + (size_t)length)
@@ -268,11 +268,11 @@ bool rx_room(struct link *link)
 
 static ssize_t take_in(struct link *link, uint8_t *to, size_t room, enum how_to_receive how)
 {
-    if (!link->duct.page)
+    if (!link->shm.page)
         return recv(link->fd, to, room, how == RX_SLEEP ? 0 : MSG_DONTWAIT);
     if (how == RX_ASK)
-        duct_ask(&link->duct);
-    return duct_receive(&link->duct, to, room, how == RX_SLEEP ? LINK_NAP_US : 0);
+        shm_stream_ask(&link->shm);
+    return shm_stream_receive(&link->shm, to, room, how == RX_SLEEP ? LINK_NAP_US : 0);
 }
 
 /*

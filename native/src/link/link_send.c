@@ -80,11 +80,11 @@ void tx_batch(struct link *link)
 
 void arm(struct link *link, uint32_t events)
 {
-    if (link->duct.page) {
+    if (link->shm.page) {
         if (events)
-            duct_await_bell(&link->duct);
+            shm_stream_await_doorbell(&link->shm);
         else
-            duct_look(&link->duct);
+            shm_stream_look(&link->shm);
         return;
     }
     struct epoll_event event = { .events = events, .data.fd = link->fd };
@@ -93,8 +93,8 @@ void arm(struct link *link, uint32_t events)
 
 void arm_for_room(struct link *link)
 {
-    if (link->duct.page)
-        duct_await_bell_if_awake(&link->duct);
+    if (link->shm.page)
+        shm_stream_await_doorbell_if_awake(&link->shm);
     else
         arm(link, EPOLLIN | EPOLLOUT);
 }
@@ -102,9 +102,9 @@ void arm_for_room(struct link *link)
 static ssize_t give_out(struct link *link, const uint8_t *bytes, size_t length)
 {
     link->stats.sends++;
-    if (!link->duct.page)
+    if (!link->shm.page)
         return send(link->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
-    ssize_t n = duct_give(&link->duct, bytes, length);
+    ssize_t n = shm_stream_give(&link->shm, bytes, length);
     if (n == 0) {
         errno = EAGAIN;
         n = -1;
@@ -139,8 +139,8 @@ void tx_push(struct link *link)
 {
     do
         push_some(link);
-    while (link->duct.page && atomic_load(&link->out_waiting) &&
-           duct_has_room_again(&link->duct) && is_open(link));
+    while (link->shm.page && atomic_load(&link->out_waiting) &&
+           shm_stream_has_room_again(&link->shm) && is_open(link));
 }
 
 void push_rest(struct link *link)

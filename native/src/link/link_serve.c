@@ -5,15 +5,15 @@
 #include "link/link_inner.h"
 
 /*
- * A bell, or the end. A bell is rung once: while a vCPU reads, it may have looked for the last time
+ * A doorbell, or the end. A doorbell is rung once: while a vCPU reads, it may have looked for the last time
  * already, so this waits for it.
  */
 static void serve_bell(struct link *link)
 {
     link->stats.roused++;
     pthread_mutex_lock(&link->rx_lock);
-    bool hot = link->hot && !atomic_load(&link->out_waiting); /* no bell is wanted then */
-    enum how_to_receive how = hot && duct_hear(&link->duct) != 0 ? RX_LOOK : RX_ASK;
+    bool hot = link->hot && !atomic_load(&link->out_waiting); /* no doorbell is wanted then */
+    enum how_to_receive how = hot && shm_stream_hear(&link->shm) != 0 ? RX_LOOK : RX_ASK;
     while (receive(link, how))
         ;
     pthread_mutex_unlock(&link->rx_lock);
@@ -56,18 +56,18 @@ void link_serve(struct link *link)
 {
     while (!atomic_load(&link->closing) && is_open(link)) {
         struct epoll_event events[4];
-        bool full = inbox_is_full(link); /* what waits then rings no bell again */
+        bool full = inbox_is_full(link); /* what waits then rings no doorbell again */
         int n = epoll_wait(link->epoll_fd, events, 4, full ? LINK_FULL_NAP_MS : heartbeat_ms(link));
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == link->fd)
-                link->duct.page ? serve_bell(link) : serve_socket(link);
+                link->shm.page ? serve_bell(link) : serve_socket(link);
             else if (events[i].data.fd == link->timer_fd)
                 serve_timer(link);
             else if (events[i].data.fd == link->tick_fd)
                 cool_down(link);
         }
         if (full)
-            link->duct.page ? serve_bell(link) : serve_socket(link);
+            link->shm.page ? serve_bell(link) : serve_socket(link);
         look_after(link);
     }
 }

@@ -47,7 +47,7 @@ static void wait_for_room(struct link *link)
 static bool look(struct link *link, bool spin)
 {
     bool waiting = atomic_load_explicit(&link->out_waiting, memory_order_relaxed);
-    bool by_poll = waiting && !link->duct.page;
+    bool by_poll = waiting && !link->shm.page;
     if (by_poll)
         wait_for_room(link);
     if (waiting)
@@ -63,15 +63,15 @@ static bool look(struct link *link, bool spin)
 static bool look_on(struct link *link, int64_t start)
 {
     int64_t now = monotonic_ns();
-    if (link->patience.mode == PATIENCE_SPIN || now - start < link->patience.spin_ns)
+    if (link->spin_wait.mode == SPIN_WAIT_SPIN || now - start < link->spin_wait.spin_ns)
         return true;
-    patience_learn(&link->patience, false, start, now);
+    spin_wait_learn(&link->spin_wait, false, start, now);
     return false;
 }
 
 static int wait_locked(struct link *link, bool (*done)(struct link *), int64_t start)
 {
-    bool spin = patience_enter(&link->patience, start);
+    bool spin = spin_wait_enter(&link->spin_wait, start);
     for (uint32_t turns = 1; !done(link); turns++) {
         bool got = look(link, spin);
         if (done(link))
@@ -87,7 +87,7 @@ static int wait_locked(struct link *link, bool (*done)(struct link *), int64_t s
         spin = spin && (got || look_on(link, start));
     }
     if (spin)
-        patience_learn(&link->patience, true, start, monotonic_ns());
+        spin_wait_learn(&link->spin_wait, true, start, monotonic_ns());
     link->stats.spun += spin;
     link->stats.slept += !spin;
     return 0;
@@ -122,7 +122,7 @@ static void heat_up(struct link *link, int64_t began_ns)
 static void watch_again(struct link *link, uint32_t events)
 {
     arm(link, events);
-    if (!link->duct.page)
+    if (!link->shm.page)
         return;
     while (receive(link, RX_LOOK))
         ;
@@ -159,7 +159,7 @@ static void give_socket_back(struct link *link)
 {
     bool watched = atomic_exchange(&link->watched_for_room, false);
     bool waiting = atomic_load(&link->out_waiting);
-    if (!link->hot || (waiting && link->duct.page))
+    if (!link->hot || (waiting && link->shm.page))
         watch_again(link, events_wanted(link));
     else if (watched)
         arm(link, waiting ? events_wanted(link) : 0);
@@ -171,7 +171,7 @@ int wait_for(struct link *link, bool (*done)(struct link *))
     pthread_mutex_lock(&link->rx_lock);
     take_socket(link, start);
     int result = wait_locked(link, done, start);
-    patience_leave(&link->patience);
+    spin_wait_leave(&link->spin_wait);
     give_socket_back(link);
     link->waits_ended++;
     pthread_mutex_unlock(&link->rx_lock);
@@ -185,7 +185,7 @@ static bool has_ponged(struct link *link)
     return atomic_load(&link->ponged) >= link->pinged;
 }
 
-int link_settle(struct link *link)
+int link_barrier(struct link *link)
 {
     pthread_mutex_lock(&link->tx_lock);
     struct message ping = { .type = MESSAGE_PING, .token = ++link->pinged };
@@ -203,5 +203,5 @@ int link_settle(struct link *link)
 
 int link_fence(struct link *link)
 {
-    return link_is_clear(link) ? 0 : link_settle(link);
+    return link_is_clear(link) ? 0 : link_barrier(link);
 }

@@ -55,7 +55,7 @@ struct relay *relay_new(int mode, int64_t spin_ns)
         errno = error;
         return NULL;
     }
-    relay->patience = patience_new(mode, spin_ns);
+    relay->spin_wait = spin_wait_new(mode, spin_ns);
     pthread_mutex_init(&relay->lock, NULL);
     return relay;
 }
@@ -195,15 +195,15 @@ static bool serve(struct relay *relay, struct relay_end *end, uint32_t events)
 static int look(struct relay *relay, struct epoll_event *events)
 {
     int64_t start = now_ns();
-    bool spin = patience_enter(&relay->patience, start);
+    bool spin = spin_wait_enter(&relay->spin_wait, start);
     int count = 0;
     if (spin) {
         int64_t now = start;
-        for (; count == 0 && now - start < relay->patience.spin_ns; now = now_ns())
+        for (; count == 0 && now - start < relay->spin_wait.spin_ns; now = now_ns())
             count = epoll_wait(relay->epoll_fd, events, EVENTS, 0);
-        patience_learn(&relay->patience, count != 0, start, now);
+        spin_wait_learn(&relay->spin_wait, count != 0, start, now);
     }
-    patience_leave(&relay->patience);
+    spin_wait_leave(&relay->spin_wait);
     return count ? count : epoll_wait(relay->epoll_fd, events, EVENTS, -1);
 }
 
@@ -222,7 +222,7 @@ void relay_run(struct relay *relay)
             forget(relay, end->pair);
         }
     }
-    patience_end(&relay->patience);
+    spin_wait_end(&relay->spin_wait);
 }
 
 unsigned relay_count(struct relay *relay)

@@ -11,20 +11,20 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "wait/patience.h"
+#include "wait/spin_wait.h"
 
 struct relay_pair;
 
 struct relay {
     int epoll_fd, wake_fd;
-    struct patience patience;
+    struct spin_wait spin_wait;
     pthread_mutex_t lock; /* of the list */
     struct relay_pair *pairs;
     unsigned count; /* of them */
     _Atomic bool closing;
 };
 
-/* mode: how to wait (enum patience_mode). NULL and errno where it can't be made. */
+/* mode: how to wait (enum spin_wait_mode). NULL and errno where it can't be made. */
 struct relay *relay_new(int mode, int64_t spin_ns);
 /* Hands on until relay_stop(); from any thread. */
 void relay_run(struct relay *relay);

@@ -25,7 +25,7 @@ struct serve_loop *serve_new(int mode, int64_t spin_ns, int64_t turn_ns)
     if (!loop)
         return NULL;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    loop->patience = patience_new(mode, spin_ns);
+    loop->spin_wait = spin_wait_new(mode, spin_ns);
     loop->exchange.due_ns = INT64_MAX;
     loop->turn_ns = turn_ns;
     loop->turn.buffer = malloc(SERVE_BUFFER);
@@ -41,7 +41,7 @@ struct serve_loop *serve_new(int mode, int64_t spin_ns, int64_t turn_ns)
 
 void serve_free(struct serve_loop *loop)
 {
-    patience_end(&loop->patience);
+    spin_wait_end(&loop->spin_wait);
     close(loop->epoll_fd);
     free(loop->out);
     free(loop->turn.buffer);
@@ -93,7 +93,7 @@ void serve_remove(struct serve_loop *loop, struct serve_stream *stream)
     if (loop->hot == stream)
         loop->hot = NULL;
     turn_forget(loop, stream);
-    duct_close(&stream->duct);
+    shm_stream_close(&stream->shm);
     free(stream->in);
     free(stream->out);
     free(stream->accesses);

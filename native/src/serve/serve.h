@@ -18,12 +18,12 @@
 #include <sys/epoll.h>
 
 #include "codec.h"
-#include "wait/duct.h"
-#include "wait/patience.h"
+#include "wait/shm_stream.h"
+#include "wait/spin_wait.h"
 
 enum {
     SERVE_HEADER = 4,                /* the length before a frame */
-    SERVE_CHUNK = DUCT_BYTES,        /* received at a time */
+    SERVE_CHUNK = SHM_BYTES,        /* received at a time */
     SERVE_EVENTS = 64,               /* taken from epoll at a time */
     SERVE_NAP_US = 10000,            /* the longest sleep that notices one stream only */
     SERVE_MAX_ACCESSES = 2048,       /* that a stream can have handles for */
@@ -88,7 +88,7 @@ struct serve_stream {
     struct serve_counters counters;
     struct serve_clock clock;
     uint32_t interest;
-    struct duct duct;
+    struct shm_stream shm;
     uint8_t *in; /* the beginning of a frame */
     size_t in_used;
     struct serve_turn parked;  /* with a buffer: others had to have their turns first */
@@ -117,7 +117,7 @@ struct serve_exchange {
 struct serve_loop {
     int epoll_fd;
     struct serve_exchange exchange;
-    struct patience patience;
+    struct spin_wait spin_wait;
     struct serve_access access;
     int other_fd, error_number;
     const uint8_t *bytes;
@@ -151,7 +151,7 @@ struct serve_loop {
     uint64_t values[CODEC_MAX_WRITES], times[CODEC_MAX_WRITES];
 };
 
-/* mode: how to wait (enum patience_mode). turn_ns: of one stream, while others wait. NULL where there is no memory or no descriptor. */
+/* mode: how to wait (enum spin_wait_mode). turn_ns: of one stream, while others wait. NULL where there is no memory or no descriptor. */
 struct serve_loop *serve_new(int mode, int64_t spin_ns, int64_t turn_ns);
 void serve_free(struct serve_loop *loop);
 
@@ -164,7 +164,7 @@ int serve_watch(struct serve_loop *loop, int fd, int on);
 
 /*
  * Sends what was put to the stream whose turn it is, and with it memory that all further bytes of
- * both directions go through (duct.h); -1 and errno if it can't. Only for a Unix socket.
+ * both directions go through (shm_stream.h); -1 and errno if it can't. Only for a Unix socket.
  */
 int serve_share(struct serve_loop *loop, struct serve_stream *stream);
 

@@ -65,11 +65,11 @@ bool is_choked(const struct serve_stream *stream)
     return stream->out_used - stream->out_at >= SERVE_HIGH_OUT;
 }
 
-/* Where bytes go through memory, a bell is rung when there is room: the socket is not asked. */
+/* Where bytes go through memory, a doorbell is rung when there is room: the socket is not asked. */
 static void set_interest(struct serve_loop *loop, struct serve_stream *stream)
 {
     uint32_t interest = (is_choked(stream) ? 0u : EPOLLIN) | (has_backlog(stream) ? EPOLLOUT : 0u);
-    if (interest == stream->interest || stream->duct.page)
+    if (interest == stream->interest || stream->shm.page)
         return;
     struct epoll_event event = { .events = interest, .data.ptr = stream };
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, stream->fd, &event);
@@ -79,7 +79,7 @@ static void set_interest(struct serve_loop *loop, struct serve_stream *stream)
 /* Sends; an error other than a full socket shows itself at the next receive. */
 static size_t send_some(struct serve_stream *stream, const uint8_t *bytes, size_t length)
 {
-    ssize_t n = stream->duct.page ? duct_give(&stream->duct, bytes, length)
+    ssize_t n = stream->shm.page ? shm_stream_give(&stream->shm, bytes, length)
                                   : send(stream->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n >= 0)
         return (size_t)n;
@@ -168,12 +168,12 @@ static int send_with(int fd, uint8_t *bytes, size_t length, int descriptor)
 
 int serve_share(struct serve_loop *loop, struct serve_stream *stream)
 {
-    struct duct duct;
+    struct shm_stream shm;
     if (has_backlog(stream)) {
         errno = ENOBUFS;
         return -1;
     }
-    int memory_fd = duct_make(&duct, stream->fd);
+    int memory_fd = shm_stream_make(&shm, stream->fd);
     if (memory_fd < 0)
         return -1;
     close_frame(loop);
@@ -182,11 +182,11 @@ int serve_share(struct serve_loop *loop, struct serve_stream *stream)
     close(memory_fd);
     loop->out_used = loop->out_frame = 0;
     if (result < 0) {
-        duct_close(&duct);
+        shm_stream_close(&shm);
         errno = error;
         return -1;
     }
-    stream->duct = duct;
+    stream->shm = shm;
     return 0;
 }
 

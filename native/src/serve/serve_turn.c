@@ -31,7 +31,7 @@ static void dequeue(struct serve_loop *loop, struct serve_stream *stream)
 /* One that is to read first what it was told is not in the queue; room for more brings it there. */
 static void enqueue_unless_choked(struct serve_loop *loop, struct serve_stream *stream)
 {
-    if (!stream->queued && (!is_choked(stream) || stream->duct.ended))
+    if (!stream->queued && (!is_choked(stream) || stream->shm.ended))
         enqueue(loop, stream);
 }
 
@@ -42,8 +42,8 @@ bool turn_is_awaited(const struct serve_stream *stream)
 
 void turn_stirred(struct serve_loop *loop, struct serve_stream *stream)
 {
-    if (stream->duct.page)
-        duct_ask(&stream->duct);
+    if (stream->shm.page)
+        shm_stream_ask(&stream->shm);
     if (has_backlog(stream))
         out_retry(loop, stream);
     enqueue_unless_choked(loop, stream);
@@ -107,8 +107,8 @@ static bool others_wait(struct serve_loop *loop, int64_t now_ns)
 {
     if (loop->queue || loop->event_at < loop->event_count ||
         (now_ns >= (int64_t)loop->exchange.due_ns && !loop->timer_told) ||
-        (loop->hot && loop->hot != loop->current && loop->hot->duct.page &&
-         duct_looks(&loop->hot->duct)))
+        (loop->hot && loop->hot != loop->current && loop->hot->shm.page &&
+         shm_stream_looks(&loop->hot->shm)))
         return true;
     int count = epoll_wait(loop->epoll_fd, loop->events, SERVE_EVENTS, 0);
     loop->event_at = 0;

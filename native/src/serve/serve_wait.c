@@ -28,17 +28,17 @@ enum how {
 static ssize_t take_in(struct serve_loop *loop, struct serve_stream *stream, uint8_t *to,
                        enum how how)
 {
-    struct duct *duct = &stream->duct;
-    if (!duct->page)
+    struct shm_stream *shm = &stream->shm;
+    if (!shm->page)
         return recv(stream->fd, to, SERVE_CHUNK, how == SLEEP ? 0 : MSG_DONTWAIT);
     if (how == ASK)
-        duct_ask(duct);
-    else if (!duct_looks(duct))
-        duct_look(duct);
+        shm_stream_ask(shm);
+    else if (!shm_stream_looks(shm))
+        shm_stream_look(shm);
     if (has_backlog(stream))
         out_retry(loop, stream);
     size_t room = is_choked(stream) ? 0 : SERVE_CHUNK;
-    return duct_receive(duct, to, room, how == SLEEP ? SERVE_NAP_US : 0);
+    return shm_stream_receive(shm, to, room, how == SLEEP ? SERVE_NAP_US : 0);
 }
 
 /* Starts the stream's turn, if it has something to say; else current stays NULL. */
@@ -117,7 +117,7 @@ static int sleep_until(struct serve_loop *loop, int64_t due_ns)
 /* Who has something to say now, or at due_ns at the latest; 0: nobody. */
 static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
 {
-    if (loop->hot && loop->hot->duct.page && duct_looks(&loop->hot->duct)) {
+    if (loop->hot && loop->hot->shm.page && shm_stream_looks(&loop->hot->shm)) {
         loop->since_look = 0;
         int found = receive(loop, loop->hot, ASK);
         if (found != SERVE_NOTHING || loop->current)
@@ -139,13 +139,13 @@ static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
 
 static unsigned look_every(const struct serve_stream *stream)
 {
-    return stream->duct.page ? LOOK_EVERY_IN_MEMORY : LOOK_EVERY;
+    return stream->shm.page ? LOOK_EVERY_IN_MEMORY : LOOK_EVERY;
 }
 
 /* Looks, without sleeping, until something comes, the time is over or a timer is due. */
 static int spin(struct serve_loop *loop)
 {
-    struct patience *patience = &loop->patience;
+    struct spin_wait *spin_wait = &loop->spin_wait;
     int64_t start_ns = serve_now_ns(), now_ns = start_ns;
     int64_t due_ns = (int64_t)loop->exchange.due_ns;
     for (;;) {
@@ -155,14 +155,14 @@ static int spin(struct serve_loop *loop)
         else
             found = look(loop, false, 0);
         if (found != SERVE_NOTHING || loop->current || loop->event_count) {
-            patience_learn(patience, true, start_ns, serve_now_ns());
+            spin_wait_learn(spin_wait, true, start_ns, serve_now_ns());
             return found;
         }
         now_ns = serve_now_ns();
         if (now_ns >= due_ns)
             break;
-        if (patience->mode == PATIENCE_ADAPTIVE && now_ns - start_ns >= patience->spin_ns) {
-            patience_learn(patience, false, start_ns, now_ns);
+        if (spin_wait->mode == SPIN_WAIT_ADAPTIVE && now_ns - start_ns >= spin_wait->spin_ns) {
+            spin_wait_learn(spin_wait, false, start_ns, now_ns);
             break;
         }
     }
@@ -219,11 +219,11 @@ int serve_wait(struct serve_loop *loop)
     if (loop->queue)
         return serve_busy(loop);
     if (loop->now_ns < due_ns) {
-        bool looks = patience_enter(&loop->patience, loop->now_ns);
+        bool looks = spin_wait_enter(&loop->spin_wait, loop->now_ns);
         int found = looks ? spin(loop) : SERVE_NOTHING;
-        patience_leave(&loop->patience);
+        spin_wait_leave(&loop->spin_wait);
         if (found != SERVE_NOTHING || loop->current || loop->event_count ||
-            loop->now_ns >= due_ns || loop->patience.mode == PATIENCE_SPIN)
+            loop->now_ns >= due_ns || loop->spin_wait.mode == SPIN_WAIT_SPIN)
             return found;
     }
     if (is_alone(loop, due_ns))

@@ -5,7 +5,7 @@
 
 #include "vcpu/access.h"
 #include "unicorn/engine.h"
-#include "vcpu/intr.h"
+#include "vcpu/irqchip.h"
 
 enum {
     FLAGS = 25, /* UC_X86_REG_EFLAGS */
@@ -24,7 +24,7 @@ void emulated_free_run_page(struct kvm_run *run)
 
 void emulated_prepare(struct emulated *emulated)
 {
-    emulated->result = CARRY_ON;
+    emulated->result = VCPU_CONTINUE;
     emulated->trap = EMULATED_NO_TRAP;
     emulated->stopped = false;
 }
@@ -47,14 +47,14 @@ static int serve_all(struct emulated *emulated, const struct vcpu_access *access
 static void serve(struct emulated *emulated, const struct vcpu_access *access)
 {
     struct vcpu *vcpu = emulated->vcpu;
-    if (emulated->result != CARRY_ON) { /* the rest of an instruction that was given up */
+    if (emulated->result != VCPU_CONTINUE) { /* the rest of an instruction that was given up */
         if (!access->direction)
             memset(access->data, 0xff, access->size);
         return;
     }
     vcpu->exits++;
     emulated->result = serve_all(emulated, access);
-    if (emulated->result != CARRY_ON)
+    if (emulated->result != VCPU_CONTINUE)
         __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     vcpu_wait_for_inboxes(vcpu);
 }

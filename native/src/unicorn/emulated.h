@@ -32,7 +32,7 @@ struct emulated {
     int (*serve_local)(void *context);
     void *context;
     /* why the engine has come back */
-    int result;   /* CARRY_ON, or one of enum vcpu_exit */
+    int result;   /* VCPU_CONTINUE, or one of enum vcpu_exit */
     int trap;     /* vector of an exception or INT that is to be delivered, or EMULATED_NO_TRAP */
     bool stopped; /* emulated_step() found that somebody wants the vCPU */
     /* the instruction that was begun last */

@@ -6,7 +6,7 @@ static int from_link(int result)
 {
     switch (result) {
     case 0:
-        return CARRY_ON;
+        return VCPU_CONTINUE;
     case LINK_STOPPED:
         return VCPU_STOPPED;
     case LINK_REFUSED:
@@ -193,7 +193,7 @@ static int serve_by(struct vcpu *vcpu, uint16_t index, const struct vcpu_access 
             memset(access->data, 0xff, (size_t)access->size * access->elements);
         if (vcpu->unclaimed_places)
             unclaimed_note(vcpu->unclaimed_places, vcpu, access);
-        return CARRY_ON;
+        return VCPU_CONTINUE;
     }
 }
 
@@ -213,11 +213,11 @@ static int serve_bytes(struct vcpu *vcpu, const struct vcpu_access *access)
         byte.data += at;
         uint16_t entry = routes_at(vcpu->routes, byte.space, byte.address);
         int result = serve_by(vcpu, entry, &byte);
-        if (result != CARRY_ON)
+        if (result != VCPU_CONTINUE)
             return result;
     }
     vcpu->piece = 0;
-    return CARRY_ON;
+    return VCPU_CONTINUE;
 }
 
 int access_serve(struct vcpu *vcpu, const struct vcpu_access *access)
@@ -228,5 +228,5 @@ int access_serve(struct vcpu *vcpu, const struct vcpu_access *access)
 
 int access_serve_rest(struct vcpu *vcpu, const struct vcpu_access *access)
 {
-    return vcpu->piece ? serve_bytes(vcpu, access) : CARRY_ON;
+    return vcpu->piece ? serve_bytes(vcpu, access) : VCPU_CONTINUE;
 }

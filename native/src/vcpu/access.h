@@ -9,9 +9,9 @@
 
 #include "vcpu/vcpu.h"
 
-enum { CARRY_ON = -1 }; /* beside the vcpu_exit values */
+enum { VCPU_CONTINUE = -1 }; /* beside the vcpu_exit values */
 
-/* CARRY_ON, or why vcpu_run is to return. */
+/* VCPU_CONTINUE, or why vcpu_run is to return. */
 int access_serve(struct vcpu *vcpu, const struct vcpu_access *access);
 /* The rest of an access that is served byte by byte, after Python has served one of its bytes. */
 int access_serve_rest(struct vcpu *vcpu, const struct vcpu_access *access);

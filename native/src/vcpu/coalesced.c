@@ -22,7 +22,7 @@ struct coalesced *coalesced_new(struct vcpu *vcpu, void *ring)
         return NULL;
     coalesced->vcpu = vcpu;
     coalesced->ring = ring;
-    coalesced->patience = FIRST_PATIENCE;
+    coalesced->spin_wait = FIRST_PATIENCE;
     coalesced->pause = FIRST_PAUSE;
     pthread_mutex_init(&coalesced->serving, NULL);
     return coalesced;
@@ -84,10 +84,10 @@ static void done_with_oldest(struct coalesced *coalesced)
 int coalesced_drain(struct coalesced *coalesced)
 {
     struct vcpu_access access;
-    int result = CARRY_ON;
-    while (coalesced && result == CARRY_ON && oldest(coalesced, &access)) {
+    int result = VCPU_CONTINUE;
+    while (coalesced && result == VCPU_CONTINUE && oldest(coalesced, &access)) {
         result = access_serve(coalesced->vcpu, &access);
-        if (result == CARRY_ON)
+        if (result == VCPU_CONTINUE)
             done_with_oldest(coalesced);
     }
     return result;
@@ -137,7 +137,7 @@ static void judge(struct coalesced *coalesced, bool found, bool idle)
     }
 }
 
-/* -- the keeper's looks ---------------------------------------------------------------------------- */
+/* -- the poller's looks ---------------------------------------------------------------------------- */
 
 /* Posts what can be posted without waiting; how many there were. */
 static uint64_t drain_some(struct coalesced *coalesced)
@@ -146,7 +146,7 @@ static uint64_t drain_some(struct coalesced *coalesced)
     struct vcpu_access access;
     uint64_t found = 0;
     while (oldest(coalesced, &access) && access_may_post(vcpu, &access) &&
-           access_serve(vcpu, &access) == CARRY_ON) {
+           access_serve(vcpu, &access) == VCPU_CONTINUE) {
         done_with_oldest(coalesced);
         found++;
     }
@@ -185,8 +185,8 @@ static bool sleeps_for_long(struct coalesced *coalesced, uint32_t stirs)
         return false;
     }
     atomic_store(&coalesced->probe, PROBE_NONE);
-    if (answer == PROBE_AWAKE && coalesced->patience < LAST_PATIENCE)
-        coalesced->patience *= 2;
+    if (answer == PROBE_AWAKE && coalesced->spin_wait < LAST_PATIENCE)
+        coalesced->spin_wait *= 2;
     return answer == PROBE_ASLEEP && stirs == coalesced->asked_at;
 }
 
@@ -208,7 +208,7 @@ void coalesced_woken(struct coalesced *coalesced)
     eventfd_read(coalesced->vcpu->control->doze_fd, &drained);
     coalesced->dozes = false;
     coalesced->quiet = 0;
-    coalesced->patience = FIRST_PATIENCE;
+    coalesced->spin_wait = FIRST_PATIENCE;
 }
 
 bool coalesced_tick(struct coalesced *coalesced)
@@ -228,7 +228,7 @@ bool coalesced_tick(struct coalesced *coalesced)
         coalesced->quiet = 0;
         return false;
     }
-    if (++coalesced->quiet < coalesced->patience)
+    if (++coalesced->quiet < coalesced->spin_wait)
         return false;
     /* outside: it waits for a server, and stirs before it enters the guest again */
     return (outside || sleeps_for_long(coalesced, stirs)) && doze_since(coalesced, stirs);

@@ -4,9 +4,9 @@
  *
  * The ring has one consumer at a time: who serves the guest. That is the vCPU's thread whenever it
  * is not in KVM_RUN; it empties the ring after each exit, before the exit is served, so that the
- * order of the ring is the order of the program. While it is in KVM_RUN, the keeper (keeper.h), one
+ * order of the ring is the order of the program. While it is in KVM_RUN, the poller (ring_poller.h), one
  * thread for all rings of the process, looks every COALESCED_TICK_NS, because a guest may run on, or
- * halt, without an exit. The keeper never waits for a server: what can't be posted at once stays in
+ * halt, without an exit. The poller never waits for a server: what can't be posted at once stays in
  * the ring.
  *
  * A ring dozes when nothing can be written: when the vCPU's thread has used no time for a while, it
@@ -48,7 +48,7 @@ struct coalesced {
     clockid_t clock; /* of the vCPU's thread; set before has_clock */
     struct kvm_coalesced_mmio_zone zones[COALESCED_ZONES];
     uint32_t zone_count;
-    /* of the keeper */
+    /* of the poller */
     struct coalesced *next;
     bool dozes;
     bool given_up;     /* KVM takes no writes for now */
@@ -58,7 +58,7 @@ struct coalesced {
     uint32_t punctual; /* ticks since one was late */
     int64_t looked_ns; /* CLOCK_MONOTONIC of the last tick */
     int64_t used_ns;   /* what the vCPU thread's clock showed then */
-    uint32_t quiet, patience; /* ticks without use, and how many of them make it ask */
+    uint32_t quiet, spin_wait; /* ticks without use, and how many of them make it ask */
     uint32_t asked_at;        /* control.stirs when it asked */
     /* how often it looked, and how many writes it found: for people and tests */
     _Atomic uint64_t ticks, found;
@@ -73,15 +73,15 @@ void coalesced_free(struct coalesced *coalesced);
 /* It is about to serve the guest, or is done with it. */
 void coalesced_begin(struct coalesced *coalesced);
 void coalesced_end(struct coalesced *coalesced);
-/* Serves all writes of the ring; CARRY_ON, or why vcpu_run is to return. */
+/* Serves all writes of the ring; VCPU_CONTINUE, or why vcpu_run is to return. */
 int coalesced_drain(struct coalesced *coalesced);
 /* It has looked, as CONTROL_PROBE asked, whether only an interrupt of ours can wake the guest. */
 void coalesced_probed(struct coalesced *coalesced, bool asleep);
 
-/* What KVM was told to take, before the keeper knows the ring. */
+/* What KVM was told to take, before the poller knows the ring. */
 void coalesced_zone(struct coalesced *coalesced, uint64_t address, uint32_t size, bool port);
 
-/* -- the keeper -- */
+/* -- the poller -- */
 
 /* A look at the ring; true if it may doze until control_stir(). */
 bool coalesced_tick(struct coalesced *coalesced);

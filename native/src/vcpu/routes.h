@@ -13,7 +13,7 @@ enum {
     ROUTE_ENTRIES = 4096,
     ROUTE_RANGES = 1024,
     ROUTE_LINKS = 64,
-    ROUTE_BUS = 32, /* addresses of the space that interrupt controllers are reached in (intr.h) */
+    ROUTE_BUS = 32, /* addresses of the space that interrupt controllers are reached in (irqchip.h) */
 };
 
 /* An access of the guest: size * elements bytes, to or from data. */

@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "vcpu/access.h"
-#include "vcpu/intr.h"
+#include "vcpu/irqchip.h"
 
 /* -- exits -------------------------------------------------------------------------------- */
 
@@ -83,7 +83,7 @@ static bool may_wake_by_itself(struct vcpu *vcpu)
 static bool probe(struct vcpu *vcpu)
 {
     struct kvm_mp_state state;
-    if (vcpu->control->lines.outside) {
+    if (vcpu->control->lines.userspace_irqchip) {
         coalesced_probed(vcpu->coalesced, vcpu->halted);
         return false; /* HLT with interrupts off is an exit */
     }
@@ -107,17 +107,17 @@ int vcpu_wanted(struct vcpu *vcpu)
         return VCPU_PAUSED;
     if (pending & CONTROL_LINES) /* the loop looks at them each time round */
         control_clear(vcpu->control, CONTROL_LINES);
-    return CARRY_ON;
+    return VCPU_CONTINUE;
 }
 
 /* KVM_RUN came back without an exit of the guest, or is not to be called: why? */
 static int interrupted(struct vcpu *vcpu)
 {
     int result = vcpu_wanted(vcpu);
-    if (result != CARRY_ON || !(control_pending(vcpu->control) & CONTROL_PROBE))
+    if (result != VCPU_CONTINUE || !(control_pending(vcpu->control) & CONTROL_PROBE))
         return result;
     control_clear(vcpu->control, CONTROL_PROBE);
-    return probe(vcpu) ? VCPU_HALTED : CARRY_ON;
+    return probe(vcpu) ? VCPU_HALTED : VCPU_CONTINUE;
 }
 
 void vcpu_mark(struct vcpu *vcpu, uint16_t port)
@@ -144,10 +144,10 @@ static int on_exit_reason(struct vcpu *vcpu)
         return VCPU_SHUTDOWN;
     case KVM_EXIT_HLT: /* only without an in-kernel interrupt controller */
         vcpu->halted = true;
-        return run->if_flag ? CARRY_ON : VCPU_HALTED;
+        return run->if_flag ? VCPU_CONTINUE : VCPU_HALTED;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_INTR:
-        return CARRY_ON;
+        return VCPU_CONTINUE;
     case KVM_EXIT_FAIL_ENTRY:
         vcpu->detail = run->fail_entry.hardware_entry_failure_reason;
         return VCPU_ENTRY_FAILED;
@@ -182,8 +182,8 @@ static int resume_pieces(struct vcpu *vcpu)
 /* Goes on where an access to a device in this process was served. */
 static int resume(struct vcpu *vcpu)
 {
-    int result = intr_resume(vcpu);
-    return result == CARRY_ON && vcpu->piece ? resume_pieces(vcpu) : result;
+    int result = irqchip_resume(vcpu);
+    return result == VCPU_CONTINUE && vcpu->piece ? resume_pieces(vcpu) : result;
 }
 
 /* HLT, with interrupt controllers that KVM does not know: until something was stirred since. */
@@ -216,7 +216,7 @@ static int enter_guest(struct vcpu *vcpu, bool exited)
 static int after_guest(struct vcpu *vcpu, bool exited)
 {
     int result = coalesced_drain(vcpu->coalesced);
-    if (result != CARRY_ON)
+    if (result != VCPU_CONTINUE)
         return result;
     if (!exited)
         return interrupted(vcpu);
@@ -245,11 +245,11 @@ static int run_loop(struct vcpu *vcpu)
     int result = resume(vcpu);
     if (vcpu->halted) /* perhaps a fresh one, of which KVM has not said what it would take */
         enter_and_leave(vcpu);
-    while (result == CARRY_ON) {
+    while (result == VCPU_CONTINUE) {
         uint32_t stirs = control_stirs(vcpu->control);
-        if (control_pending(vcpu->control) && (result = interrupted(vcpu)) != CARRY_ON)
+        if (control_pending(vcpu->control) && (result = interrupted(vcpu)) != VCPU_CONTINUE)
             break;
-        if ((result = intr_turn(vcpu)) != CARRY_ON)
+        if ((result = irqchip_before_entry(vcpu)) != VCPU_CONTINUE)
             break;
         if (vcpu->halted) {
             sleep_halted(vcpu, stirs);
@@ -281,29 +281,29 @@ int vcpu_run(struct vcpu *vcpu)
 }
 
 /* An access that KVM serves in parts may leave again for the next one: until it does so no more. */
-static int settle_loop(struct vcpu *vcpu)
+static int quiesce_loop(struct vcpu *vcpu)
 {
     int result = resume(vcpu);
-    while (result == CARRY_ON) {
+    while (result == VCPU_CONTINUE) {
         bool exited = enter_and_leave(vcpu) == 0;
         if (!exited && errno != EINTR) {
             vcpu->detail = (uint64_t)errno;
             return VCPU_FAILED;
         }
         result = coalesced_drain(vcpu->coalesced);
-        if (result != CARRY_ON)
+        if (result != VCPU_CONTINUE)
             break;
         if (!exited)
-            return (result = intr_wire(vcpu)) == CARRY_ON ? VCPU_PAUSED : result;
+            return (result = irqchip_sync_lines(vcpu)) == VCPU_CONTINUE ? VCPU_PAUSED : result;
         vcpu->exits++;
         result = on_exit_reason(vcpu);
     }
     return result;
 }
 
-int vcpu_settle(struct vcpu *vcpu)
+int vcpu_quiesce(struct vcpu *vcpu)
 {
-    return with_control(vcpu, settle_loop);
+    return with_control(vcpu, quiesce_loop);
 }
 
 int vcpu_drain(struct vcpu *vcpu)
@@ -311,7 +311,7 @@ int vcpu_drain(struct vcpu *vcpu)
     coalesced_begin(vcpu->coalesced);
     int result = coalesced_drain(vcpu->coalesced);
     coalesced_end(vcpu->coalesced);
-    return result == CARRY_ON ? 0 : -1;
+    return result == VCPU_CONTINUE ? 0 : -1;
 }
 
 int vcpu_complete(struct vcpu *vcpu)

@@ -31,7 +31,7 @@ enum vcpu_exit {
     VCPU_UNKNOWN_EXIT,  /* an exit that this client does not serve; vcpu.detail is its number */
     VCPU_FAILED,        /* KVM_RUN failed; vcpu.detail is the errno */
     VCPU_REFUSED,       /* a server answered a request with a status other than OK */
-    VCPU_PAUSED,        /* CONTROL_PAUSE; vcpu_settle() is to be called next */
+    VCPU_PAUSED,        /* CONTROL_PAUSE; vcpu_quiesce() is to be called next */
 };
 
 struct vcpu_mark {
@@ -55,7 +55,7 @@ struct vcpu {
     struct coalesced *coalesced; /* NULL: KVM has no ring, or no device uses it */
     struct halts halts;
     uint16_t last_link;     /* the link of the last access; ROUTE_LINKS: this process */
-    /* with interrupt controllers outside the kernel (intr.h) */
+    /* with interrupt controllers outside the kernel (irqchip.h) */
     uint8_t wire, vector;
     bool acknowledging;     /* vector is to be injected as soon as it is there */
     bool halted;            /* HLT, and no interrupt since */
@@ -76,14 +76,14 @@ int vcpu_drain(struct vcpu *vcpu);
  * instruction boundary, and brings its writes on their way. VCPU_PAUSED, or why there is no going on;
  * after VCPU_LOCAL it is to be called again, as vcpu_run is.
  */
-int vcpu_settle(struct vcpu *vcpu);
+int vcpu_quiesce(struct vcpu *vcpu);
 /* Completes an access that was served but not yet seen by the guest; needed before reading
  * registers. 0, or -1 with errno set. */
 int vcpu_complete(struct vcpu *vcpu);
 
 /* Steps of the loop that are the same without KVM (emulated.h). */
 
-/* Why the vCPU is wanted out of the guest; CARRY_ON (access.h) if it is not. */
+/* Why the vCPU is wanted out of the guest; VCPU_CONTINUE (access.h) if it is not. */
 int vcpu_wanted(struct vcpu *vcpu);
 /* Notes when an access to a port was, if that was asked for. */
 void vcpu_mark(struct vcpu *vcpu, uint16_t port);

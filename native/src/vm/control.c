@@ -184,7 +184,7 @@ void control_sleep(struct control *control, uint32_t stirs)
 static void control_lines_changed(struct control *control)
 {
     control_stir(control);
-    if (control->lines.outside)
+    if (control->lines.userspace_irqchip)
         control_raise(control, CONTROL_LINES);
 }
 
@@ -195,12 +195,12 @@ int control_line(struct control *control, unsigned source, uint32_t line, bool l
     return result;
 }
 
-void control_lines_outside(struct control *control)
+void control_userspace_irqchip(struct control *control)
 {
-    lines_go_outside(&control->lines);
+    lines_userspace_irqchip(&control->lines);
 }
 
-bool control_lines_wait(struct control *control)
+bool control_lines_pending(struct control *control)
 {
     return lines_wait(&control->lines);
 }

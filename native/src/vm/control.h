@@ -78,10 +78,10 @@ void control_sleep(struct control *control, uint32_t stirs);
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);
 /* Holds the lines while a device moves, or lets them go (lines.h). */
 int control_hold_lines(struct control *control, bool hold);
-/* The interrupt controllers are a device (intr.h); to be said before the VM runs. */
-void control_lines_outside(struct control *control);
+/* The interrupt controllers are a device (irqchip.h); to be said before the VM runs. */
+void control_userspace_irqchip(struct control *control);
 /* Whether such controllers are to be told of changes. */
-bool control_lines_wait(struct control *control);
+bool control_lines_pending(struct control *control);
 /* No link drives a line any more; the lines are held. */
 void control_forget_links(struct control *control);
 

@@ -32,7 +32,7 @@ static int tell(struct lines *lines, int vm_fd, uint32_t line)
     if (lines->held || lines->told[line] == level)
         return 0;
     lines->told[line] = level;
-    if (lines->outside) {
+    if (lines->userspace_irqchip) {
         if (line == LINE_INTR)
             atomic_store(&lines->asked, level);
         else
@@ -61,9 +61,9 @@ int lines_drive(struct lines *lines, int vm_fd, unsigned source, uint32_t line, 
     return result;
 }
 
-void lines_go_outside(struct lines *lines)
+void lines_userspace_irqchip(struct lines *lines)
 {
-    lines->outside = true;
+    lines->userspace_irqchip = true;
 }
 
 bool lines_next(struct lines *lines, struct line_change *change)

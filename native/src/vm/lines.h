@@ -36,7 +36,7 @@ struct lines {
      * The interrupt controllers are a device: changes wait in order for the vCPU, which takes them
      * there. After an overrun only the levels are left to be told.
      */
-    bool outside, overrun;
+    bool userspace_irqchip, overrun;
     struct line_change queue[LINES_QUEUE];
     uint32_t first, last;
     _Atomic bool asked; /* the level of LINE_INTR */
@@ -47,7 +47,7 @@ void lines_free(struct lines *lines);
 /* A source drives a line; tells KVM (KVM_IRQ_LINE) if that changes it. 0, or -1 and errno. */
 int lines_drive(struct lines *lines, int vm_fd, unsigned source, uint32_t line, bool level);
 /* From now on the controllers are a device. */
-void lines_go_outside(struct lines *lines);
+void lines_userspace_irqchip(struct lines *lines);
 /* The next change that the controllers are to be told; false if there is none. */
 bool lines_next(struct lines *lines, struct line_change *change);
 /* Whether there is one. */

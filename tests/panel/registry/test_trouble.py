@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from commandline import PATIENCE_S
+from commandline import SPIN_WAIT_S
 from ownpostgres import PostgreSql
 from sqlalchemy import inspect, make_url, text
 
@@ -154,5 +154,5 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(own_postgresql: PostgreS
                 with pytest.raises(TimeoutError):
                     reading.result(0.3)
                 holder.rollback()
-                assert reading.result(PATIENCE_S) == []
+                assert reading.result(SPIN_WAIT_S) == []
         engine.dispose()

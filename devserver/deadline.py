@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-#: Less than the 5 s after which whoever has sent SIGTERM loses patience.
+#: Less than the 5 s after which whoever has sent SIGTERM gives up.
 GRACE_S = 4.0
 _STATUS = 143  # as a shell has it for SIGTERM
 

@@ -69,7 +69,7 @@ class Relay:
     def forward(self, sock: socket.socket, peer: str, server: IoServer, said: bytes) -> None:
         """Connects a client to another server, which first gets what it has ``said``.
 
-        The socket is the passage's from now on. Where the server can't be reached, or too many
+        The socket is the relay's from now on. Where the server can't be reached, or too many
         clients are on their way to it, the client is told so.
         """
         wanted = _Wanted(sock, peer, server, said, time.monotonic())

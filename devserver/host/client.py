@@ -57,8 +57,9 @@ OnDeadline = Callable[[Client], int]
 class Loop(Protocol):
     """Moves bytes between sockets and sessions, and waits.
 
-    What a client does can be heard by the devices of others (:mod:`devserver.machine.message_bus`). A
-    loop sends on what they say to it, and notes their deadlines, before it serves anybody else.
+    What a client does can be heard by the devices of others
+    (:mod:`devserver.machine.message_bus`). A loop sends on what they say to it, and notes their
+    deadlines, before it serves anybody else.
     """
 
     #: Whether it gives the clients of Unix sockets memory for their bytes.

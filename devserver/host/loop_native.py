@@ -1,8 +1,8 @@
 """The data loop in C: it waits, receives, decodes, encodes and sends; Python only runs the models.
 
 It does what :mod:`devserver.host.loop_python` does. An access is decoded in C and comes here as
-the number of a function to call (:mod:`devserver.machine.fastpath`); what is anything else goes to the
-session as bytes. Counters and clocks of sessions lie in memory that both sides use.
+the number of a function to call (:mod:`devserver.machine.fastpath`); what is anything else goes to
+the session as bytes. Counters and clocks of sessions lie in memory that both sides use.
 """
 
 from __future__ import annotations

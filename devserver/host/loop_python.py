@@ -1,4 +1,4 @@
-"""The data loop in Python: the readable reference that :mod:`devserver.host.loop_native` must equal."""
+"""The data loop in Python: the reference that :mod:`devserver.host.loop_native` must equal."""
 
 from __future__ import annotations
 

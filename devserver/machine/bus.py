@@ -43,7 +43,7 @@ class Bus:
         epoch_ns: int = 0,
         vm_port: VmPort | None = None,
     ) -> None:
-        """``vm_port`` is the VM's at the message_bus where its devices meet others; it has its own if not."""
+        """``vm_port`` is where the VM meets others on the message bus; None: its own."""
         self._sink = sink
         self._epoch_ns = epoch_ns
         self.vm_port = vm_port or VmPort(MessageBus())

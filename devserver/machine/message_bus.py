@@ -1,7 +1,7 @@
 """What lets devices of different VMs on one device host talk: boxes, members, and their mail.
 
-A message that is posted waits until the access that caused it is over (:meth:`MessageBus.deliver`), and
-then until the time of the hearing VM runs. The hearing device is called in its own bus, at
+A message that is posted waits until the access that caused it is over (:meth:`MessageBus.deliver`),
+and then until the time of the hearing VM runs. The hearing device is called in its own bus, at
 its own VM time, and what it does goes out on its own VM's stream. A VM's mail is heard in the order
 in which it was posted, whoever posted it.
 """
@@ -24,7 +24,7 @@ _ROUNDS = 1024
 
 
 class MessageBusError(RuntimeError):
-    """A model did what the message_bus does not allow."""
+    """A model did what the message bus does not allow."""
 
 
 class Message(NamedTuple):
@@ -101,7 +101,7 @@ class VmPort:
     def join(self, device_id: int, box: str, number: int, listener: Receiver) -> BusEndpoint:
         """Takes a place in a box; raises :class:`OptionError`."""
         member = BusEndpoint(self, device_id, (box, number), listener)
-        self.message_bus.seat(member)
+        self.message_bus.join(member)
         self._members.append(member)
         return member
 
@@ -129,7 +129,7 @@ class VmPort:
         """A device, or all of them, leave their boxes; their mail is dropped."""
         gone = [m for m in self._members if device_id in (None, m.device_id)]
         for member in gone:
-            self.message_bus.unseat(member)
+            self.message_bus.leave(member)
             self._members.remove(member)
             self._drop_mail(member)
 
@@ -170,7 +170,7 @@ class MessageBus:
         """Who is in a box, by number."""
         return self._boxes.get(box, {})
 
-    def seat(self, member: BusEndpoint) -> None:
+    def join(self, member: BusEndpoint) -> None:
         """Gives a device its place; raises :class:`OptionError`."""
         if not 0 < len(member.box) <= _NAME_LIMIT:
             raise OptionError(f"a box has a name of 1 to {_NAME_LIMIT} characters")
@@ -188,7 +188,7 @@ class MessageBus:
             )
         box[member.number] = member
 
-    def unseat(self, member: BusEndpoint) -> None:
+    def leave(self, member: BusEndpoint) -> None:
         """Frees a place, and forgets a box that nobody is in."""
         box = self._boxes[member.box]
         del box[member.number]

@@ -1,7 +1,7 @@
 """How devices of different VMs talk: they join a box, and post messages to its other members.
 
-What carries the messages is not the models' business: where VMs share a device host, its message_bus does
-(:mod:`devserver.machine.message_bus`).
+What carries the messages is not the models' business: where VMs share a device host, its message
+bus does (:mod:`devserver.machine.message_bus`).
 """
 
 from __future__ import annotations

@@ -72,10 +72,10 @@ class Context:
 
     ``epoch_ns`` is the wall-clock time (UTC, nanoseconds since 1970) at VM time 0; ``options`` are
     the keys of the device's table in the machine file that the model itself understands. Through
-    ``boxes`` it talks with devices of other VMs.
+    ``channels`` it talks with devices of other VMs.
     """
 
     bus: DeviceBus = field(default_factory=NullBus)
     epoch_ns: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
-    boxes: Channels = field(default_factory=NoChannels)
+    channels: Channels = field(default_factory=NoChannels)

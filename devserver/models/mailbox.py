@@ -115,7 +115,9 @@ class Mailbox(Device):
         box, member = self.options.box, self.options.member
         if not 0 <= member < MAX_MEMBERS:
             raise OptionError(f"member = {member}: members are numbered 0 to {MAX_MEMBERS - 1}")
-        self._seat: Endpoint = self.context.boxes.join(box, member, self) if box else NoEndpoint()
+        self._endpoint: Endpoint = (
+            self.context.channels.join(box, member, self) if box else NoEndpoint()
+        )
 
     # -- who is there -------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class Mailbox(Device):
         self.state.peer = value % MAX_MEMBERS
 
     def read_present(self, now_ns: int) -> int:
-        return sum(1 << number for number in self._seat.others())
+        return sum(1 << number for number in self._endpoint.others())
 
     def read_status(self, now_ns: int) -> int:
         state = self.state
@@ -141,9 +143,9 @@ class Mailbox(Device):
             status |= Status.READY
         if not self.room():
             status |= Status.FULL
-        if state.peer in self._seat.others():
+        if state.peer in self._endpoint.others():
             status |= Status.PEER_PRESENT
-            if not self._seat.room_of(state.peer):
+            if not self._endpoint.room_of(state.peer):
                 status |= Status.PEER_FULL
         if state.refused:
             status |= Status.REFUSED
@@ -158,14 +160,14 @@ class Mailbox(Device):
     # -- to others ----------------------------------------------------------------------------
 
     def write_ring(self, value: int, now_ns: int) -> None:
-        if not self._seat.post(_RING, self.state.peer, once=True):
+        if not self._endpoint.post(_RING, self.state.peer, once=True):
             self.state.refused = True
 
     def write_data(self, value: int, now_ns: int) -> None:
         # Words go nowhere after one that was refused, so that those accepted are the first ones.
         if self.state.refused:
             return
-        if self._seat.post(value.to_bytes(4, "little"), self.state.peer):
+        if self._endpoint.post(value.to_bytes(4, "little"), self.state.peer):
             self.state.accepted = (self.state.accepted + 1) & 0xFFFFFFFF
         else:
             self.state.refused = True

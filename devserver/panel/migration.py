@@ -105,7 +105,7 @@ class Migration:
         last: dict[str, Any] = await self._source.call("leave", vm_id=vm_id)
         self._rounds.append(last["bytes"])
         header = await self._pass_on(last["parcel"])
-        more = {key: last[key] for key in ("seats", "console", "was_running")}
+        more = {key: last[key] for key in ("detached", "console", "was_running")}
         await self._target.call("land", vm_id=vm_id, parcel=header, **more)
         return last
 

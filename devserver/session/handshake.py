@@ -39,7 +39,7 @@ class ServerHandshake:
         peer: str,
         may_share: bool = False,
     ) -> None:
-        """``may_share``: whether its bytes can go through memory (``native/src/wait/shm_stream.h``)."""
+        """``may_share``: whether bytes can go through memory (``native/src/wait/shm_stream.h``)."""
         self.takes_leases = False
         self._may_share = may_share
         self._shares = False

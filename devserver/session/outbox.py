@@ -1,7 +1,7 @@
 """What a session says to its client: in order, numbered, put into frames.
 
-What devices cause during a call of theirs is held until the call is over (:meth:`Outbox.flush_effects`),
-so that something may be put before it, and numbered only then.
+What devices cause during a call of theirs is held until the call is over
+(:meth:`Outbox.flush_effects`), so that something may be put before it, and numbered only then.
 """
 
 from __future__ import annotations

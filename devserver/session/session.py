@@ -395,7 +395,7 @@ class Session:
         except DeviceFault as fault:
             self.fail(fault)
 
-    # -- what a data loop that decodes by itself calls (devserver/host/loop_native.py) -----------------
+    # -- what a data loop that decodes by itself calls (devserver/host/loop_native.py) -------------
 
     def is_direct(self) -> bool:
         """Whether requests and batches need not come here: a machine runs, and none of it failed"""

@@ -22,7 +22,7 @@ class LastWord:
     """What is left to be said when the VM has stopped here."""
 
     header: Header
-    seats: tuple[DetachedDevices, ...]
+    detached: tuple[DetachedDevices, ...]
     was_running: bool
 
 
@@ -69,7 +69,7 @@ class MigrateOut:
         """The VM does not go: it has its devices again, and runs if it did."""
         last = self._last
         if last is not None:
-            self.vm.use(lambda machine: machine.come_back(last.header, last.seats))
+            self.vm.use(lambda machine: machine.come_back(last.header, last.detached))
         self._close_log()
         self.vm.release(run=last is not None and last.was_running)
 

@@ -146,7 +146,7 @@ class Migrating:
         return {
             **copied,
             "parcel": parcel,
-            "seats": to_plain(last.seats),
+            "detached": to_plain(last.detached),
             "was_running": last.was_running,
             "console": migration.vm.console(),
         }
@@ -221,7 +221,7 @@ class Migrating:
         self,
         vm_id: int,
         parcel: int,
-        seats: list[Any],
+        detached: list[Any],
         console: tuple[bytes, int],
         was_running: bool,
     ) -> None:
@@ -230,7 +230,7 @@ class Migrating:
         vm.continue_console(*console)
         vm.goes_on = was_running
         migration.complete(
-            self._header(parcel), from_plain(tuple[DetachedDevices, ...], seats, "seats")
+            self._header(parcel), from_plain(tuple[DetachedDevices, ...], detached, "detached")
         )
         await asyncio.to_thread(vm.await_launch)
         await self._ready(vm_id, "arriving")

@@ -347,6 +347,6 @@ class Link:
             "spun",
             "slept",
             "stalls",
-            "roused",
+            "woken",
         )
         return {name: int(getattr(self.handle.stats, name)) for name in names}

@@ -83,22 +83,22 @@ def attach_at(
 
 
 def reattach(
-    seat: DetachedDevices, owner: str, wanted: Sequence[WantedDevice], vm: VmIdentity
+    devices: DetachedDevices, owner: str, wanted: Sequence[WantedDevice], vm: VmIdentity
 ) -> Attachment:
     """Has the devices that a VM has left behind on a server.
 
     If they are not there any more they are made again, from the states in ``wanted``. Raises as
     :func:`kvmshim.remote.handshake.attach`.
     """
-    vm = replace(vm, vm_id=seat.vm_id)
+    vm = replace(vm, vm_id=devices.vm_id)
     try:
-        return _reattach_over(seat, owner, (), vm, seat.key)
+        return _reattach_over(devices, owner, (), vm, devices.key)
     except ServerError:
         log.warning("VM '%s': its devices are not kept any more; making them again", vm.name)
     end_s = time.monotonic() + _TAKEN_S
     while True:
         try:
-            return _reattach_over(seat, owner, wanted, vm)
+            return _reattach_over(devices, owner, wanted, vm)
         except ServerError:  # a client that is just going may still have them
             if time.monotonic() >= end_s:
                 raise
@@ -106,10 +106,14 @@ def reattach(
 
 
 def _reattach_over(
-    seat: DetachedDevices, owner: str, wanted: Sequence[WantedDevice], vm: VmIdentity, key: str = ""
+    devices: DetachedDevices,
+    owner: str,
+    wanted: Sequence[WantedDevice],
+    vm: VmIdentity,
+    key: str = "",
 ) -> Attachment:
-    if seat.name:
-        return attach_at(seat, owner, wanted, vm, 0, key)
+    if devices.name:
+        return attach_at(devices, owner, wanted, vm, 0, key)
     return _attach(connect(owner), owner, wanted, vm, key=key)
 
 

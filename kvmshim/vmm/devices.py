@@ -60,9 +60,9 @@ class Devices:
         self,
         by_place: Mapping[str, Sequence[DeviceWiring]],
         states: States,
-        seats: Sequence[DetachedDevices] = (),
+        detached: Sequence[DetachedDevices] = (),
     ) -> None:
-        """Makes the devices, on servers and here, or takes those that wait in ``seats``.
+        """Makes the devices, on servers and here, or takes those that wait in ``detached``.
 
         Raises ServerError and InputError.
         """
@@ -70,10 +70,10 @@ class Devices:
             theirs = states.get(place, {})
             if place == placement.LOCAL:
                 self.local = self._make_local(wirings, theirs)
-            elif not seats:
+            elif not detached:
                 for attachment in self._attach(place, wirings, theirs):
                     self._add_link(place, attachment)
-        self._take_seats(seats, states)
+        self._reattach(detached, states)
         self._fill(self.routes)
 
     def leave(self) -> tuple[DetachedDevices, ...]:
@@ -82,7 +82,7 @@ class Devices:
         The machine is paused. Devices of this process stay where they are.
         """
         time_ns = int(lib.control_time_ns(self._around.control))
-        seats = []
+        detached = []
         for place, link in self.links:
             attached, where = link.attached, link.where
             names = tuple(device.name for device in attached.devices)
@@ -90,23 +90,23 @@ class Devices:
             if names:
                 name, address = ("", "") if where is None else (where.name, where.address)
                 ids = (attached.vm_id, attached.key)
-                seats.append(DetachedDevices(place, link.server_id, name, address, *ids, names))
+                detached.append(DetachedDevices(place, link.server_id, name, address, *ids, names))
         for _, link in self.links:
             link.wait_until_gone()
             link.close()
         self.links = []
         lib.control_clear(self._around.control, lib.CONTROL_LINK)
-        return tuple(seats)
+        return tuple(detached)
 
     def come_back(
-        self, seats: Sequence[DetachedDevices], states: States, inputs: Sequence[PendingInput]
+        self, detached: Sequence[DetachedDevices], states: States, inputs: Sequence[PendingInput]
     ) -> None:
         """Takes what was left behind again; raises ServerError and InputError."""
         time_ns = int(lib.control_time_ns(self._around.control))
         self._hold_lines(True)
         try:
             lib.control_forget_links(self._around.control)
-            self._take_seats(seats, states)
+            self._reattach(detached, states)
             for _, link in self.links:
                 link.put_back_inputs(inputs, time_ns)
         finally:
@@ -168,17 +168,17 @@ class Devices:
 
     # -- inner workings -----------------------------------------------------------------------
 
-    def _take_seats(self, seats: Sequence[DetachedDevices], states: States) -> None:
+    def _reattach(self, detached: Sequence[DetachedDevices], states: States) -> None:
         wirings = {device.wiring.name: device.wiring for device in placement.wired(self.spec)}
-        for seat in seats:
-            theirs = states.get(seat.place, {})
+        for left in detached:
+            theirs = states.get(left.place, {})
             wanted = [
                 wanted_of(wirings[name], state=theirs.get(name, b""))
-                for name in seat.devices
+                for name in left.devices
                 if name in wirings
             ]
-            owner = placement.address_of(seat.place, self.spec, self._around.server)
-            self._add_link(seat.place, reattach(seat, owner, wanted, self._identity()))
+            owner = placement.address_of(left.place, self.spec, self._around.server)
+            self._add_link(left.place, reattach(left, owner, wanted, self._identity()))
 
     def _renew_routes(self) -> None:
         fresh = Routes(self.spec.memory_bytes, strict=self.spec.strict)

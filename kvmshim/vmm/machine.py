@@ -161,12 +161,12 @@ class Machine:
             lib.control_userspace_irqchip(self._control)
         if self._state is not None:
             capture.load_memory(self._memory, self._state.memory)
-            # Of a machine that was on its way here there is only now more than a preliminary_header.
+            # The final header arrives with the memory; check the host against it again.
             check_host(self._state.header, self._system)
             lib.control_clock_set(self._control, self._state.header.time_ns)
         self._devices = self._make_devices()
         states = {} if self._state is None else self._state.header.devices
-        self._devices.attach(by_place, states, () if self._state is None else self._state.seats)
+        self._devices.attach(by_place, states, () if self._state is None else self._state.detached)
         self._ring = self._vm.coalesce(self._devices.routes.coalesced())
         self._vcpu = self._vm.create_vcpu(self._state and self._state.header.cpu.cpuid)
         if self._state is not None:
@@ -358,11 +358,11 @@ class Machine:
         self._ring = None
         return self._devices.leave()
 
-    def come_back(self, header: Header, seats: Sequence[DetachedDevices]) -> None:
+    def come_back(self, header: Header, detached: Sequence[DetachedDevices]) -> None:
         """Undoes :meth:`leave_devices`; raises :class:`ServerError` if that can't be."""
         expect(self._stage, "comes back", Stage.READY)
         assert self._devices is not None
-        self._devices.come_back(seats, header.devices, header.inputs)
+        self._devices.come_back(detached, header.devices, header.inputs)
         self._ring = self._vm.coalesce(self._devices.routes.coalesced())
 
     def memory(self, runs: Iterable[PageRun] | None) -> Iterator[Block]:

@@ -21,13 +21,13 @@ class MigrateIn:
     """What a :class:`kvmshim.vmm.machine.Machine` is restored from as it comes.
 
     It stands in for a ``MachineState``: :attr:`memory` lasts until the machine has stopped over
-    there, and from then on :attr:`header` and :attr:`seats` are its last word. One thread brings
+    there, and from then on :attr:`header` and :attr:`detached` are its last word. One thread brings
     parts, another goes through them.
     """
 
     def __init__(self, preliminary_header: Header) -> None:
         self.header = preliminary_header
-        self.seats: tuple[DetachedDevices, ...] = ()
+        self.detached: tuple[DetachedDevices, ...] = ()
         self._parts: deque[Sequence[Block]] = deque()
         self._changed = threading.Condition()
         self._wanted = self._whole = False
@@ -55,10 +55,10 @@ class MigrateIn:
             self._parts.append(blocks)
             self._changed.notify_all()
 
-    def complete(self, header: Header, seats: Sequence[DetachedDevices]) -> None:
+    def complete(self, header: Header, detached: Sequence[DetachedDevices]) -> None:
         """The machine has stopped over there, and all its memory has been brought."""
         with self._changed:
-            self.header, self.seats = header, tuple(seats)
+            self.header, self.detached = header, tuple(detached)
             self._whole = True
             self._changed.notify_all()
 

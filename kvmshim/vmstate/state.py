@@ -178,9 +178,10 @@ class DetachedDevices:
 class MachineState:
     """A paused machine. ``memory`` may be gone through once or more; zeros are left out.
 
-    ``seats``: where its devices wait for it; those that wait nowhere begin with their saved states.
+    ``detached``: where its devices wait for it; those that wait nowhere begin with their saved
+    states.
     """
 
     header: Header
     memory: Iterable[Block]
-    seats: tuple[DetachedDevices, ...] = ()
+    detached: tuple[DetachedDevices, ...] = ()

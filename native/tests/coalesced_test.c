@@ -205,7 +205,7 @@ static void a_write_that_needs_a_fence_waits_for_its_turn(void)
     tear_down_ring(rig);
 }
 
-/* -- dozing -------------------------------------------------------------------------------------- */
+/* -- idling -------------------------------------------------------------------------------------- */
 
 /* A vCPU that sleeps in KVM_RUN and answers probes, with no time used. */
 static void answer_probe(struct rig *rig, bool asleep)
@@ -218,7 +218,7 @@ static void answer_probe(struct rig *rig, bool asleep)
 
 static void wait_until_it_dozes(struct rig *rig)
 {
-    while (!atomic_load(&rig->bench->control->dozing))
+    while (!atomic_load(&rig->bench->control->idling))
         sched_yield();
 }
 
@@ -228,7 +228,7 @@ static void nobody_looks_while_the_guest_sleeps(void)
     start_looking(rig);
     answer_probe(rig, true);
     wait_until_it_dozes(rig);
-    control_stir(rig->bench->control);
+    control_notify(rig->bench->control);
     CHECK(kvm_takes(1, 1));
     hear_type(rig->bench, MESSAGE_BATCH);
     answer_probe(rig, false); /* a timer of its own may wake it */
@@ -258,9 +258,9 @@ static void an_answer_that_something_has_overtaken_is_not_believed(void)
     start_looking(rig);
     while (!(control_pending(rig->bench->control) & CONTROL_PROBE))
         sched_yield();
-    control_stir(rig->bench->control);
+    control_notify(rig->bench->control);
     answer_probe(rig, true);
-    answer_probe(rig, true); /* it asks again before it dozes */
+    answer_probe(rig, true); /* it asks again before it idles */
     wait_until_it_dozes(rig);
     stop_looking(rig);
     tear_down_ring(rig);
@@ -271,10 +271,10 @@ static void nobody_looks_while_the_vcpu_waits_for_a_server(void)
     struct rig *rig = set_up_ring();
     start_looking(rig);
     coalesced_begin(rig->vcpu.coalesced);
-    while (!readable(-1, 50) && !atomic_load(&rig->bench->control->dozing))
+    while (!readable(-1, 50) && !atomic_load(&rig->bench->control->idling))
         ; /* asleep nearly all of the time, as the vCPU's thread is that waits */
     coalesced_end(rig->vcpu.coalesced);
-    control_stir(rig->bench->control);
+    control_notify(rig->bench->control);
     CHECK(kvm_takes(1, 1));
     hear_type(rig->bench, MESSAGE_BATCH);
     stop_looking(rig);
@@ -298,7 +298,7 @@ static void *guest_thread(void *argument)
         if (full)
             CHECK_EQUAL(out(rig, 1, (uint8_t)i), VCPU_CONTINUE);
         coalesced_end(rig->vcpu.coalesced);
-        control_stir(rig->bench->control);
+        control_notify(rig->bench->control);
     }
     coalesced_begin(rig->vcpu.coalesced);
     CHECK_EQUAL(coalesced_drain(rig->vcpu.coalesced), VCPU_CONTINUE);

@@ -49,7 +49,7 @@ class Talker(Device):
 
     def __init__(self, context: Context | None = None) -> None:
         super().__init__(context)
-        self.seat = self.context.boxes.join(self.options.box, self.options.member, self)
+        self.seat = self.context.channels.join(self.options.box, self.options.member, self)
 
     def room(self) -> int:
         return self.options.room - len(self.state.heard)

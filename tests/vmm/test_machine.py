@@ -84,7 +84,7 @@ def test_answers_wake_nobody_but_the_processor_that_waits_for_them(image: Path) 
     result, _ = run(str(image))
     link = result.stats["link (embedded)"]
     assert link["requests"] >= 0x1000
-    assert link["roused"] < link["requests"] / 2
+    assert link["woken"] < link["requests"] / 2
 
 
 def test_what_only_local_devices_do_has_no_link_to_count() -> None:

@@ -100,7 +100,7 @@ class UnicornVcpu:
 
     def _turn(self, handle: Any) -> int:
         """Once round the loop: whoever wants the vCPU, interrupts, the guest."""
-        stirs = lib.control_stirs(handle.control)
+        notifications = lib.control_notifications(handle.control)
         code = int(lib.vcpu_wanted(handle))
         if code != lib.VCPU_CONTINUE:
             return code
@@ -112,7 +112,7 @@ class UnicornVcpu:
             return self._slice(handle)
         if not self._engine.read(Register.EFLAGS) & FLAG_INTERRUPT:
             return int(lib.VCPU_HALTED)
-        lib.control_sleep(handle.control, stirs)
+        lib.control_sleep(handle.control, notifications)
         return int(lib.VCPU_CONTINUE)
 
     def _take_interrupt(self, handle: Any) -> int:

@@ -6,7 +6,7 @@
 #define CONTROL_LINK ...
 #define CONTROL_PROBE ...
 
-struct control { int stop_fd; bool dozing; int64_t stopped_ns; ...; };
+struct control { int stop_fd; bool idling; int64_t stopped_ns; ...; };
 
 struct control *control_new(int vm_fd);
 void control_free(struct control *control);
@@ -15,9 +15,9 @@ void control_clock_start(struct control *control);
 void control_clock_stop(struct control *control);
 void control_clock_set(struct control *control, uint64_t time_ns);
 void control_raise(struct control *control, uint32_t reason);
-void control_stir(struct control *control);
-uint32_t control_stirs(struct control *control);
-void control_sleep(struct control *control, uint32_t stirs);
+void control_notify(struct control *control);
+uint32_t control_notifications(struct control *control);
+void control_sleep(struct control *control, uint32_t notifications);
 void control_enter(struct control *control, struct kvm_run *run);
 void control_leave(struct control *control);
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);
@@ -36,7 +36,7 @@ enum link_state { LINK_OPEN, LINK_CLOSED, LINK_BROKEN, LINK_VIOLATED, LINK_TIMED
 
 struct link_stats {
     uint64_t requests, posted, batches, interrupts, leases, frames_in, sends, spun, slept, stalls,
-        roused;
+        woken;
     ...;
 };
 

@@ -14,7 +14,7 @@
 
 /* -- the end of a link -------------------------------------------------------------------- */
 
-void rouse(int event_fd)
+void wake(int event_fd)
 {
     eventfd_write(event_fd, 1);
 }
@@ -29,8 +29,8 @@ void end_link(struct link *link, int state, int error_number, const char *format
     vsnprintf(link->error, sizeof link->error, format, arguments);
     va_end(arguments);
     atomic_store(&link->state, state);
-    rouse(link->inbox_fd);
-    rouse(link->wake_fd);
+    wake(link->inbox_fd);
+    wake(link->wake_fd);
     control_raise(link->control, CONTROL_LINK);
 }
 

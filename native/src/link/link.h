@@ -4,7 +4,7 @@
  * Who reads: the vCPU thread reads the stream itself while it waits for a feedback; the event
  * thread (link_serve) reads it the rest of the time. The socket is disarmed in the event thread's
  * epoll set for the length of a wait, so that an answer wakes only the thread that wants it. Where
- * one wait follows another at once (the link is "hot") it stays disarmed between them, as arming and
+ * one wait follows another at once (the link is *polled*) it stays disarmed between them, as arming and
  * disarming cost as much as a tenth of an access: then the event thread looks every LINK_TICK_NS
  * whether there were waits since, and arms the socket again when there were few. Where the bytes go
  * through memory (shm_stream.h) the socket stays armed, and it is the server's doorbell that is.
@@ -51,7 +51,7 @@ enum {
     LINK_INBOX_HIGH = 4 << 20, /* the guest pauses while so many bytes wait for Python */
     LINK_INBOX_FULL = 8 << 20, /* nothing more is read then, and the server waits */
     LINK_FULL_NAP_MS = 2,      /* until that is looked at again */
-    LINK_HOT_WAITS = 16,       /* so many waits in quick succession make a link hot */
+    LINK_POLLED_WAITS = 16,       /* so many waits in quick succession make a link polled */
     LINK_HOT_NS = 50000,       /* a wait that begins so soon after another is in quick succession */
     LINK_TICK_NS = 500000,
     LINK_LATE_FLUSHES = 10,    /* so much longer the timer waits for a vCPU that flushes by itself */
@@ -69,14 +69,14 @@ struct link_stats {
     uint64_t spun;      /* waits that ended while spinning */
     uint64_t slept;     /* waits that had to block */
     uint64_t stalls;    /* times that a posted write found the window full */
-    uint64_t roused;    /* times that the event thread was woken by what came */
+    uint64_t woken;    /* times that the event thread was woken by what came */
 };
 
 struct link {
     int fd;
     int epoll_fd;
     int timer_fd; /* flushes a batch that nothing else flushes */
-    int tick_fd;  /* timerfd, ticks while the link is hot */
+    int tick_fd;  /* timerfd, ticks while the link is polled */
     int wake_fd;  /* ends or rouses link_serve */
     int inbox_fd; /* eventfd, readable when the inbox has messages or the state has changed */
     struct shm_stream shm;
@@ -130,7 +130,7 @@ struct link {
     _Atomic int settling; /* who takes the inbox may be waiting itself: it takes whatever comes */
 
     struct spin_wait spin_wait; /* the receive lock is held to look at this and the next five */
-    bool hot;
+    bool polled;
     uint32_t quick_waits;
     int64_t began_ns; /* when the last wait began */
     uint64_t waits_ended, waits_seen; /* in all; at the event thread's last tick */

@@ -18,7 +18,7 @@ enum {
 
 void end_link(struct link *link, int state, int error_number, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void rouse(int event_fd);
+void wake(int event_fd);
 
 static inline bool is_open(struct link *link)
 {
@@ -72,7 +72,7 @@ void protocol_error(struct link *link, const char *what, uint64_t got, uint64_t 
 
 /* Reads the stream until done; 0, LINK_LOST or LINK_STOPPED. No lock is held. */
 int wait_for(struct link *link, bool (*done)(struct link *));
-/* The event thread's tick: arms the socket again if the link is hot no longer. */
+/* The event thread's tick: arms the socket again if the link is polled no longer. */
 void cool_down(struct link *link);
 /* Asks a silent server for a sign of life, and gives it up when it shows none. */
 void look_after(struct link *link);

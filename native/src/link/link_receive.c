@@ -34,7 +34,7 @@ static void inbox_put(struct link *link, const uint8_t *bytes, size_t length)
     if (!room)
         end_link(link, LINK_BROKEN, ENOMEM, "no memory for %zu bytes received", length);
     else if (used == 0)
-        rouse(link->inbox_fd);
+        wake(link->inbox_fd);
 }
 
 size_t link_inbox_bytes(struct link *link)
@@ -73,7 +73,7 @@ size_t link_take(struct link *link, uint8_t *out, size_t room)
         shrink_inbox(link);
     pthread_mutex_unlock(&link->inbox_lock);
     if (taken < used)
-        rouse(link->inbox_fd);
+        wake(link->inbox_fd);
     return taken;
 }
 

@@ -10,10 +10,10 @@
  */
 static void serve_bell(struct link *link)
 {
-    link->stats.roused++;
+    link->stats.woken++;
     pthread_mutex_lock(&link->rx_lock);
-    bool hot = link->hot && !atomic_load(&link->out_waiting); /* no doorbell is wanted then */
-    enum how_to_receive how = hot && shm_stream_hear(&link->shm) != 0 ? RX_LOOK : RX_ASK;
+    bool polled = link->polled && !atomic_load(&link->out_waiting); /* no doorbell is wanted then */
+    enum how_to_receive how = polled && shm_stream_hear(&link->shm) != 0 ? RX_LOOK : RX_ASK;
     while (receive(link, how))
         ;
     pthread_mutex_unlock(&link->rx_lock);
@@ -29,7 +29,7 @@ static void serve_socket(struct link *link)
             arm(link, EPOLLIN);
         pthread_mutex_unlock(&link->tx_lock);
     }
-    link->stats.roused++;
+    link->stats.woken++;
     if (pthread_mutex_trylock(&link->rx_lock) == 0) { /* else a vCPU reads */
         while (receive(link, RX_ASK))
             ;
@@ -79,5 +79,5 @@ void link_close(struct link *link)
         tx_flush(link);
     pthread_mutex_unlock(&link->tx_lock);
     atomic_store(&link->closing, true);
-    rouse(link->wake_fd);
+    wake(link->wake_fd);
 }

@@ -93,7 +93,7 @@ static int wait_locked(struct link *link, bool (*done)(struct link *), int64_t s
     return 0;
 }
 
-/* -- hot links ---------------------------------------------------------------------------- */
+/* -- polled links ---------------------------------------------------------------------------- */
 
 static void set_tick(struct link *link, long period_ns)
 {
@@ -111,9 +111,9 @@ static void heat_up(struct link *link, int64_t began_ns)
     bool quick = began_ns - link->began_ns < LINK_HOT_NS;
     link->began_ns = began_ns;
     link->quick_waits = quick ? link->quick_waits + 1 : 0;
-    if (link->hot || link->quick_waits < LINK_HOT_WAITS)
+    if (link->polled || link->quick_waits < LINK_POLLED_WAITS)
         return;
-    link->hot = true;
+    link->polled = true;
     link->waits_seen = link->waits_ended;
     set_tick(link, LINK_TICK_NS);
 }
@@ -137,7 +137,7 @@ void cool_down(struct link *link)
     if (pthread_mutex_trylock(&link->rx_lock) != 0)
         return; /* a vCPU waits */
     if (link->waits_ended - link->waits_seen < LINK_TICK_NS / LINK_HOT_NS / 2) {
-        link->hot = false;
+        link->polled = false;
         link->quick_waits = 0;
         set_tick(link, 0);
         watch_again(link, events_wanted(link));
@@ -149,9 +149,9 @@ void cool_down(struct link *link)
 /* Whoever waits reads by itself: the event thread is not to be woken by what comes. */
 static void take_socket(struct link *link, int64_t start)
 {
-    bool was_hot = link->hot;
+    bool was_polled = link->polled;
     heat_up(link, start);
-    if (!was_hot)
+    if (!was_polled)
         arm(link, 0);
 }
 
@@ -159,7 +159,7 @@ static void give_socket_back(struct link *link)
 {
     bool watched = atomic_exchange(&link->watched_for_room, false);
     bool waiting = atomic_load(&link->out_waiting);
-    if (!link->hot || (waiting && link->shm.page))
+    if (!link->polled || (waiting && link->shm.page))
         watch_again(link, events_wanted(link));
     else if (watched)
         arm(link, waiting ? events_wanted(link) : 0);

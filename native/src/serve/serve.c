@@ -90,8 +90,8 @@ void serve_remove(struct serve_loop *loop, struct serve_stream *stream)
         loop->exchange.status = loop->exchange.ack = loop->exchange.pass = 0;
         loop->out_used = loop->out_frame = 0;
     }
-    if (loop->hot == stream)
-        loop->hot = NULL;
+    if (loop->polled == stream)
+        loop->polled = NULL;
     turn_forget(loop, stream);
     shm_stream_close(&stream->shm);
     free(stream->in);

@@ -136,7 +136,7 @@ struct serve_loop {
      * are served one at a time, after those who have asked for little. */
     struct serve_stream *queue, *queue_end;
     bool queue_is_next;
-    struct serve_stream *hot;     /* the only one that had something to say of late */
+    struct serve_stream *polled;     /* the only one that had something to say of late */
     unsigned streams;
     bool idle; /* nothing came for SERVE_NAP_US from a stream that was waited for alone */
 

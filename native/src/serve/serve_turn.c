@@ -107,8 +107,8 @@ static bool others_wait(struct serve_loop *loop, int64_t now_ns)
 {
     if (loop->queue || loop->event_at < loop->event_count ||
         (now_ns >= (int64_t)loop->exchange.due_ns && !loop->timer_told) ||
-        (loop->hot && loop->hot != loop->current && loop->hot->shm.page &&
-         shm_stream_looks(&loop->hot->shm)))
+        (loop->polled && loop->polled != loop->current && loop->polled->shm.page &&
+         shm_stream_looks(&loop->polled->shm)))
         return true;
     int count = epoll_wait(loop->epoll_fd, loop->events, SERVE_EVENTS, 0);
     loop->event_at = 0;

@@ -12,7 +12,7 @@
 #include "serve/serve_inner.h"
 
 enum {
-    LOOK_EVERY = 16,           /* receives from the hot stream */
+    LOOK_EVERY = 16,           /* receives from the polled stream */
     LOOK_EVERY_IN_MEMORY = 256,
 };
 
@@ -117,9 +117,9 @@ static int sleep_until(struct serve_loop *loop, int64_t due_ns)
 /* Who has something to say now, or at due_ns at the latest; 0: nobody. */
 static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
 {
-    if (loop->hot && loop->hot->shm.page && shm_stream_looks(&loop->hot->shm)) {
+    if (loop->polled && loop->polled->shm.page && shm_stream_looks(&loop->polled->shm)) {
         loop->since_look = 0;
-        int found = receive(loop, loop->hot, ASK);
+        int found = receive(loop, loop->polled, ASK);
         if (found != SERVE_NOTHING || loop->current)
             return found;
     }
@@ -132,7 +132,7 @@ static int look(struct serve_loop *loop, bool sleep, int64_t due_ns)
     loop->timer_told = loop->timer_told && count > 0;
     if (count > 0) {
         bool single = count == 1 && !(loop->events[0].data.u64 & 1);
-        loop->hot = single ? loop->events[0].data.ptr : NULL;
+        loop->polled = single ? loop->events[0].data.ptr : NULL;
     }
     return count < 0 && errno == EINTR ? SERVE_SIGNAL : SERVE_NOTHING;
 }
@@ -150,8 +150,8 @@ static int spin(struct serve_loop *loop)
     int64_t due_ns = (int64_t)loop->exchange.due_ns;
     for (;;) {
         int found;
-        if (loop->hot && !has_backlog(loop->hot) && ++loop->since_look < look_every(loop->hot))
-            found = receive(loop, loop->hot, LOOK);
+        if (loop->polled && !has_backlog(loop->polled) && ++loop->since_look < look_every(loop->polled))
+            found = receive(loop, loop->polled, LOOK);
         else
             found = look(loop, false, 0);
         if (found != SERVE_NOTHING || loop->current || loop->event_count) {
@@ -177,14 +177,14 @@ static int spin(struct serve_loop *loop)
  */
 static bool is_alone(struct serve_loop *loop, int64_t due_ns)
 {
-    return loop->streams == 1 && loop->hot && !loop->idle &&
-           !has_backlog(loop->hot) && ++loop->since_look < LOOK_EVERY &&
+    return loop->streams == 1 && loop->polled && !loop->idle &&
+           !has_backlog(loop->polled) && ++loop->since_look < LOOK_EVERY &&
            due_ns - loop->now_ns > SERVE_NAP_US * INT64_C(1000);
 }
 
 static int nap(struct serve_loop *loop)
 {
-    int found = receive(loop, loop->hot, SLEEP);
+    int found = receive(loop, loop->polled, SLEEP);
     loop->idle = found == SERVE_NOTHING && !loop->current;
     if (loop->idle)
         loop->now_ns = serve_now_ns();

@@ -172,14 +172,14 @@ static uint32_t activity(struct coalesced *coalesced)
 }
 
 /* The vCPU has not run for some ticks: asleep for long, or only for a moment? True: for long. */
-static bool sleeps_for_long(struct coalesced *coalesced, uint32_t stirs)
+static bool sleeps_for_long(struct coalesced *coalesced, uint32_t notifications)
 {
     int answer = atomic_load(&coalesced->probe);
     coalesced->quiet = 0;
     if (answer == PROBE_ASKED)
         return false; /* it will answer when it gets to run */
     if (answer == PROBE_NONE) {
-        coalesced->asked_at = stirs;
+        coalesced->asked_at = notifications;
         atomic_store(&coalesced->probe, PROBE_ASKED);
         control_raise(coalesced->vcpu->control, CONTROL_PROBE);
         return false;
@@ -187,33 +187,33 @@ static bool sleeps_for_long(struct coalesced *coalesced, uint32_t stirs)
     atomic_store(&coalesced->probe, PROBE_NONE);
     if (answer == PROBE_AWAKE && coalesced->spin_wait < LAST_PATIENCE)
         coalesced->spin_wait *= 2;
-    return answer == PROBE_ASLEEP && stirs == coalesced->asked_at;
+    return answer == PROBE_ASLEEP && notifications == coalesced->asked_at;
 }
 
-/* Dozes unless something was stirred since stirs was counted. */
-static bool doze_since(struct coalesced *coalesced, uint32_t stirs)
+/* Idles unless something was notified since notifications was counted. */
+static bool idle_since(struct coalesced *coalesced, uint32_t notifications)
 {
     struct control *control = coalesced->vcpu->control;
-    atomic_store(&control->dozing, true);
-    coalesced->dozes = atomic_load(&control->stirs) == stirs;
-    if (!coalesced->dozes)
+    atomic_store(&control->idling, true);
+    coalesced->idle = atomic_load(&control->notifications) == notifications;
+    if (!coalesced->idle)
         coalesced_woken(coalesced);
-    return coalesced->dozes;
+    return coalesced->idle;
 }
 
 void coalesced_woken(struct coalesced *coalesced)
 {
     eventfd_t drained;
-    atomic_store(&coalesced->vcpu->control->dozing, false);
-    eventfd_read(coalesced->vcpu->control->doze_fd, &drained);
-    coalesced->dozes = false;
+    atomic_store(&coalesced->vcpu->control->idling, false);
+    eventfd_read(coalesced->vcpu->control->idle_fd, &drained);
+    coalesced->idle = false;
     coalesced->quiet = 0;
     coalesced->spin_wait = FIRST_PATIENCE;
 }
 
 bool coalesced_tick(struct coalesced *coalesced)
 {
-    uint32_t stirs = atomic_load(&coalesced->vcpu->control->stirs);
+    uint32_t notifications = atomic_load(&coalesced->vcpu->control->notifications);
     atomic_fetch_add_explicit(&coalesced->ticks, 1, memory_order_relaxed);
     bool outside = pthread_mutex_trylock(&coalesced->serving) != 0, busy = false, left = false;
     if (!outside) {
@@ -230,6 +230,6 @@ bool coalesced_tick(struct coalesced *coalesced)
     }
     if (++coalesced->quiet < coalesced->spin_wait)
         return false;
-    /* outside: it waits for a server, and stirs before it enters the guest again */
-    return (outside || sleeps_for_long(coalesced, stirs)) && doze_since(coalesced, stirs);
+    /* outside: it waits for a server, and notifications before it enters the guest again */
+    return (outside || sleeps_for_long(coalesced, notifications)) && idle_since(coalesced, notifications);
 }

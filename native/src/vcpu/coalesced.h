@@ -9,9 +9,9 @@
  * halt, without an exit. The poller never waits for a server: what can't be posted at once stays in
  * the ring.
  *
- * A ring dozes when nothing can be written: when the vCPU's thread has used no time for a while, it
+ * A ring idles when nothing can be written: when the vCPU's thread has used no time for a while, it
  * is asked by CONTROL_PROBE whether the processor is halted with nothing to wake it; from then on
- * only control_stir() wakes the ring.
+ * only control_notify() wakes the ring.
  *
  * A guest that writes and then halts until its device answers by interrupt loses by the ring: each
  * write waits for the next look. When that is seen to happen, KVM is told to take no writes for a
@@ -50,7 +50,7 @@ struct coalesced {
     uint32_t zone_count;
     /* of the poller */
     struct coalesced *next;
-    bool dozes;
+    bool idle;
     bool given_up;     /* KVM takes no writes for now */
     uint32_t late;     /* ticks of late that found writes of a guest that had halted */
     uint32_t resume;   /* ticks until KVM may take writes again */
@@ -59,7 +59,7 @@ struct coalesced {
     int64_t looked_ns; /* CLOCK_MONOTONIC of the last tick */
     int64_t used_ns;   /* what the vCPU thread's clock showed then */
     uint32_t quiet, spin_wait; /* ticks without use, and how many of them make it ask */
-    uint32_t asked_at;        /* control.stirs when it asked */
+    uint32_t asked_at;        /* control.notifications when it asked */
     /* how often it looked, and how many writes it found: for people and tests */
     _Atomic uint64_t ticks, found;
 };
@@ -83,9 +83,9 @@ void coalesced_zone(struct coalesced *coalesced, uint64_t address, uint32_t size
 
 /* -- the poller -- */
 
-/* A look at the ring; true if it may doze until control_stir(). */
+/* A look at the ring; true if it may idle until control_notify(). */
 bool coalesced_tick(struct coalesced *coalesced);
-/* It dozes no longer. */
+/* It is idle no longer. */
 void coalesced_woken(struct coalesced *coalesced);
 
 #endif

@@ -18,7 +18,7 @@ static struct {
     pthread_mutex_t rings; /* held while rings are looked at */
     struct coalesced *first;
     unsigned awake;
-    int epoll_fd, end_fd; /* each ring's doze_fd is in the set, and end_fd */
+    int epoll_fd, end_fd; /* each ring's idle_fd is in the set, and end_fd */
     pthread_t thread;
     bool ending;
 } poller = { .life = PTHREAD_MUTEX_INITIALIZER, .rings = PTHREAD_MUTEX_INITIALIZER };
@@ -33,7 +33,7 @@ static void wake_notified(void)
         struct coalesced *ring = events[i].data.ptr;
         if (!ring)
             continue; /* the end */
-        poller.awake += ring->dozes;
+        poller.awake += ring->idle;
         coalesced_woken(ring);
     }
 }
@@ -52,7 +52,7 @@ static void *keep(void *unused)
         pthread_mutex_lock(&poller.rings);
         wake_notified();
         for (struct coalesced *ring = poller.first; ring; ring = ring->next)
-            if (!ring->dozes && coalesced_tick(ring))
+            if (!ring->idle && coalesced_tick(ring))
                 poller.awake--;
     }
     pthread_mutex_unlock(&poller.rings);
@@ -105,14 +105,14 @@ int ring_poller_add(struct coalesced *coalesced)
     int result = poller.first ? 0 : start();
     if (result == 0) {
         pthread_mutex_lock(&poller.rings);
-        result = watch(coalesced->vcpu->control->doze_fd, coalesced);
+        result = watch(coalesced->vcpu->control->idle_fd, coalesced);
         if (result == 0) {
             coalesced->next = poller.first;
             poller.first = coalesced;
             poller.awake++;
         }
         pthread_mutex_unlock(&poller.rings);
-        eventfd_write(coalesced->vcpu->control->doze_fd, 1); /* it may be asleep for long */
+        eventfd_write(coalesced->vcpu->control->idle_fd, 1); /* it may be asleep for long */
         if (result < 0 && !poller.first)
             end();
     }
@@ -129,8 +129,8 @@ void ring_poller_remove(struct coalesced *coalesced)
         if (*at != coalesced)
             continue;
         *at = coalesced->next;
-        poller.awake -= !coalesced->dozes;
-        epoll_ctl(poller.epoll_fd, EPOLL_CTL_DEL, coalesced->vcpu->control->doze_fd, NULL);
+        poller.awake -= !coalesced->idle;
+        epoll_ctl(poller.epoll_fd, EPOLL_CTL_DEL, coalesced->vcpu->control->idle_fd, NULL);
         coalesced_woken(coalesced);
         removed = true;
         break;

@@ -1,6 +1,6 @@
 /*
  * The poller of this process's rings of coalesced writes: one thread that looks at all of them that
- * do not doze, every COALESCED_TICK_NS, and sleeps when all of them do.
+ * are not idle, every COALESCED_TICK_NS, and sleeps when all of them are.
  */
 #ifndef KVMSHIM_RING_POLLER_H
 #define KVMSHIM_RING_POLLER_H

@@ -186,11 +186,11 @@ static int resume(struct vcpu *vcpu)
     return result == VCPU_CONTINUE && vcpu->piece ? resume_pieces(vcpu) : result;
 }
 
-/* HLT, with interrupt controllers that KVM does not know: until something was stirred since. */
-static void sleep_halted(struct vcpu *vcpu, uint32_t stirs)
+/* HLT, with interrupt controllers that KVM does not know: until something was notified since. */
+static void sleep_halted(struct vcpu *vcpu, uint32_t notifications)
 {
     coalesced_end(vcpu->coalesced);
-    control_sleep(vcpu->control, stirs);
+    control_sleep(vcpu->control, notifications);
     coalesced_begin(vcpu->coalesced);
 }
 
@@ -204,7 +204,7 @@ static int enter_guest(struct vcpu *vcpu, bool exited)
         return ioctl(vcpu->fd, KVM_RUN, 0);
     coalesced_end(vcpu->coalesced);
     if (exited)
-        control_stir(vcpu->control);
+        control_notify(vcpu->control);
     int result = ioctl(vcpu->fd, KVM_RUN, 0);
     int error = errno;
     coalesced_begin(vcpu->coalesced);
@@ -246,13 +246,13 @@ static int run_loop(struct vcpu *vcpu)
     if (vcpu->halted) /* perhaps a fresh one, of which KVM has not said what it would take */
         enter_and_leave(vcpu);
     while (result == VCPU_CONTINUE) {
-        uint32_t stirs = control_stirs(vcpu->control);
+        uint32_t notifications = control_notifications(vcpu->control);
         if (control_pending(vcpu->control) && (result = interrupted(vcpu)) != VCPU_CONTINUE)
             break;
         if ((result = irqchip_before_entry(vcpu)) != VCPU_CONTINUE)
             break;
         if (vcpu->halted) {
-            sleep_halted(vcpu, stirs);
+            sleep_halted(vcpu, notifications);
             continue;
         }
         exited = enter_guest(vcpu, exited) == 0;

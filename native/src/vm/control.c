@@ -40,8 +40,8 @@ static void close_descriptors(struct control *control)
 {
     if (control->stop_fd >= 0)
         close(control->stop_fd);
-    if (control->doze_fd >= 0)
-        close(control->doze_fd);
+    if (control->idle_fd >= 0)
+        close(control->idle_fd);
     if (control->wake_fd >= 0)
         close(control->wake_fd);
 }
@@ -56,9 +56,9 @@ struct control *control_new(int vm_fd)
     control->vm_fd = vm_fd;
     lines_init(&control->lines);
     control->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    control->doze_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    control->idle_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     control->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (control->stop_fd < 0 || control->doze_fd < 0 || control->wake_fd < 0) {
+    if (control->stop_fd < 0 || control->idle_fd < 0 || control->wake_fd < 0) {
         close_descriptors(control);
         free(control);
         return NULL;
@@ -133,11 +133,11 @@ uint32_t control_pending(struct control *control)
     return atomic_load(&control->pending);
 }
 
-void control_stir(struct control *control)
+void control_notify(struct control *control)
 {
-    atomic_fetch_add(&control->stirs, 1);
-    if (atomic_load(&control->dozing))
-        eventfd_write(control->doze_fd, 1);
+    atomic_fetch_add(&control->notifications, 1);
+    if (atomic_load(&control->idling))
+        eventfd_write(control->idle_fd, 1);
     if (atomic_load(&control->sleeping))
         eventfd_write(control->wake_fd, 1);
 }
@@ -157,12 +157,12 @@ void control_leave(struct control *control)
     pthread_mutex_unlock(&control->lock);
 }
 
-uint32_t control_stirs(struct control *control)
+uint32_t control_notifications(struct control *control)
 {
-    return atomic_load(&control->stirs);
+    return atomic_load(&control->notifications);
 }
 
-void control_sleep(struct control *control, uint32_t stirs)
+void control_sleep(struct control *control, uint32_t notifications)
 {
     struct pollfd descriptors[] = {
         { .fd = control->stop_fd, .events = POLLIN },
@@ -173,7 +173,7 @@ void control_sleep(struct control *control, uint32_t stirs)
     sigaddset(&kick, kick_signal());
     pthread_sigmask(SIG_BLOCK, &kick, &before); /* one that comes now ends ppoll at once */
     atomic_store(&control->sleeping, true);
-    if (!control_pending(control) && atomic_load(&control->stirs) == stirs)
+    if (!control_pending(control) && atomic_load(&control->notifications) == notifications)
         ppoll(descriptors, 2, NULL, &before);
     atomic_store(&control->sleeping, false);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -183,7 +183,7 @@ void control_sleep(struct control *control, uint32_t stirs)
 
 static void control_lines_changed(struct control *control)
 {
-    control_stir(control);
+    control_notify(control);
     if (control->lines.userspace_irqchip)
         control_raise(control, CONTROL_LINES);
 }

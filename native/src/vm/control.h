@@ -36,12 +36,12 @@ struct control {
     pthread_mutex_t lock;
     struct lines lines;
     /*
-     * A thread that looks after a running vCPU dozes while nothing can happen there. What may start
+     * A thread that looks after a running vCPU idles while nothing can happen there. What may start
      * something counts here, and rouses it.
      */
-    _Atomic uint32_t stirs;
-    _Atomic bool dozing;
-    int doze_fd; /* eventfd */
+    _Atomic uint32_t notifications;
+    _Atomic bool idling;
+    int idle_fd; /* eventfd */
     /* A halted vCPU that no KVM wakes sleeps here; the same things wake it. */
     _Atomic bool sleeping;
     int wake_fd; /* eventfd */
@@ -64,15 +64,15 @@ void control_clear(struct control *control, uint32_t reasons);
 uint32_t control_pending(struct control *control);
 
 /* Something may have started the vCPU: an interrupt line changed, or it is about to run. */
-void control_stir(struct control *control);
+void control_notify(struct control *control);
 
-/* How often something was stirred. */
-uint32_t control_stirs(struct control *control);
+/* How often something was notified. */
+uint32_t control_notifications(struct control *control);
 /*
- * The vCPU of the calling thread sleeps until it is wanted or something is stirred; not at all if
- * that was after control_stirs() gave stirs.
+ * The vCPU of the calling thread sleeps until it is wanted or something is notified; not at all if
+ * that was after control_notifications() gave notifications.
  */
-void control_sleep(struct control *control, uint32_t stirs);
+void control_sleep(struct control *control, uint32_t notifications);
 
 /* A source (a link's, or 0: the client's own devices) drives a line; 0, or -1 and errno. */
 int control_line(struct control *control, unsigned source, uint32_t line, bool level);

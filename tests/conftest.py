@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,13 @@ from ownpostgres import PostgreSql, postgresql
 # No test asserts a time: on a busy host an example takes as long as it takes.
 settings.register_profile("kvmshim", deadline=None)
 settings.load_profile("kvmshim")
+
+# A shell starts what runs in its background with these ignored, and every command started by a test
+# would inherit that.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        _is_interrupt = _number == signal.SIGINT
+        signal.signal(_number, signal.default_int_handler if _is_interrupt else signal.SIG_DFL)
 
 KVM = Path("/dev/kvm")
 QEMU_BINARIES = ("qemu-system-x86_64", "qemu-system-i386")

@@ -76,6 +76,7 @@ MODULES = (
             "link/lease_use",
             "vm/lines",
             "link/link",
+            "link/link_end",
             "link/link_receive",
             "link/link_send",
             "link/link_serve",

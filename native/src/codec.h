@@ -54,6 +54,14 @@ enum {
     CODEC_MAX_HEADER = 128, /* no message is longer without its tail */
 };
 
+/* An access: which way, and in which address space (docs/protocol.md, Values). */
+enum { DIRECTION_IN = 0, DIRECTION_OUT = 1 };
+enum {
+    SPACE_PORT = 0,
+    SPACE_MEMORY = 1,
+    SPACE_BUS = 2, /* between processor and interrupt controllers that are a device (vcpu/irqchip.h) */
+};
+
 enum {
     CODEC_TRUNCATED = -1,
     CODEC_MALFORMED = -2,

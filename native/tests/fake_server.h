@@ -281,7 +281,13 @@ static inline struct link_access access_of(uint8_t direction, uint8_t size, uint
                                  .address = 0x3f8, .elements = 1, .data = data };
 }
 
-/* Starts link_request() or link_post() in a thread. */
+static inline int post(struct link *link, const struct link_access *access)
+{
+    uint64_t seq;
+    return link_post_at(link, access, control_time_ns(link->control), &seq);
+}
+
+/* Starts link_request() or post() in a thread. */
 static inline void begin(struct call *call, struct bench *bench, uint8_t direction, uint8_t size,
                          int (*function)(struct link *, const struct link_access *))
 {
@@ -300,7 +306,7 @@ static inline int end(struct call *call)
 static inline int post_byte(struct bench *bench, uint8_t value)
 {
     struct link_access access = access_of(OUT, 1, &value);
-    return link_post(bench->link, &access);
+    return post(bench->link, &access);
 }
 
 #endif

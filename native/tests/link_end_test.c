@@ -284,7 +284,7 @@ static void a_link_that_has_ended_takes_nothing(void)
     uint8_t data[8] = { 0 };
     struct link_access access = access_of(IN, 1, data);
     CHECK_EQUAL(link_request(bench->link, &access), LINK_LOST);
-    CHECK_EQUAL(link_post(bench->link, &access), LINK_LOST);
+    CHECK_EQUAL(post(bench->link, &access), LINK_LOST);
     struct message clock = { .type = MESSAGE_CLOCK };
     CHECK_EQUAL(link_send(bench->link, &clock), LINK_LOST);
     tear_down(bench);

@@ -186,7 +186,7 @@ static void a_full_window_stalls_the_guest_until_writes_are_acknowledged(void)
     for (uint8_t value = 0; value < 4; value++)
         CHECK_EQUAL(post_byte(bench, value), 0);
     struct call call = { 0 };
-    begin(&call, bench, OUT, 1, link_post);
+    begin(&call, bench, OUT, 1, post);
     struct message batch = hear_type(bench, MESSAGE_BATCH);
     CHECK_EQUAL(batch.length, 4);
     tell(bench, (struct message){ .type = MESSAGE_ACK });
@@ -202,7 +202,7 @@ static void a_stalled_write_is_lost_with_its_link(void)
     struct bench *bench = set_up_with(setup);
     CHECK_EQUAL(post_byte(bench, 1), 0);
     struct call call = { 0 };
-    begin(&call, bench, OUT, 1, link_post);
+    begin(&call, bench, OUT, 1, post);
     hear_type(bench, MESSAGE_BATCH);
     hang_up(bench);
     CHECK_EQUAL(end(&call), LINK_LOST);

@@ -20,6 +20,7 @@ LINK = (
     "vm/lines",
     "link/lease",
     "link/link",
+    "link/link_end",
     "link/link_receive",
     "link/link_send",
     "link/link_serve",

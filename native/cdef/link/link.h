@@ -77,7 +77,6 @@ struct link_access {
 struct link *link_new(struct control *control, const struct link_setup *setup);
 void link_free(struct link *link);
 int link_request(struct link *link, const struct link_access *access);
-int link_post(struct link *link, const struct link_access *access);
 void link_flush(struct link *link);
 int link_fence(struct link *link);
 int link_barrier(struct link *link);

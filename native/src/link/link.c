@@ -1,7 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -11,28 +9,6 @@
 #include <unistd.h>
 
 #include "link/link_inner.h"
-
-/* -- the end of a link -------------------------------------------------------------------- */
-
-void wake(int event_fd)
-{
-    eventfd_write(event_fd, 1);
-}
-
-void end_link(struct link *link, int state, int error_number, const char *format, ...)
-{
-    if (atomic_exchange(&link->ending, true))
-        return;
-    link->error_number = error_number;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(link->error, sizeof link->error, format, arguments);
-    va_end(arguments);
-    atomic_store(&link->state, state);
-    wake(link->inbox_fd);
-    wake(link->wake_fd);
-    control_raise(link->control, CONTROL_LINK);
-}
 
 /* -- what a wait can be for --------------------------------------------------------------- */
 
@@ -65,7 +41,7 @@ int link_request(struct link *link, const struct link_access *access)
         .elements = access->elements,
         .time_ns = control_time_ns(link->control),
         .data = access->data,
-        .length = access->direction ? bytes : 0,
+        .length = access->direction == DIRECTION_OUT ? bytes : 0,
     };
     if ((uint64_t)access->size * access->elements > CODEC_MAX_DATA)
         return LINK_REFUSED;
@@ -85,7 +61,7 @@ int link_request(struct link *link, const struct link_access *access)
     link->awaited = 0;
     if (link->status != 0)
         return LINK_REFUSED;
-    if (access->direction == 0) {
+    if (access->direction == DIRECTION_IN) {
         if (link->reply_length != bytes) {
             protocol_error(link, "bytes in a feedback", link->reply_length, bytes);
             return LINK_LOST;
@@ -93,16 +69,6 @@ int link_request(struct link *link, const struct link_access *access)
         memcpy(access->data, link->reply, bytes);
     }
     return 0;
-}
-
-void start_flush_timer(struct link *link, uint64_t after_ns)
-{
-    struct itimerspec when = {
-        .it_value.tv_sec = (time_t)(after_ns / 1000000000),
-        .it_value.tv_nsec = (long)(after_ns % 1000000000),
-    };
-    timerfd_settime(link->timer_fd, 0, &when, NULL);
-    link->timer_set = true;
 }
 
 /*
@@ -138,7 +104,7 @@ int link_post_at(struct link *link, const struct link_access *access, uint64_t t
         .size = access->size,
         .time_ns = time_ns,
     };
-    if (access->direction)
+    if (access->direction == DIRECTION_OUT)
         memcpy(&write.value, access->data, access->size);
     pthread_mutex_lock(&link->tx_lock);
     tx_reap(link);
@@ -162,24 +128,9 @@ int link_post_at(struct link *link, const struct link_access *access, uint64_t t
     return 0;
 }
 
-int link_post(struct link *link, const struct link_access *access)
-{
-    uint64_t seq;
-    return link_post_at(link, access, control_time_ns(link->control), &seq);
-}
-
 bool link_has_room(struct link *link)
 {
     return window_is_open(link);
-}
-
-bool link_is_clear(struct link *link)
-{
-    pthread_mutex_lock(&link->tx_lock);
-    tx_reap(link);
-    bool clear = link->in_flight == 0;
-    pthread_mutex_unlock(&link->tx_lock);
-    return clear;
 }
 
 void link_flush(struct link *link)

@@ -178,8 +178,6 @@ int link_request(struct link *link, const struct link_access *access);
  */
 int link_post_at(struct link *link, const struct link_access *access, uint64_t time_ns,
                  uint64_t *seq);
-/* The same, now. */
-int link_post(struct link *link, const struct link_access *access);
 /* Whether a posted access would not wait. */
 bool link_has_room(struct link *link);
 /* Whether the server has acknowledged all posted accesses. */
@@ -188,7 +186,8 @@ bool link_is_clear(struct link *link);
 void link_flush(struct link *link);
 /* Sends what is batched and waits until the server has applied all posted accesses. */
 int link_fence(struct link *link);
-/* The same for everything sent so far, Python's messages too, with all that it has caused told. */
+/* Barrier: when it returns, the server has applied everything that was sent before, and every message
+ * that this caused has arrived. */
 int link_barrier(struct link *link);
 /* Sends a numbered message of Python's (FEED, CLOCK, DETACH) behind what is batched; LINK_REFUSED
  * if it is too long. */

@@ -1,7 +1,7 @@
 /*
- * What the parts of a link share. link.c makes and frees it and serves the vCPU; link_send.c fills
+ * What the parts of a link share. Each uses those before it: link_end.c ends it; link_send.c fills
  * and empties the transmit buffer; link_receive.c acts on what comes in; link_wait.c waits;
- * link_serve.c is the event thread.
+ * link_serve.c is the event thread; link.c makes and frees it and serves the vCPU.
  */
 #ifndef KVMSHIM_LINK_INNER_H
 #define KVMSHIM_LINK_INNER_H
@@ -14,7 +14,7 @@ enum {
     LINK_INBOX_KEPT = 1 << 20, /* of an empty inbox no more memory is kept */
 };
 
-/* -- its end (link.c) -- */
+/* -- its end (link_end.c) -- */
 
 void end_link(struct link *link, int state, int error_number, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -24,9 +24,6 @@ static inline bool is_open(struct link *link)
 {
     return atomic_load_explicit(&link->state, memory_order_acquire) == LINK_OPEN;
 }
-
-/* The event thread is to send the batch by then, if nobody else has; the transmit lock is held. */
-void start_flush_timer(struct link *link, uint64_t after_ns);
 
 /* -- sending (link_send.c); the transmit lock is held, except for say() -- */
 
@@ -43,6 +40,8 @@ void push_rest(struct link *link);
 void tx_flush(struct link *link);
 /* Forgets the batches that the server has acknowledged. */
 void tx_reap(struct link *link);
+/* The event thread is to send the batch by then, if nobody else has. */
+void start_flush_timer(struct link *link, uint64_t after_ns);
 /* Sends one message that is not numbered. */
 void say(struct link *link, struct message *message);
 /* What the event thread watches the socket for; the receive lock is held too. */

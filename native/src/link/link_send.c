@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 
 #include "link/link_inner.h"
 
@@ -180,4 +181,23 @@ void say(struct link *link, struct message *message)
     tx_end(link, at);
     tx_push(link);
     pthread_mutex_unlock(&link->tx_lock);
+}
+
+void start_flush_timer(struct link *link, uint64_t after_ns)
+{
+    struct itimerspec when = {
+        .it_value.tv_sec = (time_t)(after_ns / 1000000000),
+        .it_value.tv_nsec = (long)(after_ns % 1000000000),
+    };
+    timerfd_settime(link->timer_fd, 0, &when, NULL);
+    link->timer_set = true;
+}
+
+bool link_is_clear(struct link *link)
+{
+    pthread_mutex_lock(&link->tx_lock);
+    tx_reap(link);
+    bool clear = link->in_flight == 0;
+    pthread_mutex_unlock(&link->tx_lock);
+    return clear;
 }

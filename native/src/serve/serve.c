@@ -7,17 +7,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "serve/serve_inner.h"
-
-int64_t serve_now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
 
 struct serve_loop *serve_new(int mode, int64_t spin_ns, int64_t turn_ns)
 {

@@ -2,11 +2,19 @@
 #ifndef KVMSHIM_SERVE_INNER_H
 #define KVMSHIM_SERVE_INNER_H
 
+#include <time.h>
+
 #include "serve/serve.h"
 
 enum { SERVE_NOTHING = -100 }; /* go on */
 
-int64_t serve_now_ns(void);
+/* CLOCK_MONOTONIC. */
+static inline int64_t serve_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
 
 /* serve_message.c: the messages of the current stream, from loop->at to loop->end. */
 int serve_messages(struct serve_loop *loop);

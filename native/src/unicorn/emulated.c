@@ -94,7 +94,7 @@ static uint64_t memory_access(struct emulated *emulated, uint64_t address, unsig
 {
     emulated->vcpu->memory_exits++;
     struct vcpu_access access = {
-        .space = 1,
+        .space = SPACE_MEMORY,
         .direction = write,
         .size = (uint8_t)size,
         .address = address,

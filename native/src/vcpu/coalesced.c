@@ -64,7 +64,7 @@ static bool oldest(struct coalesced *coalesced, struct vcpu_access *access)
     struct kvm_coalesced_mmio *entry = &ring->coalesced_mmio[first];
     *access = (struct vcpu_access){
         .space = entry->pio ? 0 : 1,
-        .direction = 1,
+        .direction = DIRECTION_OUT,
         .size = (uint8_t)entry->len,
         .elements = 1,
         .address = entry->phys_addr,

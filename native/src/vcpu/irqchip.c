@@ -13,7 +13,7 @@ int irqchip_sync_lines(struct vcpu *vcpu)
         vcpu->wire = change.level;
         struct vcpu_access write = {
             .space = SPACE_BUS,
-            .direction = 1,
+            .direction = DIRECTION_OUT,
             .size = 1,
             .elements = 1,
             .address = BUS_LINES + change.line,
@@ -38,7 +38,7 @@ int irqchip_acknowledge(struct vcpu *vcpu)
 {
     struct vcpu_access read = {
         .space = SPACE_BUS,
-        .direction = 0,
+        .direction = DIRECTION_IN,
         .size = 1,
         .elements = 1,
         .address = BUS_ACKNOWLEDGE,

@@ -13,7 +13,6 @@
 #include "vcpu/vcpu.h"
 
 enum {
-    SPACE_BUS = 2,
     BUS_ACKNOWLEDGE = 0,
     BUS_LINES = 16,
 };

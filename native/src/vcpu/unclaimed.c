@@ -116,7 +116,7 @@ void unclaimed_note(struct unclaimed *unclaimed, const struct vcpu *vcpu,
     place->high = end > place->high ? end : place->high;
     place->last = one;
     place->weight += access->elements;
-    *(access->direction ? &place->writes : &place->reads) += access->elements;
+    *(access->direction == DIRECTION_OUT ? &place->writes : &place->reads) += access->elements;
     if (access->space == PORTS && access->direction && access->address == POST_PORT)
         note_post_codes(unclaimed, access);
 }

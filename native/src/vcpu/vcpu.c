@@ -13,7 +13,7 @@
 static struct vcpu_access port_access(struct kvm_run *run)
 {
     return (struct vcpu_access){
-        .space = 0,
+        .space = SPACE_PORT,
         .direction = run->io.direction,
         .size = run->io.size,
         .elements = run->io.count,
@@ -25,7 +25,7 @@ static struct vcpu_access port_access(struct kvm_run *run)
 static struct vcpu_access memory_access(struct kvm_run *run)
 {
     return (struct vcpu_access){
-        .space = 1,
+        .space = SPACE_MEMORY,
         .direction = run->mmio.is_write,
         .size = (uint8_t)run->mmio.len,
         .elements = 1,
@@ -195,8 +195,8 @@ static void sleep_halted(struct vcpu *vcpu, uint32_t notifications)
 }
 
 /*
- * KVM_RUN, with the ring left to its own thread meanwhile; what ioctl gives. exited: whether the
- * guest did something the last time, so that it is not where a probe found it.
+ * KVM_RUN, with the ring left to its own thread meanwhile; what ioctl gives. exited: the guest has left
+ * KVM_RUN since, so an earlier probe's answer is stale.
  */
 static int enter_guest(struct vcpu *vcpu, bool exited)
 {
@@ -243,7 +243,8 @@ static int run_loop(struct vcpu *vcpu)
 {
     bool exited = true;
     int result = resume(vcpu);
-    if (vcpu->halted) /* perhaps a fresh one, of which KVM has not said what it would take */
+    /* A restored halted vCPU enters once, so that KVM says whether it takes an interrupt. */
+    if (vcpu->halted)
         enter_and_leave(vcpu);
     while (result == VCPU_CONTINUE) {
         uint32_t notifications = control_notifications(vcpu->control);

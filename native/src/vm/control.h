@@ -80,7 +80,7 @@ int control_line(struct control *control, unsigned source, uint32_t line, bool l
 int control_hold_lines(struct control *control, bool hold);
 /* The interrupt controllers are a device (irqchip.h); to be said before the VM runs. */
 void control_userspace_irqchip(struct control *control);
-/* Whether such controllers are to be told of changes. */
+/* Whether line changes are queued for the userspace irqchip. */
 bool control_lines_pending(struct control *control);
 /* No link drives a line any more; the lines are held. */
 void control_forget_links(struct control *control);

@@ -52,8 +52,8 @@ void lines_userspace_irqchip(struct lines *lines);
 bool lines_next(struct lines *lines, struct line_change *change);
 /* Whether there is one. */
 bool lines_wait(struct lines *lines);
-/* Nobody but the client's own devices (source 0) drives a line any more; to be told when they are
- * let go. The lines are held. */
+/* Drops the levels of all links; the client's own devices (source 0) keep theirs. To be called while
+ * the lines are held: KVM learns of it at the release. */
 void lines_forget(struct lines *lines);
 /* Holds the lines, or lets them go; 0, or -1 and errno. */
 int lines_hold(struct lines *lines, int vm_fd, bool hold);

@@ -75,7 +75,7 @@ void shm_stream_look(struct shm_stream *shm);
 void shm_stream_await_doorbell(struct shm_stream *shm);
 /* The same, having heard whether the other end is there. */
 void shm_stream_ask(struct shm_stream *shm);
-/* Awaits a doorbell from any thread, unless another one sleeps here: it wakes by itself. */
+/* Asks for a doorbell, unless a thread already sleeps on the futex: that one wakes by itself. */
 void shm_stream_await_doorbell_if_awake(struct shm_stream *shm);
 bool shm_stream_looks(const struct shm_stream *shm);
 /* Sleeps until there is something to take, room if there was none, a signal, or nap_us are over. */

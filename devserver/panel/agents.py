@@ -41,6 +41,7 @@ class Agent:
             self._registered = False
             del panel.agents[self._name]
             panel.fleet.client_went(self._name)
+            panel.went(self._name)
             panel.records.touch()
             with contextlib.suppress(RpcError):
                 await panel.records.do(Registry.client_went, self._name)

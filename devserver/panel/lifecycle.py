@@ -36,6 +36,8 @@ class Lifecycle:
         """Runs a VM: a machine file's text and the image that it boots."""
         panel, fleet = self._state, self._state.fleet
         checked("a VM", name)
+        for before in [vm for vm in fleet.vms.values() if vm.name == name]:
+            await panel.await_return(before)
         chosen = fleet.choose_client(client, kind=_kind_of(machine))
         fleet.check_free(name)
         number: int = await panel.records.do(
@@ -111,16 +113,17 @@ class Lifecycle:
 
     async def _place(self, vm: Vm, client: str) -> None:
         """A VM is to be launched on a client; that is written before anything is begun."""
-        before, why = vm.state, vm.why
-        self._state.fleet.step(vm, VmState.LAUNCHING)
-        try:
-            vm.epoch = await self._state.records.do(
-                Registry.place_vm, vm.vm_id, client, str(VmState.LAUNCHING)
-            )
-        except RpcError:
-            vm.state, vm.why = before, why
-            raise
-        vm.client = client
+        async with self._state.registering:  # no client says meanwhile that it has the VM
+            before, why = vm.state, vm.why
+            self._state.fleet.step(vm, VmState.LAUNCHING)
+            try:
+                vm.epoch = await self._state.records.do(
+                    Registry.place_vm, vm.vm_id, client, str(VmState.LAUNCHING)
+                )
+            except RpcError:
+                vm.state, vm.why = before, why
+                raise
+            vm.client = client
 
     def _instead(self, vm: Vm, tried: set[str], error: RpcError) -> str | None:
         """Another client to launch a VM on, if it never ran on the one that failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Any, Protocol
 
 from devserver.panel.doubts import Doubts
@@ -20,6 +21,8 @@ log = logging.getLogger("devserver.panel")
 
 #: Whoever waits for a VM looks at least so often.
 _LOOK_S = 1.0
+#: A client comes back this soon after it went, and after a panel has begun, if it does.
+_RETURN_S, _RETURN_TO_NEW_S = 3.0, 10.0
 #: The state of a VM that its client runs by itself.
 ATTACHED = "attached"
 #: An agent whose name somebody else comes with must show within this time that it is there.
@@ -66,6 +69,9 @@ class PanelState:
         #: Set, and replaced, when something has been done that may have changed a VM.
         self._news = asyncio.Event()
         self._begun: set[asyncio.Future[Any]] = set()
+        #: Until when a client is waited for, by its name, if it was here and went.
+        self._returns_s: dict[str, float] = {}
+        self._all_return_s = time.monotonic() + _RETURN_TO_NEW_S
 
     def whole(self, handler: Handler) -> Handler:
         """Has what was begun come to its end though whoever asked for it goes away."""
@@ -91,9 +97,29 @@ class PanelState:
     async def await_end(self, vm: Vm) -> None:
         """Waits until a VM does not run any more."""
         while vm.state in PLACED:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await self._news.wait()
+            await self._await_news()
+
+    def went(self, client: str) -> None:
+        """A client's connection is lost; it may come back."""
+        self._returns_s[client] = time.monotonic() + _RETURN_S
+
+    async def await_return(self, vm: Vm) -> None:
+        """Waits for the client of a lost VM: what it comes back with is the truth.
+
+        Nobody else may have the VM before that, or it would be ended there though it runs.
+        """
+        until_s = self._returns_s.get(vm.client, self._all_return_s)
+        while (
+            vm.state is VmState.LOST
+            and not self.fleet.is_online(vm.client)
+            and time.monotonic() < until_s
+        ):
+            await self._await_news()
+
+    async def _await_news(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await self._news.wait()
 
     # -- VMs ----------------------------------------------------------------------------------
 
@@ -165,6 +191,7 @@ class PanelState:
                 raise RpcError(f"VM '{row['name']}' is not free: {has}; {hint}") from None
             await self.records.do(Registry.claim, row["vm_id"])
             return self.fleet.add(row)
+        await self.await_return(vm)
         if vm.state in (*ENDED, VmState.SUSPENDED, VmState.DEFINED):
             await self.records.do(Registry.claim, vm.vm_id)
         return vm

@@ -160,7 +160,7 @@ class Agent:
                     continue
                 vm.silence()
                 await asyncio.to_thread(vm.stop)
-                self.forget(vm_id)
+                self._forget_run(vm)
 
     async def _go_on(self, vm_id: int) -> None:
         """This VM stood still until the panel was back, and is this client's."""
@@ -214,7 +214,7 @@ class Agent:
     ) -> None:
         peer = self._peer
         assert peer is not None
-        folder = self._folders[vm_id] = tempfile.TemporaryDirectory(prefix="kvmshim-vm-")
+        folder = tempfile.TemporaryDirectory(prefix="kvmshim-vm-")
         path, text = Path(folder.name) / "image", Path(folder.name) / "machine.toml"
         with peer.parcels.open(image) as file:
             await asyncio.to_thread(path.hardlink_to, file.name)
@@ -226,9 +226,10 @@ class Agent:
             spec = replace(spec, image=replace(booted, path=path))
             return machine_for(spec, server=self._server, wait=self._wait, name=name, vm_id=vm_id)
 
-        self._check_free(vm_id)
+        self._check_free(vm_id)  # before its folder is another one
         listeners = Listeners(self._on_change, self._on_output)
         self._vms[vm_id] = vm = RunningVm(vm_id, name, make, listeners, epoch=epoch)
+        self._folders[vm_id] = folder
         vm.start()
         await asyncio.to_thread(vm.await_launch)
         if vm.state is State.FAILED:
@@ -249,7 +250,7 @@ class Agent:
         why = "killed" if kill else vm.SHUT_DOWN
         if not await asyncio.to_thread(vm.stop, why):
             raise RpcError(f"VM '{vm.name}' does not end; is a device model of it stuck?")
-        self.forget(vm_id)
+        self._forget_run(vm)
 
     async def _pause(self, vm_id: int) -> None:
         await self._order(self.find(vm_id).pause)
@@ -287,7 +288,7 @@ class Agent:
         vm = self.find(vm_id)
         vm.silence()
         await asyncio.to_thread(vm.stop)
-        self.forget(vm_id)
+        self._forget_run(vm)
 
     async def _move_device(self, vm_id: int, device: str, to: dict[str, Any]) -> None:
         vm, destination = self.find(vm_id), Destination(**to)
@@ -348,6 +349,11 @@ class Agent:
         folder = self._folders.pop(vm_id, None)
         if folder is not None:
             folder.cleanup()
+
+    def _forget_run(self, vm: RunningVm) -> None:
+        """A run is over; the VM may have been launched here again by now."""
+        if self._vms.get(vm.vm_id) is vm:
+            self.forget(vm.vm_id)
 
 
 def _in_words(server: str, error: Exception) -> str:

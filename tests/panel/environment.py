@@ -22,11 +22,14 @@ class Cluster:
     def __init__(self, server: DevServer, stack: ExitStack) -> None:
         self.address = server.address
         self.server = server
+        #: Those that :meth:`agent` has started, by their names.
+        self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = stack
 
     def agent(self, name: str) -> subprocess.Popen[bytes]:
         """Starts an agent, and waits until the panel knows it."""
-        return self._stack.enter_context(self.lasting_agent(name))
+        process = self.agents[name] = self._stack.enter_context(self.lasting_agent(name))
+        return process
 
     @contextmanager
     def lasting_agent(self, name: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -69,3 +69,29 @@ def test_a_registry_that_can_t_be_written_refuses_before_anything_is_begun(
         database.execute("DROP TRIGGER full")
     site.does("vm", "resume", "guest")
     answers(site, b"once")
+
+
+def test_a_lost_vm_is_not_started_again_while_its_client_may_come_back_with_it(
+    site: Cluster,
+) -> None:
+    """A start is cut off, and its client is slower to find the new panel than the next start."""
+    site.agent("b")
+    site.does("vm", "start", "guest", "--client", "a")
+    site.agents["a"].send_signal(signal.SIGSTOP)
+    kill_panel(site)
+    again = site.begins("vm", "start", "guest")
+    site.await_state("guest", "lost")
+    site.agents["a"].send_signal(signal.SIGCONT)
+    said = again.communicate()[1]
+    assert "VM 'guest' is running; it can't be started" in said
+    assert site.state("guest") == "running"
+    answers(site, b"still there")
+
+
+def test_an_agent_that_does_not_come_back_holds_its_vm_for_a_moment_only(site: Cluster) -> None:
+    site.agent("b")
+    site.does("vm", "start", "guest", "--client", "a")
+    site.agents["a"].kill()
+    site.await_state("guest", "lost")
+    site.does("vm", "start", "guest")
+    answers(site, b"elsewhere")

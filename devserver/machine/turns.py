@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 #: A turn's length, unless nobody else waits.
-TURN_NS = 50_000
+TURN_NS = 100_000
 
 
 class Behind(Exception):

@@ -24,6 +24,8 @@ bool serve_answer(struct serve_loop *loop);
 bool out_message(struct serve_loop *loop, const struct message *message);
 int out_end(struct serve_loop *loop, struct serve_stream *stream);
 int out_retry(struct serve_loop *loop, struct serve_stream *stream);
+/* Has epoll tell of the stream what the loop does not find out by itself. */
+void out_set_interest(struct serve_loop *loop, struct serve_stream *stream);
 
 /* serve_turn.c: whose turn it is. */
 enum { SERVE_BUFFER = SERVE_HEADER + CODEC_MAX_FRAME + SERVE_CHUNK };

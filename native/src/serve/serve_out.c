@@ -65,10 +65,14 @@ bool is_choked(const struct serve_stream *stream)
     return stream->out_used - stream->out_at >= SERVE_HIGH_OUT;
 }
 
-/* Where bytes go through memory, a doorbell is rung when there is room: the socket is not asked. */
-static void set_interest(struct serve_loop *loop, struct serve_stream *stream)
+/*
+ * Where bytes go through memory, a doorbell is rung when there is room: the socket is not asked. Nor
+ * is that of a busy stream, which the queue asks by itself: each look at the others would find it.
+ */
+void out_set_interest(struct serve_loop *loop, struct serve_stream *stream)
 {
-    uint32_t interest = (is_choked(stream) ? 0u : EPOLLIN) | (has_backlog(stream) ? EPOLLOUT : 0u);
+    bool asked = !is_choked(stream) && !stream->busy;
+    uint32_t interest = (asked ? EPOLLIN : 0u) | (has_backlog(stream) ? EPOLLOUT : 0u);
     if (interest == stream->interest || stream->shm.page)
         return;
     struct epoll_event event = { .events = interest, .data.ptr = stream };
@@ -112,7 +116,7 @@ static int keep(struct serve_loop *loop, struct serve_stream *stream, const uint
         return SERVE_FULL;
     memcpy(stream->out + stream->out_used, bytes, length);
     stream->out_used += length;
-    set_interest(loop, stream);
+    out_set_interest(loop, stream);
     return stream->out_used - stream->out_at > SERVE_MAX_OUT ? SERVE_FULL : 0;
 }
 
@@ -126,7 +130,7 @@ int out_retry(struct serve_loop *loop, struct serve_stream *stream)
         stream->out = NULL;
         stream->out_at = stream->out_used = stream->out_size = 0;
     }
-    set_interest(loop, stream);
+    out_set_interest(loop, stream);
     return 0;
 }
 

@@ -37,7 +37,13 @@ static void enqueue_unless_choked(struct serve_loop *loop, struct serve_stream *
 
 bool turn_is_awaited(const struct serve_stream *stream)
 {
-    return stream->queued || stream->parked.buffer;
+    return stream->queued || stream->parked.buffer || (stream->busy && is_choked(stream));
+}
+
+static void set_busy(struct serve_loop *loop, struct serve_stream *stream, bool busy)
+{
+    stream->busy = busy;
+    out_set_interest(loop, stream);
 }
 
 void turn_stirred(struct serve_loop *loop, struct serve_stream *stream)
@@ -144,7 +150,7 @@ int turn_park(struct serve_loop *loop)
         return SERVE_FULL;
     stream->parked = loop->turn;
     loop->turn = (struct serve_turn){ .buffer = fresh };
-    stream->busy = true;
+    set_busy(loop, stream, true);
     int found = out_end(loop, stream);
     if (found != 0)
         return found;
@@ -176,7 +182,7 @@ int turn_from_queue(struct serve_loop *loop)
     }
     int found = serve_receive(loop, stream);
     if (loop->current != stream)
-        stream->busy = false;
+        set_busy(loop, stream, false);
     return found;
 }
 
@@ -196,7 +202,9 @@ int turn_end(struct serve_loop *loop)
     if (found != 0)
         return found;
     loop->current = NULL;
-    if (stream->busy)
+    if (stream->busy && is_choked(stream))
+        turn_stirred(loop, stream);
+    else if (stream->busy)
         enqueue_unless_choked(loop, stream);
     return SERVE_NOTHING;
 }

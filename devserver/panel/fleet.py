@@ -309,6 +309,7 @@ class Fleet:
         if state in ENDED:
             if vm.client == client and epoch >= vm.epoch and vm.state in (*PLACED, S.LOST):
                 self._put(vm, state, str(report.get("why", "")))
+                vm.exit_status = report.get("exit_status")
             return Fate.KEEP
         if epoch < vm.epoch:
             there = self.is_online(vm.client) and vm.state in PLACED

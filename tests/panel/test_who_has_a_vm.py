@@ -74,6 +74,15 @@ def test_the_end_of_an_older_run_on_the_same_client_is_not_that_of_this_one() ->
     assert vm.state is S.STOPPED
 
 
+def test_what_a_vm_exited_with_is_told_later_and_kept() -> None:
+    made, vm = fleet("a")
+    vm.state = S.LOST
+    comes(made, "a", state="stopped", exit_status=33)
+    after = Fleet()
+    after.load([], [{**vm.shown(), "machine": "", "image_name": ""}])
+    assert after.vms[1].exit_status == 33
+
+
 # -- in doubt -------------------------------------------------------------------------------------
 
 

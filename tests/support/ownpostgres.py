@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +52,20 @@ class PostgreSql:
     def stop(self) -> None:
         """Ends it at once, as if it had crashed."""
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "stop")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It is there, and does nothing (SIGSTOP)."""
+        (parent,) = (self._data / "postmaster.pid").read_text().splitlines()[:1]
+        tasks = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        processes = [int(parent), *map(int, tasks)]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
 
     @property
     def _data(self) -> Path:

@@ -16,6 +16,8 @@ from devserver.panel.registry.errors import Locked, RegistryError, Unreachable
 
 #: For so long a lock of somebody else's is waited for.
 BUSY_SECONDS = 5.0
+#: A database that does not answer is waited for so many times longer.
+ANSWER_FACTOR = 4
 
 #: What PostgreSQL calls a lock that did not come in time, and a deadlock (its manual, appendix A).
 _LOCKED = ("55P03", "40P01")
@@ -71,11 +73,21 @@ def _sqlite(url: URL, busy_seconds: float) -> Engine:
 
 def _postgresql(url: URL, busy_seconds: float) -> Engine:
     milliseconds = max(1, int(busy_seconds * 1000))
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "options": f"-c lock_timeout={milliseconds}"},
     )
+    # Here, since psycopg need not be there.
+    from devserver.panel.registry.patience import PatientConnection  # noqa: PLC0415
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, args: list[Any], more: dict[str, Any]) -> Any:
+        connection = PatientConnection.connect(*args, **more)
+        connection.answer_s = ANSWER_FACTOR * busy_seconds  # a lock's limit comes first
+        return connection
+
+    return engine
 
 
 @contextmanager

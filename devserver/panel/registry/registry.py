@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +17,7 @@ from sqlalchemy.orm import Session
 from devserver.panel.fleet import ENDED, VmState
 from devserver.panel.registry import blobs, guests, schema
 from devserver.panel.registry.blobs import STATE
+from devserver.panel.registry.clock import is_alive, now
 from devserver.panel.registry.database import BUSY_SECONDS, make_engine, one_line, said
 from devserver.panel.registry.ended import forget_ended
 from devserver.panel.registry.errors import RegistryError, Taken, Uncertain
@@ -30,8 +30,6 @@ from devserver.panel.registry.tables import (
     VmRow,
 )
 
-#: A server that has not been heard of for so long is down, whatever it last said.
-STALE = timedelta(seconds=10)
 #: A row as plain data, by column.
 Row = dict[str, Any]
 
@@ -59,12 +57,12 @@ class Registry:
             if row is None:
                 row = ServerRow(name=self._server)
                 session.add(row)
-            elif _alive(row) and row.address != address:
+            elif is_alive(row, now(session)) and row.address != address:
                 raise Taken(
                     f"a server named '{self._server}' at {row.address} uses this registry; give "
                     f"one of them another --name"
                 )
-            row.address, row.owner, row.up, row.heard = address, "", True, _now()
+            row.address, row.owner, row.up, row.heard = address, "", True, now(session)
             session.flush()
             return row.server_id
 
@@ -81,7 +79,7 @@ class Registry:
         """This server is still there, and so are these I/O servers of its."""
         with self._transaction() as session:
             ours = ServerRow.name == self._server
-            session.execute(update(ServerRow).where(ours).values(up=True, heard=_now()))
+            session.execute(update(ServerRow).where(ours).values(up=True, heard=now(session)))
             known = {row.name: row for row in session.scalars(select(ServerRow))}
             for row in known.values():
                 if row.owner == self._server:
@@ -93,13 +91,14 @@ class Registry:
                 elif row.owner != self._server:
                     continue  # the name is another's, who came first
                 row.address, row.owner = server["address"], self._server
-                row.up, row.heard = True, _now()
+                row.up, row.heard = True, now(session)
 
     def servers(self) -> list[Row]:
         """All servers; ``up``: heard of lately."""
         with self._transaction() as session:
             rows = session.scalars(select(ServerRow).order_by(ServerRow.server_id))
-            return [{**_plain(row), "up": _alive(row)} for row in rows]
+            moment = now(session)
+            return [{**_plain(row), "up": is_alive(row, moment)} for row in rows]
 
     # -- clients ------------------------------------------------------------------------------
 
@@ -163,7 +162,7 @@ class Registry:
             for one in session.scalars(select(HypervisorRow).order_by(HypervisorRow.kind)):
                 plain = _plain(one)
                 hypervisors.setdefault(plain.pop("client_id"), []).append(plain)
-            up = {row.name for row in session.scalars(select(ServerRow)) if _alive(row)}
+            up = self._up(session)
             rows = [_plain(row) for row in session.scalars(_by(ClientRow.client_id))]
             for row in rows:
                 row["hypervisors"] = hypervisors.get(row["client_id"], [])
@@ -193,7 +192,9 @@ class Registry:
                 **more,
             }
             forget_ended(session, self._server)
-            row = VmRow(name=name, client=client, server=self._server, changed=_now(), **fresh)
+            row = VmRow(
+                name=name, client=client, server=self._server, changed=now(session), **fresh
+            )
             session.add(row)
             session.flush()
             return row.vm_id
@@ -221,7 +222,7 @@ class Registry:
                     registered=False,
                     machine="",
                     image_name="",
-                    changed=_now(),
+                    changed=now(session),
                     epoch=epoch,
                 )
             )
@@ -246,7 +247,8 @@ class Registry:
         """A client is to have a VM, from now on and nobody else; the VM's epoch."""
         with self._transaction() as session:
             row = self._own(session, vm_id)
-            row.client, row.state, row.why, row.changed = client, state, "", _now()
+            row.client, row.state, row.why, row.changed = client, state, "", now(session)
+            row.exit_status = None
             row.epoch += 1
             return row.epoch
 
@@ -254,7 +256,7 @@ class Registry:
         """A VM's state is kept, and no client has the VM any more, both or neither; its epoch."""
         with self._transaction() as session:
             row = self._own(session, vm_id)
-            row.state, row.why, row.changed = str(VmState.SUSPENDED), "", _now()
+            row.state, row.why, row.changed = str(VmState.SUSPENDED), "", now(session)
             row.epoch += 1
             epoch = row.epoch
             session.flush()
@@ -265,7 +267,7 @@ class Registry:
         """A VM is in another state, and its suspended one is dropped, both or neither."""
         with self._transaction() as session:
             row = self._own(session, vm_id)
-            row.state, row.why, row.changed = state, why, _now()
+            row.state, row.why, row.changed = state, why, now(session)
             blobs.drop(session, vm_id, STATE)
 
     def save_vms(self, vms: Iterable[Mapping[str, Any]]) -> None:
@@ -281,7 +283,8 @@ class Registry:
                 row.epoch = epoch
                 for column in ("client", "hypervisor", "state", "why", "memory_bytes"):
                     setattr(row, column, vm[column])
-                row.changed = _now()
+                row.exit_status = vm.get("exit_status")
+                row.changed = now(session)
                 session.execute(delete(DeviceRow).where(DeviceRow.vm_id == vm["vm_id"]))
                 for device in vm["devices"]:
                     session.add(DeviceRow(vm_id=vm["vm_id"], **device))
@@ -315,7 +318,7 @@ class Registry:
     def guests(self) -> list[Row]:
         """Such VMs of all servers that are up."""
         with self._transaction() as session:
-            up = {row.name for row in session.scalars(select(ServerRow)) if _alive(row)}
+            up = self._up(session)
             rows = session.scalars(select(GuestRow).order_by(GuestRow.server, GuestRow.vm_id))
             return [_plain(row) for row in rows if row.server in up]
 
@@ -366,8 +369,13 @@ class Registry:
         return row
 
     def _is_up(self, session: Session, name: str) -> bool:
-        row = session.scalar(select(ServerRow).where(ServerRow.name == name))
-        return row is not None and _alive(row)
+        return name in self._up(session)
+
+    @staticmethod
+    def _up(session: Session) -> set[str]:
+        """The servers that are there."""
+        moment = now(session)
+        return {row.name for row in session.scalars(select(ServerRow)) if is_alive(row, moment)}
 
 
 def upgrade(url: str) -> str:
@@ -393,11 +401,3 @@ def _by(column: Any) -> Any:
 
 def _plain(row: Any) -> Row:
     return {column.key: getattr(row, column.key) for column in row.__table__.columns}
-
-
-def _alive(row: ServerRow) -> bool:
-    return row.up and _now() - row.heard < STALE
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

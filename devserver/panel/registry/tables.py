@@ -96,6 +96,8 @@ class VmRow(Base):
     image_name: Mapped[str]
     changed: Mapped[datetime]
     epoch: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    #: What ``kvmshim run`` would have exited with, of one that has ended.
+    exit_status: Mapped[int | None]
 
 
 class GuestRow(Base):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from ownpostgres import PostgreSql
 
 from devserver.panel.fleet import KEPT_ENDED
 from devserver.panel.registry.blobs import IMAGE, PART_BYTES, STATE
@@ -17,6 +19,14 @@ from devserver.panel.registry.registry import Registry
 
 KVM = {"kind": "kvm", "version": "API 12", "capabilities": {"KVM_CAP_IRQCHIP": 1}}
 UART = {"name": "com1", "kind": "uart16550", "version": 1, "place": "devserver"}
+
+
+class Tomorrow(datetime):
+    """A clock that is a day ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(days=1)
 
 
 @pytest.fixture
@@ -50,7 +60,31 @@ def test_what_was_written_is_there_for_the_next_one(url: str, registry: Registry
         assert (client["name"], client["hypervisors"]) == ("a", [KVM])
 
 
+def test_what_a_vm_exited_with_is_known_to_all_until_it_is_placed_again(
+    registry: Registry, other: Registry
+) -> None:
+    vm_id = registry.new_vm("vm", "a")
+    registry.save_vms([shown(vm_id, "stopped", exit_status=33)])
+    assert other.vms()[0]["exit_status"] == 33
+    registry.place_vm(vm_id, "a", "launching")
+    assert other.vms()[0]["exit_status"] is None
+
+
 # -- servers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgresql
+def test_a_host_whose_clock_is_wrong_takes_no_other_server_for_down(
+    own_postgresql: PostgreSql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = own_postgresql.new_database()
+    with closing(Registry(url, "one")) as one, closing(Registry(url, "two")) as two:
+        one.server_up("tcp://one:7000")
+        monkeypatch.setattr("devserver.panel.registry.clock.datetime", Tomorrow)
+        assert [server["up"] for server in two.servers()] == [True]
+        two.server_up("tcp://two:7000")
+        monkeypatch.undo()
+        assert [server["up"] for server in one.servers()] == [True, True]
 
 
 def test_servers_have_numbers_of_their_own_and_keep_them(

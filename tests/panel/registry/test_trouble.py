@@ -35,11 +35,12 @@ def test_an_older_schema_is_upgraded_when_that_is_asked_for(url: str) -> None:
         "DROP TABLE guests",
         "DROP TABLE blobs",
         "ALTER TABLE vms DROP COLUMN epoch",
+        "ALTER TABLE vms DROP COLUMN exit_status",
         "UPDATE alembic_version SET version_num = '0001'",
     )
     with pytest.raises(WrongSchema, match=r"has schema 0001.*devserver registry upgrade"):
         Registry(url, "one")
-    assert upgrade(url) == "0004"
+    assert upgrade(url) == "0005"
     with closing(Registry(url, "one")) as registry:
         assert registry.vms() == []
 
@@ -156,3 +157,15 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(own_postgresql: PostgreS
                 holder.rollback()
                 assert reading.result(SPIN_WAIT_S) == []
         engine.dispose()
+
+
+@pytest.mark.process
+@pytest.mark.postgresql
+def test_a_database_that_hangs_is_given_up_with_a_line(own_postgresql: PostgreSql) -> None:
+    url = own_postgresql.new_database()
+    with closing(Registry(url, "one", busy_seconds=0.1)) as registry:
+        registry.vms()
+        unanswered = r"can't be reached: .*(answer|timeout)"
+        with own_postgresql.stopped(), pytest.raises(Unreachable, match=unanswered):
+            registry.vms()
+        assert registry.vms() == []

@@ -30,6 +30,8 @@ enum {
     SERVE_LONGER = 16,               /* turns at a time for the only client that there is */
     SERVE_SPARES = 64,               /* buffers that are kept: fresh memory costs page faults */
     SERVE_OUT_KEPT = 256 * 1024,     /* of the buffer for what a client is told, between turns */
+    SERVE_HELD = 16 * 1024,          /* so much is sent at the end of a turn, or what was said */
+    SERVE_HELD_TURNS = 8,            /* in so many of them */
     SERVE_HIGH_OUT = 1 << 20,        /* so much waits for a client: nothing is read from it */
     SERVE_MAX_OUT = 8 << 20,         /* so much: it is given up */
 };
@@ -94,6 +96,7 @@ struct serve_stream {
     struct serve_turn parked;  /* with a buffer: others had to have their turns first */
     bool unfinished;           /* Python goes on before anything else of the stream is served */
     bool busy;                 /* its last turn was too short for it */
+    unsigned held_turns;       /* turns since it was sent something */
     bool queued;               /* in the loop's queue */
     struct serve_stream *next; /* there */
     uint8_t *out; /* what waits for the client to read, from out_at on */
@@ -184,7 +187,7 @@ int serve_send(struct serve_loop *loop, struct serve_stream *stream, const uint8
 
 /*
  * Python has not done all that serve_next() returned for: the stream's turn is over. SERVE_RESUME
- * tells when to go on with it; what it is told until then goes out.
+ * tells when to go on with it.
  */
 void serve_pause(struct serve_loop *loop);
 

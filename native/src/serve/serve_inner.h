@@ -23,6 +23,10 @@ bool serve_answer(struct serve_loop *loop);
 /* serve_out.c */
 bool out_message(struct serve_loop *loop, const struct message *message);
 int out_end(struct serve_loop *loop, struct serve_stream *stream);
+/* As out_end, at the end of a turn that did not suffice: it may wait for a later one. */
+int out_hold(struct serve_loop *loop, struct serve_stream *stream);
+/* Sends what was held. */
+int out_flush(struct serve_loop *loop, struct serve_stream *stream);
 int out_retry(struct serve_loop *loop, struct serve_stream *stream);
 /* Has epoll tell of the stream what the loop does not find out by itself. */
 void out_set_interest(struct serve_loop *loop, struct serve_stream *stream);

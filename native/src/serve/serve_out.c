@@ -71,8 +71,9 @@ bool is_choked(const struct serve_stream *stream)
  */
 void out_set_interest(struct serve_loop *loop, struct serve_stream *stream)
 {
-    bool asked = !is_choked(stream) && !stream->busy;
-    uint32_t interest = (asked ? EPOLLIN : 0u) | (has_backlog(stream) ? EPOLLOUT : 0u);
+    bool choked = is_choked(stream), asked = !choked && !stream->busy;
+    bool tells = choked || (has_backlog(stream) && !stream->busy);
+    uint32_t interest = (asked ? EPOLLIN : 0u) | (tells ? EPOLLOUT : 0u);
     if (interest == stream->interest || stream->shm.page)
         return;
     struct epoll_event event = { .events = interest, .data.ptr = stream };
@@ -152,6 +153,31 @@ int out_end(struct serve_loop *loop, struct serve_stream *stream)
     return found;
 }
 
+/*
+ * Each send may wake the client on another core, which costs as much as many accesses: what a busy
+ * stream is told in a few turns goes out together.
+ */
+int out_hold(struct serve_loop *loop, struct serve_stream *stream)
+{
+    size_t length = loop->out_used;
+    if (++stream->held_turns >= SERVE_HELD_TURNS || length >= SERVE_HELD) {
+        int found = out_end(loop, stream);
+        return found != 0 ? found : out_flush(loop, stream);
+    }
+    stream->counters.window_start = stream->counters.confirmed;
+    if (length == 0)
+        return 0;
+    close_frame(loop);
+    loop->out_used = loop->out_frame = 0;
+    return keep(loop, stream, loop->out, length);
+}
+
+int out_flush(struct serve_loop *loop, struct serve_stream *stream)
+{
+    stream->held_turns = 0;
+    return has_backlog(stream) ? out_retry(loop, stream) : 0;
+}
+
 /* All of it, with a descriptor. */
 static int send_with(int fd, uint8_t *bytes, size_t length, int descriptor)
 {
@@ -223,7 +249,8 @@ int serve_put(struct serve_loop *loop, const uint8_t *message, size_t length)
 
 int serve_flush(struct serve_loop *loop, struct serve_stream *stream)
 {
-    return out_end(loop, stream);
+    int found = out_end(loop, stream);
+    return found != 0 ? found : out_flush(loop, stream);
 }
 
 int serve_send(struct serve_loop *loop, struct serve_stream *stream, const uint8_t *frames,
@@ -231,6 +258,7 @@ int serve_send(struct serve_loop *loop, struct serve_stream *stream, const uint8
 {
     if (loop->current == stream)
         out_end(loop, stream);
+    out_flush(loop, stream);
     size_t sent = has_backlog(stream) ? 0 : send_some(stream, frames, length);
     return sent == length ? 0 : keep(loop, stream, frames + sent, length - sent);
 }

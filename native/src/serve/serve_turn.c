@@ -151,7 +151,7 @@ int turn_park(struct serve_loop *loop)
     stream->parked = loop->turn;
     loop->turn = (struct serve_turn){ .buffer = fresh };
     set_busy(loop, stream, true);
-    int found = out_end(loop, stream);
+    int found = out_hold(loop, stream);
     if (found != 0)
         return found;
     loop->current = NULL;
@@ -202,6 +202,8 @@ int turn_end(struct serve_loop *loop)
     if (found != 0)
         return found;
     loop->current = NULL;
+    if (stream->busy)
+        out_flush(loop, stream);
     if (stream->busy && is_choked(stream))
         turn_stirred(loop, stream);
     else if (stream->busy)

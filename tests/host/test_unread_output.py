@@ -13,7 +13,7 @@ from devserver.protocol.messages import WantedDevice
 pytestmark = pytest.mark.process
 
 #: Says 100 kB every millisecond, whether anybody asks or not.
-CHATTER = '''
+CHATTER = """
 from dataclasses import dataclass
 
 from devserver.models import Device
@@ -33,7 +33,7 @@ class Chatter(Device):
     def advance(self, now_ns):
         self.state.due_ns = now_ns + 1_000_000
         self.emit("out", bytes(100_000))
-'''
+"""
 #: What waits for a client at most.
 MOST_BYTES = 8 << 20
 

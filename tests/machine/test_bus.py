@@ -408,3 +408,13 @@ def test_a_damaged_snapshot_is_refused_and_changes_nothing(damage: str) -> None:
         with pytest.raises(StateError):
             bus.load(damaged)
         assert bus.save() == before
+
+
+def test_what_could_not_be_added_whole_leaves_no_region_behind(plane: Bus) -> None:
+    plane.add(probe("window", bases={"io": 0x800, "window": MEMORY_BASE}))
+    with pytest.raises(BoardError, match="'half'"):
+        plane.add(probe("half", bases={"io": 0x40, "window": MEMORY_BASE}))
+    assert inb(plane, 0x40) == 0xFF
+    whole = plane.add(probe("whole", bases={"io": 0x40, "window": MEMORY_BASE + 0x100}))
+    outb(plane, 0x40, 7)
+    assert whole.device.state.value == 7

@@ -57,9 +57,9 @@ class Guest:
         self._hear()
         return value
 
-    def write(self, port: int, value: int) -> None:
+    def write(self, port: int, value: int, size: int = 1) -> None:
         self._now_ns += 1000
-        self._ports.write(Space.PORT, port, 1, value, self._now_ns)
+        self._ports.write(Space.PORT, port, size, value, self._now_ns)
         self._hear()
 
     def print_by_interrupt(self, times: int) -> None:
@@ -123,3 +123,9 @@ def test_writes_to_a_region_without_leases_change_those_of_another() -> None:
     guest.write(data, 0xED)
     assert guest.held[status] != before
     assert guest.read(status) & 1
+
+
+def test_a_wide_write_changes_the_leases_of_all_its_bytes(guest: Guest) -> None:
+    assert guest.read(LCR) == WORD_8N1
+    guest.write(LCR, 0x0B1B, size=2)
+    assert (guest.read(LCR), guest.read(LCR + 1)) == (0x1B, 0x0B)

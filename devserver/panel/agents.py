@@ -64,6 +64,9 @@ class Agent:
                 hypervisors,
                 only_registered=panel.only_registered,
             )
+            # Those run on: the registry, which is another one, knows nothing of them.
+            foreign = [vm for vm in vms if await self._is_foreign(vm)]
+            vms = [vm for vm in vms if vm not in foreign]
             known = [vm for vm in vms if await self._make_known(vm)]
             await self._check_it_stayed()
             verdict = panel.fleet.client_came(client_id, self._name, hostname, hypervisors, known)
@@ -83,6 +86,23 @@ class Agent:
             with contextlib.suppress(RpcError):
                 await self._state.records.do(Registry.client_went, self._name)
             raise Gone(f"client '{self._name}' went away while it was being registered")
+
+    async def _is_foreign(self, report: dict[str, Any]) -> bool:
+        """Whether a VM's number is that of quite another VM: the registry has been replaced."""
+        if report["state"] in ENDED:
+            return False
+        for row in await self._state.records.do(Registry.vms):
+            if row["vm_id"] == report["vm_id"] and row["name"] != report["name"]:
+                log.error(
+                    "client '%s' runs VM '%s', whose number %d is that of VM '%s' in this "
+                    "registry: it runs on and is not managed, until either has ended",
+                    self._name,
+                    report["name"],
+                    row["vm_id"],
+                    row["name"],
+                )
+                return True
+        return False
 
     async def _make_known(self, report: dict[str, Any]) -> bool:
         """A VM that a client has is in the fleet; False if it may not be."""

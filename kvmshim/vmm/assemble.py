@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devserver.machine.board import IN_MEMORY, DeviceWiring
+from devserver.protocol.names import BadName, check_name
 from kvmshim.bundled import find_guest, guests
 from kvmshim.errors import InputError
 from kvmshim.hypervisor.choose import choose
@@ -163,6 +164,10 @@ def _check_names(spec: MachineSpec) -> None:
     """Names are the machine's, wherever the devices are: no server sees all of them."""
     names = [device.wiring.name for device in spec.devices]
     for name in names:
+        try:
+            check_name("a device", name)
+        except BadName as error:
+            raise InputError(str(error)) from None
         if names.count(name) > 1:
             raise InputError(f"two devices are named '{name}'; give one another name")
 

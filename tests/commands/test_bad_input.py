@@ -197,6 +197,8 @@ def test_a_device_that_is_written_wrongly_is_told(device: str, why: str) -> None
     [
         (f"postcod,{OWN}", "did you mean 'postcode'?"),
         ("debugcon,name=mine,port=0x3f8", "both claim port 0x3f8"),
+        ("debugcon,port=0x50,name=7", "a device can't be named '7': it is a number"),
+        (f"debugcon,port=0x50,name={'a' * 65}", "a name has at most 64"),
         (f"debugcon,{OWN}", "two devices are named 'debugcon'"),
         (f"uart16550,{OWN},speed=9600", "has no option 'speed' (it has: paced)"),
         (f"uart16550,{OWN},paced=perhaps", "paced"),

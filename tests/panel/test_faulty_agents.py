@@ -84,3 +84,12 @@ def test_a_vm_whose_name_is_another_s_by_now_is_let_go(site: Cluster) -> None:
     said = site.fake_agent("late", "go", "refuse", "702", "six")
     assert b"must let go: [702]" in said
     works(site, "six")
+
+
+def test_a_vm_whose_number_is_another_s_in_a_new_registry_is_not_ended(site: Cluster) -> None:
+    launch(site, "seven")
+    shown = site.does("vm", "show", "seven")
+    vm_id = next(line.split()[1] for line in shown.splitlines() if line.startswith("vm_id"))
+    said = site.fake_agent("of-old", "go", "refuse", vm_id, "of-another-registry")
+    assert b"must let go: []" in said
+    works(site, "seven")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import repeat
+
 import pytest
 from sample_states import HEADER
 
@@ -22,8 +25,7 @@ def test_a_source_that_brings_no_more_is_given_up() -> None:
 def test_a_target_that_takes_nothing_in_is_given_up() -> None:
     coming = MigrateIn(HEADER, SHORT_S)
     with pytest.raises(InputError, match="its memory is not taken in within"):
-        for _ in range(100):
-            coming.bring([])
+        deque(map(coming.bring, repeat([], 100)))
 
 
 def test_a_target_that_never_begins_is_given_up() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,15 +20,13 @@ from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError, InputError
 from kvmshim.remote.feeder import Feeder, load_inputs, save_inputs
+from kvmshim.vmm.local_outbox import Emission, Outbox
 from kvmshim.vmm.local_watch import LocalWatch
 from kvmshim.vmstate.state import PendingInput
 
 _SPACES = tuple(Space)
 #: For so long input waits for a model that is being called, before it is left to its caller.
 _MOMENT_S = 0.05
-
-#: What local devices say to the world: (device id, channel, data).
-Emission = tuple[int, int, bytes]
 
 
 class LocalDevices:
@@ -55,23 +52,27 @@ class LocalDevices:
         self._given: deque[tuple[int, int, bytes, int, bool]] = deque()
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._emissions: deque[Emission] = deque()
+        self._outbox = Outbox()
         self._feeders: dict[tuple[int, int], Feeder] = {}
         self.signals: list[tuple[Signal, int]] = []
         self.fault: DeviceFault | None = None
-        self.inbox_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._bus = Bus(wirings, self, epoch_ns)
             for device_id, slot in self._bus.slots.items():
                 if slot.wiring.name in states:
                     load_device(self._bus, device_id, states[slot.wiring.name])
         except (BoardError, DeviceFault, StateError) as error:
-            os.close(self.inbox_fd)
+            self._outbox.close()
             raise InputError(str(error)) from error
         self._message_bus = self._bus.vm_port.message_bus
         self._bus.vm_port.on_message = self._take_mail
 
     # -- what the machine calls ---------------------------------------------------------------
+
+    @property
+    def inbox_fd(self) -> int:
+        """Readable while there may be something to :meth:`take`."""
+        return self._outbox.fd
 
     def devices(self) -> list[AttachedDevice]:
         """The devices, described as a server would."""
@@ -80,6 +81,7 @@ class LocalDevices:
     def start(self) -> None:
         """Starts the thread that keeps the devices' deadlines."""
         self._closing = False
+        self._outbox.let_all_in(False)
         self._thread = threading.Thread(target=self._keep_time, name="local devices", daemon=True)
         self._thread.start()
         self._calls.start()
@@ -88,6 +90,7 @@ class LocalDevices:
         """Ends the thread: the devices do nothing on their own until :meth:`start`."""
         if self.is_stuck():
             return
+        self._outbox.let_all_in(True)
         self._calls.close()
         with self._lock:
             self._closing = True
@@ -100,6 +103,7 @@ class LocalDevices:
 
     def hurry(self) -> None:
         """The run is to end: a model that is being called is soon interrupted."""
+        self._outbox.let_all_in(True)
         self._calls.hurry()
 
     def is_stuck(self) -> bool:
@@ -109,12 +113,12 @@ class LocalDevices:
     def close(self) -> None:
         """Ends the thread, for good."""
         self.stop()
-        if self.inbox_fd >= 0 and not self.is_stuck():
-            os.close(self.inbox_fd)
-            self.inbox_fd = -1
+        if not self.is_stuck():
+            self._outbox.close()
 
     def serve(self, access: Any) -> None:
         """Serves a ``struct vcpu_access``: fills or takes its data."""
+        self._outbox.wait_for_room()
         try:
             with self._calls:
                 self._serve(access)
@@ -223,14 +227,7 @@ class LocalDevices:
 
     def take(self) -> list[Emission]:
         """What the devices have said to the world since the last call."""
-        try:
-            os.eventfd_read(self.inbox_fd)
-        except BlockingIOError:
-            return []
-        taken = []
-        while self._emissions:  # without the lock: whoever has it may be in a model for long
-            taken.append(self._emissions.popleft())
-        return taken
+        return self._outbox.take()  # without the lock: whoever has it may be in a model for long
 
     # -- what the bus calls, with the lock held -----------------------------------------
 
@@ -238,8 +235,7 @@ class LocalDevices:
         self._set_line(line, level)
 
     def emit(self, device_id: int, channel: int, data: bytes) -> None:
-        self._emissions.append((device_id, channel, data))
-        os.eventfd_write(self.inbox_fd, 1)
+        self._outbox.put((device_id, channel, data))
 
     def consumed(self, device_id: int, channel: int, total: int) -> None:
         now_ns = lib.control_time_ns(self._control)
@@ -277,6 +273,7 @@ class LocalDevices:
 
     def _keep_time(self) -> None:
         while not self._closing and self.fault is None:
+            self._outbox.wait_for_room()
             try:
                 with self._calls:
                     self._act()
@@ -311,4 +308,4 @@ class LocalDevices:
         """A call can't be ended: the run ends without it."""
         self.fault = DeviceFault.said(why)
         lib.control_raise(self._control, lib.CONTROL_EVENT)
-        os.eventfd_write(self.inbox_fd, 1)
+        self._outbox.wake()

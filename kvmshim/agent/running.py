@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 from kvmshim.errors import HostError, InputError, KvmError, KvmshimError
@@ -18,6 +19,8 @@ from kvmshim.vmstate.file import write_state
 #: What a console has printed last, for who looks at it later.
 BACKLOG_BYTES = 64 * 1024
 _PATIENCE_S = 30.0
+#: The line on why a VM has ended is no longer.
+_WHY_LETTERS = 500
 #: How often a paused VM is looked at, whether its servers are still there.
 _LOOK_S = 1.0
 
@@ -300,7 +303,8 @@ class RunningVm:
             return f"the guest ended with status {result.status}"
         if result.outcome is Outcome.STOPPED:
             return self._stopped_for
-        return result.message or result.outcome.name.lower()
+        said = result.message or result.outcome.name.lower()
+        return shorten("; ".join([said, *map(str.strip, result.reasons())]), _WHY_LETTERS)
 
     def _become(self, state: State, why: str = "") -> None:
         with self._changed:

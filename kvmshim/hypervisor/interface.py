@@ -56,7 +56,7 @@ class Vcpu(Protocol):
     def registers(self) -> Registers:
         """A readable copy of the registers."""
 
-    def explain(self, detail: int, instruction: str) -> str:
+    def explain(self, detail: int, instruction: str, in_long_mode: bool) -> str:
         """What VCPU_INTERNAL with this detail, at an instruction, means for people."""
 
 

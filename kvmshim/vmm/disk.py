@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kvmshim.bundled import guests_folder
 from kvmshim.errors import InputError
 from kvmshim.hypervisor.guest_memory import GuestMemory
 from kvmshim.loader import BootPlan
@@ -16,6 +17,11 @@ def check_disk_writable(path: Path, plan: BootPlan) -> None:
         raise InputError(
             f"the guest's writes can't go into '{path}': a {plan.kind} image that starts without "
             "the BIOS has no disk; leave out --disk-writes"
+        )
+    if path.resolve().is_relative_to(guests_folder()):
+        raise InputError(
+            f"the guest's writes can't go into '{path}': it belongs to kvmshim's own guests; "
+            "copy it and run the copy, or leave out --disk-writes"
         )
     if not os.access(path, os.W_OK):
         raise InputError(

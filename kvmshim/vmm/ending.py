@@ -26,7 +26,7 @@ class Ending:
 
     code: int  # of vcpu_run
     detail: int
-    explain: Callable[[int, str], str]  # the vCPU's, of a detail of VCPU_INTERNAL
+    explain: Callable[[int, str, bool], str]  # the vCPU's, of a detail of VCPU_INTERNAL
     links: Sequence[Link]
     local: LocalDevices | None
     messages: dict[int, list[Message]]  # what each link said that is not output, by its position
@@ -124,7 +124,9 @@ class Ending:
     def _internal(self) -> str:
         if self.at is not None and not self.at.data:
             return f"it went to {self.at.address:#x}, where there is no memory"
-        return self.explain(self.detail, self.at.instruction if self.at else "that came next")
+        instruction = self.at.instruction if self.at else "that came next"
+        in_long_mode = self.registers is not None and self.registers.in_long_mode
+        return self.explain(self.detail, instruction, in_long_mode)
 
     def _with_registers(self, outcome: Outcome, message: str) -> RunResult:
         lines = self.registers.lines() if self.registers else []

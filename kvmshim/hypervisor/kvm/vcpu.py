@@ -12,11 +12,14 @@ from kvmshim.abi import ffi, lib
 from kvmshim.errors import HostError
 
 _REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "rip", "rflags")
+#: Those that only long mode has.
+_FURTHER = tuple(f"r{number}" for number in range(8, 16))
 _CPUID_FIELDS = ("function", "index", "flags", "eax", "ebx", "ecx", "edx")
 _SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
 #: Bit 1 of the flags register is always set (Intel SDM vol. 1, 3.4.3).
 FLAGS_RESERVED = 0x2
 CR0_PE = 0x1
+_EFER_LMA = 0x400
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,36 @@ class Registers:
     def lines(self) -> list[str]:
         """A dump in the usual form, several registers to a line."""
         g = self.general
-        mode = "protected" if self.cr0 & CR0_PE else "real"
+        mode = "real"
+        if self.cr0 & CR0_PE:
+            mode = "long" if self.in_long_mode else "protected"
         rows = [
             f"{mode} mode, cs:ip = {self.selectors['cs']:04x}:{g['rip']:08x} "
             f"(linear {self.bases['cs'] + g['rip']:#x}), flags {g['rflags']:08x}",
-            " ".join(f"{name[1:]}={g[name] & 0xFFFFFFFF:08x}" for name in _REGISTERS[:4]),
-            " ".join(f"{name[1:]}={g[name] & 0xFFFFFFFF:08x}" for name in _REGISTERS[4:8]),
+            self._values(_REGISTERS[:4]),
+            self._values(_REGISTERS[4:8]),
+            *(self._values(names) for names in (_FURTHER[:4], _FURTHER[4:]) if self.in_long_mode),
             " ".join(f"{name}={self.selectors[name]:04x}" for name in _SEGMENTS),
             f"cr0={self.cr0:08x} cr2={self.cr2:08x} cr3={self.cr3:08x} cr4={self.cr4:08x}",
         ]
         return rows
 
+    @property
+    def in_long_mode(self) -> bool:
+        """Whether its registers have 64 bits."""
+        return bool(self.efer & _EFER_LMA)
+
+    def _values(self, names: tuple[str, ...]) -> str:
+        """A row of general registers, as wide as they are."""
+        if self.in_long_mode:
+            return " ".join(f"{name}={self.general[name]:016x}" for name in names)
+        return " ".join(f"{name[1:]}={self.general[name] & 0xFFFFFFFF:08x}" for name in names)
+
 
 def readable(regs: Any, sregs: Any) -> Registers:
     """What a ``struct kvm_regs`` and a ``struct kvm_sregs`` have for a person to see."""
     return Registers(
-        general={name: int(getattr(regs, name)) for name in _REGISTERS},
+        general={name: int(getattr(regs, name)) for name in (*_REGISTERS, *_FURTHER)},
         selectors={name: int(getattr(sregs, name).selector) for name in _SEGMENTS},
         bases={name: int(getattr(sregs, name).base) for name in _SEGMENTS},
         cr0=int(sregs.cr0),
@@ -113,14 +130,14 @@ class Vcpu:
         """Has KVM finish the access that was served last, so that registers are right."""
         lib.vcpu_complete(handle)
 
-    def explain(self, detail: int, instruction: str) -> str:
+    def explain(self, detail: int, instruction: str, in_long_mode: bool) -> str:
         """What VCPU_INTERNAL means."""
         what = f"KVM_EXIT_INTERNAL_ERROR, suberror {detail}"
         if detail == lib.KVM_INTERNAL_ERROR_EMULATION:
-            return (
-                f"this host's KVM can't emulate the instruction {instruction} ({what}); "
-                "'--hypervisor unicorn' may run it, as it needs no KVM"
-            )
+            said = f"this host's KVM can't emulate the instruction {instruction} ({what})"
+            if in_long_mode:  # Unicorn emulates a 32-bit processor
+                return said
+            return f"{said}; '--hypervisor unicorn' may run it, as it needs no KVM"
         meaning = _INTERNAL_ERRORS.get(detail, "an error of its own")
         return f"KVM can't go on: {meaning} ({what})"
 

@@ -94,7 +94,7 @@ class UnicornVcpu:
     def complete(self, handle: Any) -> None:
         """It is always left between two instructions."""
 
-    def explain(self, detail: int, instruction: str) -> str:
+    def explain(self, detail: int, instruction: str, in_long_mode: bool) -> str:
         """The engine's own words for an error of its."""
         return f"the Unicorn engine can't go on: {explain(detail)} ({detail}), at {instruction}"
 

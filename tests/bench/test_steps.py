@@ -16,7 +16,7 @@ def titles(choice: Choice) -> list[str]:
 def test_without_a_choice_every_row_is_measured_in_the_documented_order() -> None:
     chosen = Suite(Choice(waits=("spin",)), lambda text: None)
     names = [name for step in chosen.steps() for name in step.names]
-    assert tuple(names) == NAMES
+    assert tuple(dict.fromkeys(names)) == NAMES  # a row may have several steps
 
 
 def test_remote_rows_are_measured_for_each_transport_and_way_to_wait() -> None:

@@ -82,13 +82,13 @@ def test_a_triple_fault_tells_the_registers() -> None:
     assert result.registers.general["rbx"] == 0xC0DE0001
 
 
-def test_a_guest_without_code_is_a_crash_in_the_engines_words(image: Path) -> None:
+def test_a_guest_that_leaves_its_memory_is_a_crash_that_says_where_it_went(image: Path) -> None:
     image.write_bytes(b"\xea\x10\x00\xff\xff")  # jmp ffff:0010, 1 MiB
     spec = dataclasses.replace(emulated_spec(image), memory_bytes=ABOVE_1_MIB)
     with machine_for(spec) as made:
         result = made.run(timeout_s=SPIN_WAIT_S)
     assert result.outcome is Outcome.CRASHED
-    assert "the Unicorn engine can't go on" in result.message
+    assert "it went to 0x100000, where there is no memory" in result.message
 
 
 @pytest.mark.parametrize("code", [tinyguest.SPIN, b"\xfb\xf4" + tinyguest.SPIN])

@@ -127,6 +127,7 @@ struct link {
     uint8_t *inbox;
     _Atomic size_t inbox_used;
     size_t inbox_size;
+    _Atomic bool held_back; /* something was left unread because the inbox was full */
     _Atomic int settling; /* who takes the inbox may be waiting itself: it takes whatever comes */
 
     struct spin_wait spin_wait; /* the receive lock is held to look at this and the next five */

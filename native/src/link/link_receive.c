@@ -277,10 +277,15 @@ static ssize_t take_in(struct link *link, uint8_t *to, size_t room, enum how_to_
 
 /*
  * Nothing is read while Python has so much to take. The server is told all the same that somebody
- * is here, and whether it is can't be seen meanwhile.
+ * is here, and whether it is can't be seen meanwhile. What is left in memory rings no doorbell again:
+ * the event thread is to look by itself, also if the one who left it is a vCPU that waits no longer.
  */
 static void hold_back(struct link *link)
 {
+    atomic_store(&link->held_back, true);
+    pthread_mutex_lock(&link->tx_lock);
+    start_flush_timer(link, LINK_FULL_NAP_MS * 1000000ull);
+    pthread_mutex_unlock(&link->tx_lock);
     struct timespec nap = { .tv_nsec = LINK_FULL_NAP_MS * 1000000L };
     int64_t now = monotonic_ns();
     atomic_store_explicit(&link->heard_ns, now, memory_order_relaxed);

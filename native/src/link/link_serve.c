@@ -56,8 +56,8 @@ void link_serve(struct link *link)
 {
     while (!atomic_load(&link->closing) && is_open(link)) {
         struct epoll_event events[4];
-        bool full = inbox_is_full(link); /* what waits then rings no doorbell again */
-        int n = epoll_wait(link->epoll_fd, events, 4, full ? LINK_FULL_NAP_MS : heartbeat_ms(link));
+        bool held = atomic_exchange(&link->held_back, false);
+        int n = epoll_wait(link->epoll_fd, events, 4, held ? LINK_FULL_NAP_MS : heartbeat_ms(link));
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == link->fd)
                 link->shm.page ? serve_bell(link) : serve_socket(link);
@@ -66,7 +66,7 @@ void link_serve(struct link *link)
             else if (events[i].data.fd == link->tick_fd)
                 cool_down(link);
         }
-        if (full)
+        if (held)
             link->shm.page ? serve_bell(link) : serve_socket(link);
         look_after(link);
     }

@@ -68,6 +68,13 @@ def _image_of(path: Path, machine: str) -> Path:
         given = tomllib.loads(machine)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"machine file {path} is not valid TOML: {error}") from None
+    machine_table = given.get("machine")
+    if isinstance(machine_table, dict) and machine_table.get("models"):
+        raise InputError(
+            f"machine file {path} names models, and only the image is sent to a client; give the "
+            "files to 'devserver serve --model' (for local devices to 'kvmshim agent --model') and "
+            "take the key 'models' out, or run it with 'kvmshim run'"
+        )
     if unsent := next(_further_files(given), None):
         raise InputError(
             f"machine file {path} has {unsent}: only the image is sent to a client; run it there "

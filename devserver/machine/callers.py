@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from types import FrameType
 from typing import Any, NamedTuple, TextIO
 
@@ -99,3 +100,35 @@ class ModelOutput(io.TextIOBase):
             self._begun[call.device] = rest
         sys.stderr.flush()
         return len(text)
+
+
+class _Hosting:
+    """Tells the output of models apart for as long as somebody in this process hosts some."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._hosts = 0
+        self._before: TextIO | None = None
+        self._output: ModelOutput | None = None
+
+    def begin(self) -> None:
+        """Somebody hosts models from now on; others may do already."""
+        with self._mutex:
+            self._hosts += 1
+            if self._hosts == 1 and sys.stdout is not None:
+                self._before = sys.stdout
+                sys.stdout = self._output = ModelOutput(self._before)
+
+    def end(self) -> None:
+        """Behind each :meth:`begin`, once."""
+        with self._mutex:
+            self._hosts -= 1
+            if self._hosts:
+                return
+            # If another output was put in its place, it is its owner's to put the old one back.
+            if self._before is not None and sys.stdout is self._output:
+                sys.stdout = self._before
+            self._before = self._output = None
+
+
+hosting = _Hosting()

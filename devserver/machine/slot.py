@@ -36,6 +36,10 @@ class BoardError(ValueError):
     """The machine as described can't be built: unknown model or option, or a clash."""
 
 
+class NoModelError(BoardError):
+    """A device's kind is not known in this process."""
+
+
 class DeviceFault(Exception):
     """A model raised an exception; carries the device's name and the traceback as text."""
 
@@ -244,7 +248,10 @@ class Slot:
             checked_device(self.device)
             self.policies = Policies(self.device, wiring.policies)
             self._check_wiring()
-        except (catalog.UnknownModel, OptionError, PolicyError, _WiringError) as error:
+        except catalog.UnknownModel as error:
+            self.close()
+            raise NoModelError(f"device '{wiring.name}': {error}") from None
+        except (OptionError, PolicyError, _WiringError) as error:
             self.close()
             raise BoardError(f"device '{wiring.name}': {error}") from None
         except BoardError:

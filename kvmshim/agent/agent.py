@@ -223,7 +223,8 @@ class Agent:
         def make() -> Machine:
             spec = load_machine(str(text))
             booted = spec.image or ImageSpec(path=path)
-            spec = replace(spec, image=replace(booted, path=path))
+            # A panel has no say about the Python files that are run here: '--model' names those.
+            spec = replace(spec, image=replace(booted, path=path), models=())
             return machine_for(spec, server=self._server, wait=self._wait, name=name, vm_id=vm_id)
 
         self._check_free(vm_id)  # before its folder is another one

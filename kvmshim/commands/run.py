@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from devserver.commandline.parser import Parser
 from devserver.commandline.server import server_of
-from devserver.machine.callers import ModelOutput
 from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim import termination
 from kvmshim.commands import suspending
@@ -184,7 +183,6 @@ def run(options: argparse.Namespace) -> int:
 def _boot(options: argparse.Namespace) -> int:
     options.server = server_of(options.server)
     suspending.check_options(options)
-    sys.stdout = ModelOutput(sys.stdout)
     with contextlib.ExitStack() as stack:
         process = None
         if options.server is None and options.placement != "local":

@@ -30,6 +30,8 @@ from kvmshim.errors import InputError, ServerError, printable
 from kvmshim.remote.attach_check import check_attached
 
 CONNECT_TIMEOUT_S = 10.0
+#: What a VM's own server is called where others have an address.
+EMBEDDED = "(embedded)"
 
 
 class Whereabouts(Protocol):
@@ -241,6 +243,8 @@ class _Greeter:
         if isinstance(message, Busy):
             return ServerError(f"the device server at {self._server} is busy: {why}")
         if message.code == ErrorCode.MACHINE:
-            return InputError(why)  # the user's mistake, which the server found
+            # The user's mistake, which the server found. There may be several with other models.
+            told = "" if self._server == EMBEDDED else f"the device server at {self._server}: "
+            return InputError(f"{told}{why}")
         hint = "; install the same version on both" if message.code == ErrorCode.VERSION else ""
         return ServerError(f"the device server at {self._server} refuses: {why}{hint}")

@@ -76,13 +76,12 @@ def assemble(options: argparse.Namespace, process: ServerProcess | None = None) 
     modules = (*spec.modules, *map(parse_module, options.module))
     spec = dataclasses.replace(spec, devices=devices, image=image, strict=strict, modules=modules)
     spec = add_files(spec, options.fw_cfg)
-    models = [*options.model, *spec.models]
     if options.model and options.server is not None:
         _check_models_are_for_here(spec)
     return machine_for(
         spec,
         server=options.server,
-        models=models,
+        models=options.model,
         wait=WaitPolicy(
             options.wait,
             options.cores,

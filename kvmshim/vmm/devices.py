@@ -15,7 +15,7 @@ from kvmshim.errors import HostError, InputError
 from kvmshim.hypervisor.choose import choose
 from kvmshim.machinefile import MachineSpec
 from kvmshim.remote.embedded_server import ServerProcess
-from kvmshim.remote.handshake import Attachment, connect
+from kvmshim.remote.handshake import EMBEDDED, Attachment, connect
 from kvmshim.remote.link import Link, WaitPolicy
 from kvmshim.remote.reattach import VmIdentity, attach_at, attach_everywhere, reattach
 from kvmshim.vmm import placement
@@ -232,7 +232,7 @@ class Devices:
         wanted = [wanted_of(w, hosts[w.name], states.get(w.name, b"")) for w in wirings]
         process = self._around.process
         if process is not None and place == placement.SERVER:
-            return attach_everywhere(process.sock, "(embedded)", wanted, self._identity())
+            return attach_everywhere(process.sock, EMBEDDED, wanted, self._identity())
         address = placement.address_of(place, self.spec, self._around.server)
         return attach_everywhere(connect(address), address, wanted, self._identity())
 

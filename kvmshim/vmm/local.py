@@ -11,8 +11,10 @@ from typing import Any
 
 from devserver.machine.board import DeviceWiring
 from devserver.machine.bus import BoardError, Bus, DeviceFault
+from devserver.machine.callers import hosting
 from devserver.machine.device_state import load_device, save_device
 from devserver.machine.inventory import describe, describe_slot
+from devserver.machine.slot import NoModelError
 from devserver.models.context import Overdue
 from devserver.models.device import Signal, Space, StateError
 from devserver.protocol.messages import AttachedDevice, WantedDevice
@@ -56,6 +58,7 @@ class LocalDevices:
         self._feeders: dict[tuple[int, int], Feeder] = {}
         self.signals: list[tuple[Signal, int]] = []
         self.fault: DeviceFault | None = None
+        hosting.begin()
         try:
             self._bus = Bus(wirings, self, epoch_ns)
             for device_id, slot in self._bus.slots.items():
@@ -63,7 +66,9 @@ class LocalDevices:
                     load_device(self._bus, device_id, states[slot.wiring.name])
         except (BoardError, DeviceFault, StateError) as error:
             self._outbox.close()
-            raise InputError(str(error)) from error
+            hosting.end()
+            raise _refusal(error) from error
+        self._hosting = True
         self._message_bus = self._bus.vm_port.message_bus
         self._bus.vm_port.on_message = self._take_mail
 
@@ -113,6 +118,10 @@ class LocalDevices:
     def close(self) -> None:
         """Ends the thread, for good."""
         self.stop()
+        if not self._hosting:
+            return
+        self._hosting = False
+        hosting.end()
         if not self.is_stuck():
             self._outbox.close()
 
@@ -222,7 +231,7 @@ class LocalDevices:
                 if wanted.state:
                     load_device(self._bus, slot.device_id, wanted.state)
             except (BoardError, DeviceFault, StateError) as error:
-                raise InputError(str(error)) from error
+                raise _refusal(error) from error
             return describe_slot(self._bus, slot)
 
     def take(self) -> list[Emission]:
@@ -309,3 +318,9 @@ class LocalDevices:
         self.fault = DeviceFault.said(why)
         lib.control_raise(self._control, lib.CONTROL_EVENT)
         self._outbox.wake()
+
+
+def _refusal(error: Exception) -> InputError:
+    """Says who lacks the model, if that is it: a server may well have it."""
+    here = "; it is placed here, in the client" if isinstance(error, NoModelError) else ""
+    return InputError(f"{error}{here}")

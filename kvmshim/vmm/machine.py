@@ -62,14 +62,14 @@ class Machine:
         vm_id: int = 0,
     ) -> None:
         """``server`` is the address of the server that devices are placed on by default; None
-        starts one of this VM's own, to which ``models`` (Python files) are made known.
-        ``process`` is one that was started before; it is taken over. ``vm_id``: the VM's already.
+        starts one of this VM's own, to which ``models`` (Python files) and those of ``spec`` are
+        known. ``process``: one that was started before, taken over. ``vm_id``: the VM's already.
         ``state``: what the machine begins with, instead of what ``plan`` says; see
         :meth:`restored`."""
         self.spec = spec = spec.with_controllers()
         self.plan = plan
         self._server = server
-        self._models = tuple(models)
+        self._models = tuple(dict.fromkeys((*models, *spec.models)))
         self._wait = wait or WaitPolicy()
         self._name = name or plan.name
         self._state = state

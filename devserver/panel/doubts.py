@@ -18,7 +18,7 @@ from devserver.rpc import Peer, RpcError
 log = logging.getLogger("devserver.panel")
 
 #: For so long a source waits for its target: agents come back every second.
-SPIN_WAIT_S = 20.0
+AT_MOST_S = 20.0
 
 
 class Doubts:
@@ -36,13 +36,13 @@ class Doubts:
         """These VMs stand still on that client."""
         loop = asyncio.get_running_loop()
         for vm_id in vm_ids:
-            self._waiting[vm_id] = (source, loop.time() + SPIN_WAIT_S)
+            self._waiting[vm_id] = (source, loop.time() + AT_MOST_S)
             task = loop.create_task(self._later())
             self._timers.add(task)
             task.add_done_callback(self._timers.discard)
 
     async def _later(self) -> None:
-        await asyncio.sleep(SPIN_WAIT_S)
+        await asyncio.sleep(AT_MOST_S)
         await self.settle()
 
     async def settle(self) -> None:

@@ -20,7 +20,7 @@
 
 enum {
     SERVER_ID = 3, VM_ID = 4, CLIENT_ID = 5, HYPERVISOR = 1,
-    SPIN_WAIT_MS = 20000, /* for what takes microseconds */
+    AT_MOST_MS = 20000, /* for what takes microseconds */
     IRQ_ROOM = 4096,
 };
 
@@ -124,7 +124,7 @@ static inline bool readable(int fd, int timeout_ms)
 static inline ssize_t take_some(struct bench *bench, uint8_t *to, size_t length)
 {
     if (!bench->shm.page) {
-        CHECK(readable(bench->fd, SPIN_WAIT_MS));
+        CHECK(readable(bench->fd, AT_MOST_MS));
         return read(bench->fd, to, length);
     }
     for (;;) {
@@ -132,7 +132,7 @@ static inline ssize_t take_some(struct bench *bench, uint8_t *to, size_t length)
         ssize_t n = shm_stream_take(&bench->shm, to, length);
         if (n != 0)
             return n;
-        CHECK(readable(bench->fd, SPIN_WAIT_MS));
+        CHECK(readable(bench->fd, AT_MOST_MS));
         CHECK(shm_stream_hear(&bench->shm) > 0);
     }
 }

@@ -142,7 +142,7 @@ static void everybody_at_once(int wait_mode, uint32_t window)
     pthread_create(&feeder, NULL, feeder_thread, bench);
     int taken = 0, wanted = (ACCESSES + 2) / 3 + FEEDS / 2;
     while (taken < wanted) {
-        CHECK(readable(bench->link->inbox_fd, SPIN_WAIT_MS));
+        CHECK(readable(bench->link->inbox_fd, AT_MOST_MS));
         taken += empty_inbox(bench);
     }
     CHECK_EQUAL(pthread_join(vcpu, NULL), 0);
@@ -194,7 +194,7 @@ static void talk(struct bench *bench, int gap)
         tell(bench, emit);
     }
     for (int heard = 0; heard < 3; heard += empty_inbox(bench))
-        CHECK(readable(bench->link->inbox_fd, SPIN_WAIT_MS));
+        CHECK(readable(bench->link->inbox_fd, AT_MOST_MS));
 }
 
 static void what_comes_while_the_last_is_read_is_heard_too(void)
@@ -250,7 +250,7 @@ static size_t take_all(struct link *link)
 static void wait_until_full(struct link *link)
 {
     struct timespec moment = { .tv_nsec = 1000000 };
-    for (int i = 0; i < SPIN_WAIT_MS && link_inbox_bytes(link) < LINK_INBOX_FULL; i++)
+    for (int i = 0; i < AT_MOST_MS && link_inbox_bytes(link) < LINK_INBOX_FULL; i++)
         nanosleep(&moment, NULL);
     CHECK(link_inbox_bytes(link) >= LINK_INBOX_FULL);
 }

@@ -20,7 +20,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     return 0;
 }
 
-enum { SPIN_WAIT_MS = 20000, LONG_NAP_US = 900000 };
+enum { AT_MOST_MS = 20000, LONG_NAP_US = 900000 };
 
 struct pair {
     struct shm_stream server, client;
@@ -211,7 +211,7 @@ static void wait_for_more(struct runner *runner)
     struct pollfd doorbell = { .fd = runner->shm->fd, .events = POLLIN };
     if (runner->way == SHM_FUTEX)
         shm_stream_sleep(runner->shm, LONG_NAP_US);
-    else if (runner->way == SHM_DOORBELL && poll(&doorbell, 1, SPIN_WAIT_MS) == 1)
+    else if (runner->way == SHM_DOORBELL && poll(&doorbell, 1, AT_MOST_MS) == 1)
         shm_stream_hear(runner->shm);
 }
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import (
+    AT_MOST_S,
     LATCH,
     LATCH_DEVICE,
-    SPIN_WAIT_S,
     TRIAL,
     TRIAL_DEVICE,
     TRIAL_FILE,
@@ -58,7 +58,7 @@ def elsewhere_of(server: Server, name: str = "io") -> int:
 
 def await_io_server(server: Server, name: str = "io") -> int:
     """Asks until an I/O server is there (it says so by itself, in its own time)."""
-    end_s = time.monotonic() + SPIN_WAIT_S
+    end_s = time.monotonic() + AT_MOST_S
     while time.monotonic() < end_s:
         with Peer(server) as peer:
             peer.say(Hello())
@@ -197,7 +197,7 @@ def test_further_hosts_end_with_their_owner_however_it_ends(where: str) -> None:
         with Peer(owner) as peer:
             (other,) = peer.attach(replace(LATCH_DEVICE, placement="rack-2")).elsewhere
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(SPIN_WAIT_S)
+            sock.settimeout(AT_MOST_S)
             sock.connect(other.address.removeprefix("unix:"))
             owner.end(signal.SIGKILL)
             while sock.recv(65536):  # its last words, and then its end

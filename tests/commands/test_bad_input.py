@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tinyguest
 from commandline import (
-    SPIN_WAIT_S,
+    AT_MOST_S,
     Result,
     command,
     environment,
@@ -98,7 +98,7 @@ COMMANDS = [
 def test_every_command_explains_itself(program: str, name: str) -> None:
     arguments = command(*([name] if name else []), "--help", program=program)
     result = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=SPIN_WAIT_S, env=environment()
+        arguments, capture_output=True, text=True, timeout=AT_MOST_S, env=environment()
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(f"usage: {program} {name}".rstrip())
@@ -275,7 +275,7 @@ def on_another_host(set_up: Sequence[str], *arguments: str, before: Sequence[str
         ["unshare", "--mount", "sh", "-c", " && ".join(steps)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env=env,
     )
     if result.stderr.startswith((b"mount: ", b"unshare: ", b"mknod: ")):

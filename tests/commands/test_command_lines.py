@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import ROOT, SPIN_WAIT_S, command, environment, start
+from commandline import AT_MOST_S, ROOT, command, environment, start
 from commandline import devserver as devserver_at
 
 import devserver
@@ -150,7 +150,7 @@ def run(words: str, redirection: str = "") -> subprocess.CompletedProcess[str]:
         stdin=SILENT,
         capture_output=True,
         text=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env=environment(),
         cwd="/",
     )
@@ -178,7 +178,7 @@ def test_output_that_nobody_reads_ends_a_command_quietly(words: str) -> None:
     program, *arguments = words.split()
     process = start(command(*arguments, program=program), stdout=writer)
     os.close(writer)
-    assert process.communicate(timeout=SPIN_WAIT_S)[1] == b""
+    assert process.communicate(timeout=AT_MOST_S)[1] == b""
     assert process.returncode == 141
 
 
@@ -254,7 +254,7 @@ def test_a_name_that_is_not_utf_8_is_a_name(words: str) -> None:
     program, *arguments = words.split()
     line = [part.encode() for part in command(*arguments, program=program)]
     line = [*line[:-1], line[-1] + odd] if words.endswith("/") else [*line, odd]
-    done = subprocess.run(line, capture_output=True, timeout=SPIN_WAIT_S, env=environment())
+    done = subprocess.run(line, capture_output=True, timeout=AT_MOST_S, env=environment())
     assert done.returncode in (1, 113, 114, 115)
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") == 1
@@ -285,7 +285,7 @@ def test_ctrl_c_while_modules_are_imported_makes_no_traceback(words: str, tmp_pa
     with contextlib.closing(open(gate)) as held:
         held.read()
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=SPIN_WAIT_S) == (b"", b"")
+    assert process.communicate(timeout=AT_MOST_S) == (b"", b"")
     assert process.returncode == -signal.SIGINT
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S, command, environment, left_running, read_until, start
+from commandline import AT_MOST_S, command, environment, left_running, read_until, start
 
 pytestmark = pytest.mark.kvm
 
@@ -65,7 +65,7 @@ def test_the_timeout_comes_though_nobody_reads_the_output(
         stdin=subprocess.DEVNULL,
         stdout=unread,
         stderr=subprocess.PIPE,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env=environment(),
     )
     assert result.returncode == TIME_IS_OVER
@@ -80,7 +80,7 @@ def test_the_timeout_comes_though_nobody_reads_standard_error_either(
     run = command("run", image, "--timeout", "1")
     env = environment()
     with start(run, stdin=subprocess.DEVNULL, stdout=unread, stderr=unread, env=env) as process:
-        assert process.wait(SPIN_WAIT_S) == TIME_IS_OVER
+        assert process.wait(AT_MOST_S) == TIME_IS_OVER
     assert left_running(env) == []
 
 
@@ -92,7 +92,7 @@ def test_the_timeout_comes_though_a_local_device_hangs(image: Path, tmp_path: Pa
     env = environment()
     run = command("run", image, "--model", model, "--device", device, "--timeout", "1")
     with start(run, stdin=subprocess.DEVNULL, env=env) as process:
-        _, said = process.communicate(timeout=SPIN_WAIT_S)
+        _, said = process.communicate(timeout=AT_MOST_S)
     assert process.returncode in (TIME_IS_OVER, 119)
     assert said.startswith(b"kvmshim: ")
     assert left_running(env) == []
@@ -104,4 +104,4 @@ def test_ctrl_c_ends_a_run_whose_output_nobody_reads(image: Path) -> None:
         assert process.stdout is not None
         read_until(process.stdout, b"x")  # and no more
         process.send_signal(signal.SIGINT)
-        assert process.wait(SPIN_WAIT_S) == 130
+        assert process.wait(AT_MOST_S) == 130

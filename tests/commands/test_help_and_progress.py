@@ -7,7 +7,7 @@ import subprocess
 import threading
 
 import pytest
-from commandline import ROOT, SPIN_WAIT_S, command, environment
+from commandline import AT_MOST_S, ROOT, command, environment
 
 from devserver.commandline.manual import topics
 from devserver.commandline.progress import Progress
@@ -18,7 +18,7 @@ def run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
         command(*words, program=program),
         capture_output=True,
         text=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env=environment(),
         cwd="/",
     )
@@ -85,7 +85,7 @@ class Screen(io.StringIO):
 def test_what_takes_long_is_shown_on_a_terminal() -> None:
     screen = Screen(tty=True)
     with Progress("measuring", stream=screen, quiet_s=0.0):
-        assert screen.drawn.wait(SPIN_WAIT_S)
+        assert screen.drawn.wait(AT_MOST_S)
     assert screen.getvalue().startswith("\r\033[Kmeasuring")
     assert screen.getvalue().endswith("\r\033[K")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tinyguest
 from commandline import (
-    SPIN_WAIT_S,
+    AT_MOST_S,
     children_of,
     command,
     devserver,
@@ -176,7 +176,7 @@ def test_a_shells_pipeline_works_and_the_report_stays_out_of_it(tmp_path: Path) 
         " | tr a-z A-Z"
     )
     result = subprocess.run(
-        line, shell=True, capture_output=True, timeout=SPIN_WAIT_S, env=environment()
+        line, shell=True, capture_output=True, timeout=AT_MOST_S, env=environment()
     )
     assert result.stdout == b"ABOUT TO FAULT THREE TIMES OVER\r\n"
     assert (tmp_path / "report").read_text().startswith("kvmshim: the guest crashed")
@@ -192,7 +192,7 @@ def test_a_run_ends_quietly_when_nobody_reads_its_output() -> None:
         process.stdout.close()
         process.stdin.write(b"anything")
         process.stdin.flush()
-        assert process.wait(SPIN_WAIT_S) == 128 + signal.SIGPIPE
+        assert process.wait(AT_MOST_S) == 128 + signal.SIGPIPE
         assert process.stderr.read() == b""
     assert left_running(env) == []
 
@@ -201,7 +201,7 @@ def test_a_run_ends_quietly_when_nobody_reads_its_output() -> None:
 def test_output_that_can_not_be_written_is_told_in_one_line(what: tuple[str, ...]) -> None:
     with open("/dev/full", "wb") as full:
         process = start(command(*what), stdin=subprocess.DEVNULL, stdout=full)
-        _, said = process.communicate(timeout=SPIN_WAIT_S)
+        _, said = process.communicate(timeout=AT_MOST_S)
     assert process.returncode == 114
     assert said.decode().splitlines()[0].startswith("kvmshim: ")
     assert said.count(b"\n") == 1
@@ -211,7 +211,7 @@ def test_output_that_can_not_be_written_is_told_in_one_line(what: tuple[str, ...
 def test_a_run_without_any_standard_input_works() -> None:
     line = f'"{sys.executable}" -m kvmshim run hello <&-'
     result = subprocess.run(
-        line, shell=True, capture_output=True, timeout=SPIN_WAIT_S, env=environment()
+        line, shell=True, capture_output=True, timeout=AT_MOST_S, env=environment()
     )
     assert (result.returncode, result.stderr) == (0, b"")
     assert result.stdout.startswith(b"Hello")
@@ -285,7 +285,7 @@ def test_a_signal_ends_the_run_and_its_server(number: signal.Signals, status: in
         assert process.stderr is not None
         read_until(process.stdout, b"ready")
         process.send_signal(number)
-        assert process.wait(SPIN_WAIT_S) == status
+        assert process.wait(AT_MOST_S) == status
         assert process.stderr.read() == b""
     assert left_running(env) == []
 
@@ -298,7 +298,7 @@ def test_ctrl_c_before_the_command_is_loaded_is_as_quiet(tmp_path: Path) -> None
     env = environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
     with start(command("run", "echo"), env=env) as process:
-        _, said = process.communicate(timeout=SPIN_WAIT_S)
+        _, said = process.communicate(timeout=AT_MOST_S)
     assert (process.returncode, said) == (-signal.SIGINT, b"")
 
 
@@ -319,7 +319,7 @@ def test_a_killed_server_of_a_runs_own_is_116() -> None:
         read_until(process.stdout, b"ready")
         (server,) = children_of(process.pid)
         os.kill(server, signal.SIGKILL)
-        assert process.wait(SPIN_WAIT_S) == 116
+        assert process.wait(AT_MOST_S) == 116
         assert process.stderr.read().startswith(b"kvmshim: lost the device server at (embedded)")
 
 
@@ -333,7 +333,7 @@ def traced_calls(arguments: list[str], log: Path) -> int:
         strace,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env=environment(),
     )
     if b"ptrace" in result.stderr or b"Operation not permitted" in result.stderr:

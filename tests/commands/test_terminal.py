@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import SPIN_WAIT_S, children_of, command, environment, left_running
+from commandline import AT_MOST_S, children_of, command, environment, left_running
 from pexpect.fdpexpect import fdspawn
 
 pytestmark = pytest.mark.kvm
@@ -27,7 +27,7 @@ class DetachedDevices:
     def __init__(self) -> None:
         self._person, self._line = os.openpty()
         self.before = self.settings()
-        self.eyes = fdspawn(self._person, timeout=SPIN_WAIT_S)
+        self.eyes = fdspawn(self._person, timeout=AT_MOST_S)
         self._env = environment()
         self.process = subprocess.Popen(
             command("run", "echo"),
@@ -55,7 +55,7 @@ class DetachedDevices:
 
     def ends_with(self, status: int) -> None:
         """The command ends with this status, the terminal is as it was, nothing runs on."""
-        assert self.process.wait(SPIN_WAIT_S) == status
+        assert self.process.wait(AT_MOST_S) == status
         assert self.settings() == self.before
         assert left_running(self._env) == []
 
@@ -153,9 +153,9 @@ def test_a_terminal_that_hangs_up_ends_the_run_quietly(tmp_path: Path) -> None:
             env=env,
             cwd="/",
         )
-    fdspawn(person, timeout=SPIN_WAIT_S).expect_exact(b"ready")
+    fdspawn(person, timeout=AT_MOST_S).expect_exact(b"ready")
     os.close(person)
-    assert process.wait(SPIN_WAIT_S) == 143
+    assert process.wait(AT_MOST_S) == 143
     os.close(line)
     assert report.read_text() == "kvmshim: Ctrl-] ends the guest\n"
     assert left_running(env) == []

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from live import LATCH, LATCH_DEVICE, SPIN_WAIT_S, Peer, Server, read, run
+from live import AT_MOST_S, LATCH, LATCH_DEVICE, Peer, Server, read, run
 
 from devserver.protocol.messages import (
     Attach,
@@ -40,7 +40,7 @@ DEADLY = WantedDevice("d1", "deadly", {"": 0x500})
 
 def place_of(server: Server) -> tuple[int, str]:
     """The server that has the deadly device: asked until its host has joined."""
-    until_s = time.monotonic() + SPIN_WAIT_S
+    until_s = time.monotonic() + AT_MOST_S
     while time.monotonic() < until_s:
         with Peer(server) as peer:
             peer.say(Hello())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from commandline import SPIN_WAIT_S, command, devserver, environment
+from commandline import AT_MOST_S, command, devserver, environment
 
 from devserver.protocol import codec
 from devserver.protocol.errors import ErrorCode
@@ -54,7 +54,7 @@ def saying(*answers: bytes | Callable[[socket.socket], None]) -> Iterator[str]:
         thread.start()
         yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(SPIN_WAIT_S)
+        thread.join(AT_MOST_S)
 
 
 def reset(sock: socket.socket) -> None:
@@ -67,7 +67,7 @@ def refused(server: str, words: str) -> str:
         command(*words.split(), "--server", server, program="devserver"),
         capture_output=True,
         text=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env=environment(),
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr

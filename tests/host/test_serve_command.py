@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import LATCH_DEVICE, ROOT, SPIN_WAIT_S, Peer, Server, run, works
+from live import AT_MOST_S, LATCH_DEVICE, ROOT, Peer, Server, run, works
 
 from devserver.protocol import limits
 from devserver.protocol.connection import Connection, Role
@@ -239,14 +239,14 @@ def test_a_long_complaint_reaches_the_client_of_a_server_of_its_own(tmp_path: Pa
     path.write_text("raise ValueError('x' * 100_000)\n")
     near, far = socket.socketpair()
     with near, far:
-        near.settimeout(SPIN_WAIT_S)
+        near.settimeout(AT_MOST_S)
         command = [sys.executable, "-m", "devserver", "serve", "--fd", str(far.fileno())]
         subprocess.run(
             [*command, "--model", str(path)],
             pass_fds=[far.fileno()],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.DEVNULL,
-            timeout=SPIN_WAIT_S,
+            timeout=AT_MOST_S,
         )
         (error,) = Connection(Role.CLIENT).receive(near.recv(1 << 17))
     assert isinstance(error, Error)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from live import LATCH_DEVICE, SPIN_WAIT_S, Peer, Server, works
+from live import AT_MOST_S, LATCH_DEVICE, Peer, Server, works
 
 from devserver.protocol import limits
 from devserver.protocol.connection import Connection, Role
@@ -112,6 +112,6 @@ def test_a_server_that_does_not_answer_costs_few_threads() -> None:
             peer.attach(LATCH_DEVICE)
             assert works(peer)
         assert threads_of(server) - before <= 17
-        (sock, *_), _, _ = select.select([peer.sock for peer in lost], [], [], SPIN_WAIT_S)
+        (sock, *_), _, _ = select.select([peer.sock for peer in lost], [], [], AT_MOST_S)
         (peer,) = (peer for peer in lost if peer.sock is sock)
         assert "I/O server 'deaf' at tcp://127.0.0.1" in peer.expect(Error).message

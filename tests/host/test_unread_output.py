@@ -6,7 +6,7 @@ import select
 from pathlib import Path
 
 import pytest
-from live import LATCH_DEVICE, SPIN_WAIT_S, Peer, Server, memory_of, works
+from live import AT_MOST_S, LATCH_DEVICE, Peer, Server, memory_of, works
 
 from devserver.protocol.messages import WantedDevice
 
@@ -54,7 +54,7 @@ def test_who_never_reads_what_devices_say_by_themselves_is_dropped(
             peer.attach(WantedDevice("chatter", "chatter"))
             hung_up = select.poll()
             hung_up.register(peer.sock, 0)  # of the end only, not of what could be read
-            assert hung_up.poll(SPIN_WAIT_S * 1000)
+            assert hung_up.poll(AT_MOST_S * 1000)
             assert len(peer.closed()) < MOST_BYTES
         assert works(other)
         assert memory_of(server) - before < 3 * MOST_BYTES

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import library
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from library import Terminal
 
 from kvmshim.machinefile import MachineSpec
@@ -31,4 +31,4 @@ def emulate(what: str | Path, *devices: str, **more: Any) -> tuple[RunResult, by
     """Runs one to its end; the result and what it printed."""
     terminal = Terminal()
     with emulated(what, *devices, **more) as made:
-        return made.run(timeout_s=SPIN_WAIT_S, output=terminal), terminal.text
+        return made.run(timeout_s=AT_MOST_S, output=terminal), terminal.text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import library
 import pytest
-from commandline import SPIN_WAIT_S, kvmshim
+from commandline import AT_MOST_S, kvmshim
 from emulated import emulated
 
 from kvmshim.hypervisor.kvm.vcpu import Registers
@@ -41,7 +41,7 @@ def run(hypervisor: str, folder: Path, code: bytes) -> RunResult:
     image.write_bytes(code)
     make = library.machine if hypervisor == "kvm" else emulated
     with make(image, placement="local") as machine:
-        return machine.run(timeout_s=SPIN_WAIT_S)
+        return machine.run(timeout_s=AT_MOST_S)
 
 
 @pytest.mark.kvm

@@ -8,7 +8,7 @@ from pathlib import Path
 import library
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from library import Terminal
 
 from kvmshim.vmm.machine import Machine
@@ -62,7 +62,7 @@ def test_the_copy_of_a_rom_of_any_size_can_be_written(
     grow = b"\xa0\x00\x00\x80\x06\x00\x00\x07\x02\x06\x00\x00"  # al = [0]; [0] += 7; al += [0]
     image = rom(size_bytes, grow + b"\x2c\x50" + tinyguest.leave_with_al())  # sub al, 50h
     with machine(tmp_path, image, hypervisor) as made:
-        assert made.run(timeout_s=SPIN_WAIT_S).status == 2 * MARK + 7 - 0x50
+        assert made.run(timeout_s=AT_MOST_S).status == 2 * MARK + 7 - 0x50
 
 
 @each_hypervisor
@@ -80,12 +80,12 @@ def test_what_a_guest_wrote_to_the_copy_is_there_after_a_suspend(
     terminal = Terminal()
     with machine(tmp_path, rom(128 * KIB, code), hypervisor) as made:
         terminal.when(b"r", made.pause)
-        assert made.run(timeout_s=SPIN_WAIT_S, output=terminal).outcome is Outcome.PAUSED
+        assert made.run(timeout_s=AT_MOST_S, output=terminal).outcome is Outcome.PAUSED
         state = made.save()
         state = dataclasses.replace(state, header=Header.from_bytes(state.header.to_bytes()))
     with Machine.restored(state) as back:
         back.feed("com1", b"x")
-        assert back.run(timeout_s=SPIN_WAIT_S).status == 42
+        assert back.run(timeout_s=AT_MOST_S).status == 42
 
 
 @each_hypervisor
@@ -96,4 +96,4 @@ def test_the_rom_itself_keeps_what_it_has(hypervisor: str, tmp_path: Path) -> No
     image[0x100], image[-0x100 : -0x100 + len(code)] = MARK, code
     image[-16:-13] = b"\xe9\x0d\xff"  # jmp ff00, still below 4 GiB
     with machine(tmp_path, bytes(image), hypervisor) as made:
-        assert made.run(timeout_s=SPIN_WAIT_S).status == MARK
+        assert made.run(timeout_s=AT_MOST_S).status == MARK

@@ -10,7 +10,7 @@ from typing import Any
 import library
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S, kvmshim
+from commandline import AT_MOST_S, kvmshim
 from emulated import emulated
 
 from kvmshim.vmm import pcmap
@@ -36,7 +36,7 @@ def run(hypervisor: str, folder: Path, code: bytes, **more: Any) -> RunResult:
     image.write_bytes(code)
     make = library.machine if hypervisor == "kvm" else emulated
     with make(image, placement="local") as machine:
-        return machine.run(timeout_s=SPIN_WAIT_S, **more)
+        return machine.run(timeout_s=AT_MOST_S, **more)
 
 
 def repeat(times: int, code: bytes) -> bytes:
@@ -130,7 +130,7 @@ def test_the_last_post_codes_are_told_though_no_device_is_there(
     )
     (tmp_path / "guest.bin").write_bytes(codes + tinyguest.HALT)
     with library.machine(machine, *device, placement="local") as bare:
-        result = bare.run(timeout_s=SPIN_WAIT_S)
+        result = bare.run(timeout_s=AT_MOST_S)
     assert result.unclaimed.post_codes == tuple(range(4, 20))
 
 
@@ -142,7 +142,7 @@ def test_the_last_post_codes_are_told_though_a_device_takes_them(
     image.write_bytes(tinyguest.write(0x80, 0x41) + tinyguest.write(0x80, 0x42) + tinyguest.HALT)
     make = library.machine if placement == "server" else emulated
     with make(image, placement=placement) as machine:
-        result = machine.run(timeout_s=SPIN_WAIT_S)
+        result = machine.run(timeout_s=AT_MOST_S)
     assert result.unclaimed.post_codes == (0x41, 0x42)
     assert result.reasons()[0] == "the last POST codes (port 80h): 41 42"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from emulated import emulate, emulated, emulated_spec
 from library import Holdings, Terminal
 from ownmodels import ABOVE_1_MIB, ROLLS, add_in_memory, adder, dice, loaded_dice, with_adder
@@ -86,7 +86,7 @@ def test_a_guest_that_leaves_its_memory_is_a_crash_that_says_where_it_went(image
     image.write_bytes(b"\xea\x10\x00\xff\xff")  # jmp ffff:0010, 1 MiB
     spec = dataclasses.replace(emulated_spec(image), memory_bytes=ABOVE_1_MIB)
     with machine_for(spec) as made:
-        result = made.run(timeout_s=SPIN_WAIT_S)
+        result = made.run(timeout_s=AT_MOST_S)
     assert result.outcome is Outcome.CRASHED
     assert "it went to 0x100000, where there is no memory" in result.message
 
@@ -106,7 +106,7 @@ def test_another_thread_can_stop_an_emulated_guest(code: bytes, image: Path) -> 
     with emulated(image) as made:
         stopper = threading.Thread(target=made.stop)
         terminal.when(b"!", stopper.start)
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
         stopper.join()
     assert result.outcome is Outcome.STOPPED
 
@@ -121,7 +121,7 @@ def test_an_emulated_guest_that_is_paused_goes_on_where_it_stood(image: Path) ->
         terminal.when(b"a", made.pause)
         assert made.run(output=terminal).outcome is Outcome.PAUSED
         made.feed("com1", b"!")
-        assert made.run(timeout_s=SPIN_WAIT_S, output=terminal).status == 5
+        assert made.run(timeout_s=AT_MOST_S, output=terminal).status == 5
     assert terminal.text == b"ab"
 
 
@@ -151,7 +151,7 @@ def test_a_device_in_memory_is_reached_from_real_mode(
     image.write_bytes(add_in_memory((5, 7)) + tinyguest.leave_with_al())
     spec = with_adder(emulated_spec(image, placement=place), place)
     with machine_for(spec, models=[str(adder(tmp_path))]) as made:
-        assert made.run(timeout_s=SPIN_WAIT_S).status == 12
+        assert made.run(timeout_s=AT_MOST_S).status == 12
 
 
 def test_memory_that_nobody_claims_reads_all_ones(image: Path) -> None:
@@ -160,7 +160,7 @@ def test_memory_that_nobody_claims_reads_all_ones(image: Path) -> None:
     )
     spec = dataclasses.replace(emulated_spec(image), memory_bytes=ABOVE_1_MIB)
     with machine_for(spec) as made:
-        result = made.run(timeout_s=SPIN_WAIT_S)
+        result = made.run(timeout_s=AT_MOST_S)
     assert (result.status, result.stats["vcpu"]["unclaimed"]) == (0xFF, 1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S, kvmshim, the_line
+from commandline import AT_MOST_S, kvmshim, the_line
 from emulated import emulated
 from library import Terminal
 
@@ -34,7 +34,7 @@ def saved(image: Path) -> MachineState:
     terminal = Terminal()
     with emulated(image) as made:
         terminal.when(b"a", made.pause)
-        assert made.run(timeout_s=SPIN_WAIT_S, output=terminal).outcome is Outcome.PAUSED
+        assert made.run(timeout_s=AT_MOST_S, output=terminal).outcome is Outcome.PAUSED
         state = made.save()
     return dataclasses.replace(state, header=Header.from_bytes(state.header.to_bytes()))
 
@@ -49,7 +49,7 @@ def test_an_emulated_machine_goes_on_from_its_state(tmp_path: Path) -> None:
     assert state.header.machine.hypervisor == Hypervisor.UNICORN
     with Machine.restored(state) as again:
         again.feed("com1", b"!")
-        result = again.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = again.run(timeout_s=AT_MOST_S, output=terminal)
     assert (result.status, terminal.text) == (6, b"b")
 
 

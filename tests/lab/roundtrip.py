@@ -7,13 +7,13 @@ import time
 from devserver.protocol.connection import Connection, Role
 from devserver.protocol.messages import Hello, Welcome
 
-SPIN_WAIT_S = 20.0
+AT_MOST_S = 20.0
 
 
 def round_trip_ns(address: str) -> int:
     """From HELLO to WELCOME, on a connection that is there already."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    with socket.create_connection((host, int(port)), SPIN_WAIT_S) as sock:
+    with socket.create_connection((host, int(port)), AT_MOST_S) as sock:
         connection = Connection(Role.CLIENT)
         before_ns = time.monotonic_ns()
         sock.sendall(connection.send(Hello()))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pexpect
 import pytest
 from commandline import (
-    SPIN_WAIT_S,
+    AT_MOST_S,
     Result,
     command,
     environment,
@@ -69,7 +69,7 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], dict[str
             assert process.stdin is not None
             process.stdin.close()
             try:
-                process.wait(SPIN_WAIT_S)
+                process.wait(AT_MOST_S)
             finally:
                 process.kill()
 
@@ -172,7 +172,7 @@ def test_a_signal_ends_the_lab_and_nothing_is_left(number: signal.Signals, statu
     with running("--rtt", "1ms", "--servers", "2") as (process, env):
         assert len(namespaces_of(process.pid)) == 3
         process.send_signal(number)
-        assert process.wait(SPIN_WAIT_S) == status
+        assert process.wait(AT_MOST_S) == status
         assert namespaces_of(process.pid) == set()
         assert left_running(env) == []
 
@@ -181,7 +181,7 @@ def test_a_signal_ends_the_lab_and_nothing_is_left(number: signal.Signals, statu
 def test_ctrl_c_on_a_terminal_ends_the_command_and_with_it_the_lab() -> None:
     env = environment()
     program, *arguments = [*command("lab"), "--rtt", "1ms", "--", *WAITER]
-    terminal = pexpect.spawn(program, arguments, env=env, timeout=SPIN_WAIT_S)
+    terminal = pexpect.spawn(program, arguments, env=env, timeout=AT_MOST_S)
     terminal.expect_exact("there")
     terminal.sendintr()
     terminal.expect_exact(pexpect.EOF)
@@ -196,7 +196,7 @@ def test_a_terminals_ctrl_c_is_left_to_a_command_that_goes_on() -> None:
     program, *arguments = command("lab")
     stubborn = ("sh", "-c", "trap 'echo heard' INT; echo there; read line; read line; exit 5")
     terminal = pexpect.spawn(
-        program, [*arguments, "--", *stubborn], env=environment(), timeout=SPIN_WAIT_S
+        program, [*arguments, "--", *stubborn], env=environment(), timeout=AT_MOST_S
     )
     terminal.expect_exact("there")
     terminal.sendintr()
@@ -212,7 +212,7 @@ def test_a_terminals_ctrl_c_is_left_to_a_command_that_goes_on() -> None:
 def test_the_next_lab_removes_what_a_killed_one_left() -> None:
     with running("--rtt", "1ms") as (process, env):
         process.kill()
-        process.wait(SPIN_WAIT_S)
+        process.wait(AT_MOST_S)
         assert namespaces_of(process.pid)
         assert lab("--", "true").returncode == 0
         assert namespaces_of(process.pid) == set()
@@ -224,7 +224,7 @@ def test_two_labs_at_once_do_not_meet() -> None:
     with running("--rtt", "1ms") as (first, _), running("--rtt", "1ms") as (second, _):
         assert lab("--", PYTHON, ROUND_TRIP).returncode == 0
         for process in (first, second):
-            output, _ = process.communicate(b"still here", timeout=SPIN_WAIT_S)
+            output, _ = process.communicate(b"still here", timeout=AT_MOST_S)
             assert (process.returncode, output) == (0, b"still here")
             assert namespaces_of(process.pid) == set()
 
@@ -272,7 +272,7 @@ def lab_where(changes: str) -> Result:
         [PYTHON, "-c", code, "lab", "--", "true"],
         env=environment(),
         capture_output=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from kvmshim.lab.delayline import DelayLine
 from kvmshim.lab.relay import Relay
 
-SPIN_WAIT_S = 20.0
+AT_MOST_S = 20.0
 DELAY_NS = 1_000_000
 CAPACITY_BYTES = 50_000
 #: More than all socket buffers on the way hold.
@@ -46,7 +46,7 @@ class Way:
 
     def until(self, done: Callable[[], object]) -> None:
         """Moves the relay on until something is so."""
-        deadline = time.monotonic() + SPIN_WAIT_S
+        deadline = time.monotonic() + AT_MOST_S
         while not done():
             assert time.monotonic() < deadline
             self.relay.step(longest_s=0.01)

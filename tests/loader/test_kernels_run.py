@@ -10,7 +10,7 @@ from pathlib import Path
 import library
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S, kvmshim, the_line
+from commandline import AT_MOST_S, kvmshim, the_line
 from images import MIB, Load, elf, elf64, multiboot2_header, multiboot_header
 
 from kvmshim.errors import InputError
@@ -48,7 +48,7 @@ def status(image: Path, data: bytes, hypervisor: str, kind: str, *settings: Sett
         registers=settings,
     )
     with library.machine_for(spec.with_controllers()) as made:
-        return made.run(timeout_s=SPIN_WAIT_S).status
+        return made.run(timeout_s=AT_MOST_S).status
 
 
 @each_hypervisor

@@ -10,7 +10,7 @@ import pytest
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
-SPIN_WAIT_S = 120
+AT_MOST_S = 120
 
 LINK = (
     "codec",
@@ -79,7 +79,7 @@ def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env={**os.environ, **OPTIONS, **environment},
     )
 

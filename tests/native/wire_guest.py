@@ -23,7 +23,7 @@ from kvmshim.remote.link import leases_of
 from kvmshim.vmm.routes import Routes
 
 SERVER_ID, VM_ID, CLIENT_ID, HYPERVISOR = IDENTIFIERS = 1, 2, 3, 1
-SPIN_WAIT_S = 20.0
+AT_MOST_S = 20.0
 
 #: Takes a client's frame; gives the payloads of the frames that a server answers with.
 Server = Callable[[bytes], Sequence[bytes]]
@@ -142,7 +142,7 @@ class WireGuest:
 
     def _hear(self) -> bool:
         """Takes what the client has sent; whether there was a PONG."""
-        ready, _, _ = select.select([self._sock], [], [], SPIN_WAIT_S)
+        ready, _, _ = select.select([self._sock], [], [], AT_MOST_S)
         assert ready, "the client is silent"
         self._received += self._sock.recv(65536)
         ponged = False

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from commandline import ROOT, SPIN_WAIT_S, DevServer, command, devserver, read_until, start
+from commandline import AT_MOST_S, ROOT, DevServer, command, devserver, read_until, start
 
 GUESTS = ROOT / "guests" / "built"
 
@@ -58,7 +58,7 @@ class Cluster:
             command(*arguments, "--server", self.address, program="devserver"),
             capture_output=True,
             text=True,
-            timeout=SPIN_WAIT_S,
+            timeout=AT_MOST_S,
             cwd=ROOT,
         )
 
@@ -94,7 +94,7 @@ class Cluster:
 
     def await_state(self, vm: str, wanted: str) -> None:
         """Asks until a VM is in a state that it comes to by itself."""
-        end_s = time.monotonic() + SPIN_WAIT_S
+        end_s = time.monotonic() + AT_MOST_S
         while (state := self.state(vm)) != wanted:
             assert time.monotonic() < end_s, f"VM '{vm}' is {state}, not {wanted}"
 
@@ -128,7 +128,7 @@ class Console:
 
     def complaint(self) -> str:
         """What it says at its end."""
-        return self.process.communicate(timeout=SPIN_WAIT_S)[1].decode()
+        return self.process.communicate(timeout=AT_MOST_S)[1].decode()
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:
@@ -138,7 +138,7 @@ def _stream(stream: IO[bytes] | None) -> IO[bytes]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=SPIN_WAIT_S)
+    process.communicate(timeout=AT_MOST_S)
 
 
 @contextmanager

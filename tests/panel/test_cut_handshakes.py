@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 
 KVM = {"kind": "kvm", "version": "", "capabilities": {}}
 _HEADER = struct.Struct(">I")
-SPIN_WAIT_S = 30.0
+AT_MOST_S = 30.0
 
 
 @pytest.fixture(scope="module", params=["unix", "tcp"])
@@ -42,9 +42,9 @@ def site(
 def connected(address: str) -> socket.socket:
     where = parse_address(address)
     if isinstance(where, TcpAddress):
-        return socket.create_connection((where.host, where.port), SPIN_WAIT_S)
+        return socket.create_connection((where.host, where.port), AT_MOST_S)
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(SPIN_WAIT_S)
+    sock.settimeout(AT_MOST_S)
     sock.connect(where.path)
     return sock
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import tinyguest
 from commandline import (
+    AT_MOST_S,
     ROOT,
-    SPIN_WAIT_S,
     children_of,
     command,
     devserver,
@@ -55,7 +55,7 @@ def agent(address: str, folder: Path, *more: str) -> Iterator[subprocess.Popen[b
 def ends(process: subprocess.Popen[bytes], folder: Path) -> None:
     """It ends by its own, with no word too many and nothing left of its files."""
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=SPIN_WAIT_S)[1]
+    said = process.communicate(timeout=AT_MOST_S)[1]
     assert process.returncode == TERMINATED
     assert b"Traceback" not in said
     assert list(folder.iterdir()) == []
@@ -108,7 +108,7 @@ def test_an_agent_that_is_there_first_waits_for_its_server(tmp_path: Path) -> No
 @pytest.mark.process
 def test_an_agent_that_is_not_to_wait_says_so_and_ends(tmp_path: Path) -> None:
     with agent(f"unix:{tmp_path}/nobody", tmp_path / "files", "--no-wait-for-server") as process:
-        said = process.communicate(timeout=SPIN_WAIT_S)[1].decode()
+        said = process.communicate(timeout=AT_MOST_S)[1].decode()
         assert process.returncode == 115
         assert "can't reach the server" in said
         assert said.count("\n") == 1
@@ -143,7 +143,7 @@ with termination.asking(lambda: None), termination.at_last(lambda: print("last",
         assert process.stdout is not None
         read_until(process.stdout, b"here\n")
         process.send_signal(number)
-        assert process.communicate(timeout=SPIN_WAIT_S)[0] == b"last\n"
+        assert process.communicate(timeout=AT_MOST_S)[0] == b"last\n"
         assert process.returncode == TERMINATED
 
 
@@ -163,7 +163,7 @@ def test_a_run_whose_output_nobody_reads_ends(tmp_path: Path) -> None:
         while not children_of(process.pid):  # until it has its server
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SPIN_WAIT_S) == TERMINATED
+        assert process.wait(AT_MOST_S) == TERMINATED
     os.close(reader)
     os.close(writer)
 
@@ -178,13 +178,13 @@ def test_a_server_and_its_panel_end_and_leave_no_files(tmp_path: Path) -> None:
         assert server.stdout is not None
         read_until(server.stdout, b"\n")
         asked = command("vm", "list", "--server", where, program="devserver")
-        assert start(asked).communicate(timeout=SPIN_WAIT_S)[1] == b""  # so the panel runs
+        assert start(asked).communicate(timeout=AT_MOST_S)[1] == b""  # so the panel runs
         children = children_of(server.pid)
         assert len(children) == 2
         for child in children:  # as a service manager does it: to all of them
             os.kill(child, signal.SIGTERM)
         server.send_signal(signal.SIGTERM)
-        said = server.communicate(timeout=SPIN_WAIT_S)[1]
+        said = server.communicate(timeout=AT_MOST_S)[1]
         assert server.returncode == 0
         assert b"Traceback" not in said
         wait_until_gone(children)

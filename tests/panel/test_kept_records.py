@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from commandline import SPIN_WAIT_S, children_of, command, environment, read_until, start
+from commandline import AT_MOST_S, children_of, command, environment, read_until, start
 from environment import GUESTS, Cluster, cluster
 from ownpostgres import PostgreSql
 from sqlalchemy import text
@@ -32,7 +32,7 @@ def rows(said: str) -> dict[str, list[str]]:
 
 def await_row(site: Cluster, what: str, name: str, wanted: str) -> None:
     """Asks until a row of a list says something that comes by itself."""
-    end_s = time.monotonic() + SPIN_WAIT_S
+    end_s = time.monotonic() + AT_MOST_S
     while wanted not in rows(site.does(what, "list")).get(name, []):
         assert time.monotonic() < end_s, site.does(what, "list")
 
@@ -241,7 +241,7 @@ def test_a_registry_named_by_the_environment_is_in_no_command_line(tmp_path: Pat
             assert server.stdout is not None
             read_until(server.stdout, b"\n")
             asked = command("vm", "list", "--server", where, program="devserver")
-            assert start(asked).wait(SPIN_WAIT_S) == 0
+            assert start(asked).wait(AT_MOST_S) == 0
             assert path.exists()
             lines = [line.read_bytes() for line in Path("/proc").glob("[0-9]*/cmdline")]
             assert not [line for line in lines if bytes(path) in line]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tinyguest
 from commandline import (
-    SPIN_WAIT_S,
+    AT_MOST_S,
     command,
     devserver,
     environment,
@@ -194,7 +194,7 @@ def test_a_full_server_says_so(tmp_path: Path) -> None:
         assert first.stdout is not None
         read_until(first.stdout, b"ready")
         result = kvmshim("run", "hello", "--server", server.address)
-        first.communicate(b"\x04", timeout=SPIN_WAIT_S)
+        first.communicate(b"\x04", timeout=AT_MOST_S)
     assert result.returncode == UNREACHABLE
     assert "is busy: all 1 places of this server are taken" in the_line(result)
     assert first.returncode == 0
@@ -326,7 +326,7 @@ def test_a_server_that_dies_is_noticed_at_once(number: signal.Signals, tmp_path:
         read_until(process.stdout, b"ready")
         before = time.monotonic()
         server.send(number)
-        assert process.wait(SPIN_WAIT_S) == LOST
+        assert process.wait(AT_MOST_S) == LOST
         # Within a second, and not only when a heartbeat stays away (5 s); slow cores are no fault.
         assert time.monotonic() - before < 4
         (line,) = process.stderr.read().decode().splitlines()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import SPIN_WAIT_S, DevServer, devserver, io_server
+from commandline import AT_MOST_S, DevServer, devserver, io_server
 from library import Terminal
 
 from kvmshim.bundled import find_guest, guests
@@ -49,7 +49,7 @@ def spread_out(guest: str, folder: Path, **places: str) -> Path:
 def run(path: Path, server: str) -> tuple[RunResult, bytes]:
     terminal = Terminal()
     with machine_for(load_machine(str(path)), server=server) as made:
-        return made.run(timeout_s=SPIN_WAIT_S, output=terminal), terminal.text
+        return made.run(timeout_s=AT_MOST_S, output=terminal), terminal.text
 
 
 @pytest.mark.parametrize("guest", ["pit_rtc", "storm", "rtc", "string_io", "pit_modes"])
@@ -95,6 +95,6 @@ def test_an_io_server_that_dies_ends_the_guest_and_is_named(
         machine_for(load_machine(str(path)), server=owner.address) as made,
     ):
         terminal.when(b"ready", lambda: server.send(signal.SIGKILL))
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     assert result.outcome is Outcome.SERVER_LOST
     assert "'brief'" in result.message

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
 #: For what takes a second at most: a test that meets it has failed.
-SPIN_WAIT_S = 60.0
+AT_MOST_S = 60.0
 _MARK = "KVMSHIM_TEST_MARK"
 
 Result = subprocess.CompletedProcess[bytes]
@@ -53,7 +53,7 @@ def kvmshim(
     result = subprocess.run(
         [*before, *command(*arguments)],
         capture_output=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         **{"env": env, "cwd": "/", **stdin, **options},
     )
     assert left_running(env) == []
@@ -83,7 +83,7 @@ def wait_until_gone(pids: Sequence[int]) -> None:
         except ProcessLookupError:
             continue
         try:
-            assert select.select([descriptor], [], [], SPIN_WAIT_S)[0], f"process {pid} runs on"
+            assert select.select([descriptor], [], [], AT_MOST_S)[0], f"process {pid} runs on"
         finally:
             os.close(descriptor)
 
@@ -105,7 +105,7 @@ def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
     """Reads a pipe until ``wanted`` has come; what was read."""
     seen = b""
     while wanted not in seen:
-        assert select.select([stream], [], [], SPIN_WAIT_S)[0], f"only {seen!r} came"
+        assert select.select([stream], [], [], AT_MOST_S)[0], f"only {seen!r} came"
         part = os.read(stream.fileno(), 4096)
         assert part, f"the output ended with {seen!r}"
         seen += part

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from library import spec_of
 from random_program import DUMP, Program
 
@@ -48,7 +48,7 @@ def run_program(
 
     with machine_for(spec) as machine:
         machine.feed("com1", b"fed")
-        result = machine.run(timeout_s=SPIN_WAIT_S, output=take, trace_exits=100_000)
+        result = machine.run(timeout_s=AT_MOST_S, output=take, trace_exits=100_000)
     assert result.exit_status == 0, result.message
     said, dump = output["debugcon.tx"].split(DUMP)
     link = result.stats["link (embedded)"]

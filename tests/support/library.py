@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from commandline import SPIN_WAIT_S, children_of
+from commandline import AT_MOST_S, children_of
 
 from kvmshim.machinefile import MachineSpec
 from kvmshim.vmm.assemble import machine_for, machine_of, parse_device
@@ -64,7 +64,7 @@ def run(what: str | Path, *devices: str, **more: Any) -> tuple[RunResult, bytes]
     """Runs a machine to its end; the result and what it printed."""
     terminal = Terminal()
     with machine(what, *devices, **more) as made:
-        return made.run(timeout_s=SPIN_WAIT_S, output=terminal), terminal.text
+        return made.run(timeout_s=AT_MOST_S, output=terminal), terminal.text
 
 
 @dataclasses.dataclass(frozen=True)

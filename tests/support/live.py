@@ -32,7 +32,7 @@ from devserver.protocol.messages import (
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL_FILE = ROOT / "tests" / "support" / "trial_device.py"
 #: For what takes milliseconds: a test that meets it has failed.
-SPIN_WAIT_S = 20.0
+AT_MOST_S = 20.0
 
 M = TypeVar("M", bound=Message)
 
@@ -43,7 +43,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         _command(*arguments),
         capture_output=True,
         text=True,
-        timeout=SPIN_WAIT_S,
+        timeout=AT_MOST_S,
         env=_environment(),
     )
 
@@ -70,7 +70,7 @@ class Server:
 
     def _listening(self) -> str:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], SPIN_WAIT_S)
+        ready, _, _ = select.select([self.process.stdout], [], [], AT_MOST_S)
         line = self.process.stdout.readline().decode() if ready else ""
         assert line.startswith("devserver: listening on "), line
         return line.split()[-1]
@@ -80,7 +80,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(SPIN_WAIT_S)
+            return self.process.wait(AT_MOST_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -123,7 +123,7 @@ class IoHost(Server):
 
     def _listening(self) -> str:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], SPIN_WAIT_S)
+        ready, _, _ = select.select([self.process.stdout], [], [], AT_MOST_S)
         line = self.process.stdout.readline().decode() if ready else ""
         assert " listening on " in line, line
         return line.split(" listening on ")[1].split(",")[0]
@@ -135,11 +135,11 @@ class Peer:
     def __init__(self, server: Server) -> None:
         where = parse_address(server.address)
         if isinstance(where, TcpAddress):
-            self.sock = socket.create_connection((where.host, where.port), SPIN_WAIT_S)
+            self.sock = socket.create_connection((where.host, where.port), AT_MOST_S)
         else:
             assert isinstance(where, UnixAddress)
             self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.settimeout(SPIN_WAIT_S)
+            self.sock.settimeout(AT_MOST_S)
             self.sock.connect(where.path)
         self.connection = Connection(Role.CLIENT)
         self._heard: list[Message] = []

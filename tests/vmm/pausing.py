@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from random import Random
 
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from library import Terminal
 
 from kvmshim.vmm.machine import Machine
@@ -37,7 +37,7 @@ def tally(rounds: int = 2048) -> bytes:
 def run_until(made: Machine, terminal: Terminal, after_s: float) -> RunResult:
     """Runs a machine, pausing it so long after its start."""
     with ThreadPoolExecutor(1) as pool:
-        guest = pool.submit(made.run, timeout_s=SPIN_WAIT_S, output=terminal)
+        guest = pool.submit(made.run, timeout_s=AT_MOST_S, output=terminal)
         wait([guest], after_s)
         made.pause()
         return guest.result()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from library import Terminal, machine, run
 
 from kvmshim.bench.guest import workload_plan
@@ -38,7 +38,7 @@ def having_printed(what: Path) -> Iterator[None]:
         thread = threading.Thread(target=made.run, kwargs={"output": terminal})
         thread.start()
         try:
-            assert printed.wait(SPIN_WAIT_S)
+            assert printed.wait(AT_MOST_S)
             yield
         finally:
             made.stop()
@@ -77,6 +77,6 @@ def test_a_flood_of_writes_goes_through_the_window_whole_and_in_order(tmp_path: 
 def test_a_guest_that_halts_after_each_character_has_its_writes_wait() -> None:
     count, terminal = 3000, Terminal()
     with Machine(default_machine(), workload_plan("bench_print_irq", count)) as made:
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     assert terminal.text == bytes(left & 0xFF for left in range(count, 0, -1))
     assert result.stats["vcpu"]["waited_writes"] > 0

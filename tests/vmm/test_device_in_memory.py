@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from library import spec_of
 from ownmodels import add_in_memory, adder, with_adder
 
@@ -26,7 +26,7 @@ def added_up(folder: Path, placement: str = "server", policy: str = "") -> RunRe
     image.write_bytes(add_in_memory(VALUES) + tinyguest.leave_with_al())
     spec = with_adder(spec_of(image), placement, policy)
     with machine_for(spec, models=[str(adder(folder))]) as made:
-        return made.run(timeout_s=SPIN_WAIT_S)
+        return made.run(timeout_s=AT_MOST_S)
 
 
 def test_writes_to_memory_that_may_be_coalesced_make_no_exits_but_of_a_full_ring(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S, devserver
+from commandline import AT_MOST_S, devserver
 from library import Holdings, Terminal, machine, run
 from ownmodels import ROLLS, dice, loaded_dice
 
@@ -100,7 +100,7 @@ def test_a_program_is_the_guests_other_end(place: str) -> None:
     terminal = Terminal()
     with machine("echo", placement=place) as made:
         terminal.when(b"ready\r\n", lambda: made.feed("com1", b"how do you do?\x04"))
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     assert (result.exit_status, terminal.text) == (0, b"ready\r\nhow do you do?")
 
 
@@ -109,7 +109,7 @@ def test_bytes_fed_from_another_thread_all_come_and_in_order(place: str) -> None
     many = bytes(32 + i % 90 for i in range(17_000))  # more than may be under way
     terminal = Terminal()
     with machine("echo", placement=place) as made, ThreadPoolExecutor() as pool:
-        guest = pool.submit(made.run, timeout_s=SPIN_WAIT_S, output=terminal)
+        guest = pool.submit(made.run, timeout_s=AT_MOST_S, output=terminal)
         for at in range(0, len(many), 64):
             made.feed("com1", many[at : at + 64])
         made.feed("com1", b"\x04", end=True)
@@ -123,7 +123,7 @@ def test_another_thread_can_stop_a_guest(place: str) -> None:
     with machine("echo", placement=place) as made:
         stopper = threading.Thread(target=made.stop)
         terminal.when(b"ready\r\n", stopper.start)
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
         stopper.join()
     assert (result.outcome, result.exit_status) == (Outcome.STOPPED, 130)
 
@@ -145,7 +145,7 @@ def test_an_output_handler_that_raises_ends_the_run(image: Path) -> None:
 
     image.write_bytes(tinyguest.say(b"x") + tinyguest.SPIN)
     with machine(image) as made, pytest.raises(RuntimeError, match="no more"):
-        made.run(timeout_s=SPIN_WAIT_S, output=refuse)
+        made.run(timeout_s=AT_MOST_S, output=refuse)
 
 
 # -- one after another, and at once -------------------------------------------------------------
@@ -178,7 +178,7 @@ def echo_ends_well(made_from: Path) -> dict[str, dict[str, int]]:
     terminal = Terminal()
     with machine(made_from) as made:
         terminal.when(b"ready\r\n", lambda: made.feed("com1", b"hi\x04"))
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     assert (result.exit_status, terminal.text) == (0, b"ready\r\nhi")
     return result.stats
 
@@ -259,7 +259,7 @@ def test_a_model_that_raises_harms_no_other_machine_of_its_server(
         machine("echo", server=server.address) as good,
     ):
         terminal.when(b"ready\r\n", break_another)
-        result = good.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = good.run(timeout_s=AT_MOST_S, output=terminal)
     assert (result.exit_status, terminal.text) == (0, b"ready\r\nstill here")
 
 
@@ -295,7 +295,7 @@ def test_a_server_that_shows_no_sign_of_life_is_given_up(image: Path, tmp_path: 
         machine(poll_for_ever(image), server=server.address) as made,
     ):
         terminal.when(b"!", lambda: server.send(signal.SIGSTOP))
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     assert (result.outcome, result.exit_status) == (Outcome.SERVER_LOST, 116)
     assert "was silent for" in result.message
 
@@ -310,7 +310,7 @@ def test_a_server_that_dies_ends_the_guest(guest: str, image: Path, tmp_path: Pa
     ):
         said = b"ready\r\n" if guest == "asleep" else b"!"
         terminal.when(said, lambda: server.send(signal.SIGKILL))
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     assert (result.outcome, result.exit_status) == (Outcome.SERVER_LOST, 116)
     assert server.address in result.message
 
@@ -322,7 +322,7 @@ def test_a_server_that_is_shut_down_says_so(tmp_path: Path) -> None:
         machine("echo", server=server.address) as made,
     ):
         terminal.when(b"ready\r\n", lambda: server.send(signal.SIGTERM))
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     assert result.outcome is Outcome.SERVER_LOST
     assert "the server is being shut down" in result.message
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tinyguest
-from commandline import SPIN_WAIT_S, DevServer, command, devserver, environment, start
+from commandline import AT_MOST_S, DevServer, command, devserver, environment, start
 from library import Terminal, run
 
 from kvmshim.bundled import find_guest
@@ -73,7 +73,7 @@ def talk(server: DevServer, file: Path) -> tuple[int, bytes]:
     """Runs a machine in this thread: its exit status and what it printed."""
     terminal = Terminal()
     with machine_for(machine_of(str(file)), server=server.address) as made:
-        result = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        result = made.run(timeout_s=AT_MOST_S, output=terminal)
     return result.exit_status, terminal.text
 
 
@@ -97,7 +97,7 @@ def test_two_clients_exchange_a_thousand_messages_whoever_comes_first(
 ) -> None:
     for members in ((0, 1), (1, 0)):
         clients = [process_of(server, machine_file(folder, member)) for member in members]
-        said = [client.communicate(timeout=SPIN_WAIT_S) for client in clients]
+        said = [client.communicate(timeout=AT_MOST_S) for client in clients]
         assert said == [(report(member), b"") for member in members]
         assert [client.returncode for client in clients] == [0, 0]
 
@@ -108,7 +108,7 @@ def test_pairs_in_different_boxes_do_not_disturb_each_other(
 ) -> None:
     places = [(box, member) for box in ("left", "right") for member in (4, 5)]
     clients = [process_of(server, machine_file(folder, member, box)) for box, member in places]
-    said = [client.communicate(timeout=SPIN_WAIT_S)[0] for client in clients]
+    said = [client.communicate(timeout=AT_MOST_S)[0] for client in clients]
     assert said == [report(member) for _, member in places]
 
 
@@ -118,11 +118,11 @@ def test_a_machine_whose_place_is_taken_is_refused_and_the_one_there_goes_on(
 ) -> None:
     with machine_for(machine_of(str(machine_file(folder, 0))), server=server.address) as first:
         late = process_of(server, machine_file(folder, 0))
-        _, why = late.communicate(timeout=SPIN_WAIT_S)
+        _, why = late.communicate(timeout=AT_MOST_S)
         assert b"member 0 of box 'pair' is taken already, by VM " in why
         with ThreadPoolExecutor() as pool:
             other = pool.submit(talk, server, machine_file(folder, 1))
-            assert first.run(timeout_s=SPIN_WAIT_S).exit_status == 0
+            assert first.run(timeout_s=AT_MOST_S).exit_status == 0
             assert other.result() == (0, report(1))
 
 

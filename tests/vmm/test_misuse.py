@@ -12,10 +12,10 @@ from kvmshim.vmm.device_move import Destination
 
 pytestmark = pytest.mark.kvm
 
-SPIN_WAIT_S = 60.0
+AT_MOST_S = 60.0
 
 CALLS: dict[str, Callable[[Machine], object]] = {
-    "run": lambda machine: machine.run(timeout_s=SPIN_WAIT_S),
+    "run": lambda machine: machine.run(timeout_s=AT_MOST_S),
     "feed": lambda machine: machine.feed("com1", b"x"),
     "pause": lambda machine: machine.pause(),
     "time_ns": lambda machine: machine.time_ns(),
@@ -47,7 +47,7 @@ def test_after_its_with_block_a_machine_can_do_nothing(call: str) -> None:
 
 def test_a_machine_runs_once() -> None:
     with machine_for(machine_of("hello")) as machine:
-        assert machine.run(timeout_s=SPIN_WAIT_S).exit_status == 0
+        assert machine.run(timeout_s=AT_MOST_S).exit_status == 0
         with pytest.raises(MisuseError, match="its guest has ended; make another machine"):
             machine.run()
         with pytest.raises(MisuseError, match="its guest has ended"):
@@ -59,15 +59,15 @@ def test_a_machine_runs_in_one_thread() -> None:
         begun = threading.Event()
         guest = threading.Thread(
             target=machine.run,
-            kwargs={"timeout_s": SPIN_WAIT_S, "output": lambda *_: begun.set()},
+            kwargs={"timeout_s": AT_MOST_S, "output": lambda *_: begun.set()},
         )
         guest.start()
         machine.feed("com1", b"x")
-        assert begun.wait(SPIN_WAIT_S)
+        assert begun.wait(AT_MOST_S)
         with pytest.raises(MisuseError, match="its guest runs, in another thread"):
             machine.run()
         machine.feed("com1", b"\x04")
-        guest.join(SPIN_WAIT_S)
+        guest.join(AT_MOST_S)
         assert not guest.is_alive()
 
 
@@ -89,7 +89,7 @@ def test_only_a_device_with_an_input_is_fed(device: str, why: str) -> None:
     with machine_for(spec) as machine:
         with pytest.raises(InputError, match=f"device '{name}' {why}; those that .*: com1"):
             machine.feed(name, b"x")
-        assert machine.run(timeout_s=SPIN_WAIT_S).exit_status == 0
+        assert machine.run(timeout_s=AT_MOST_S).exit_status == 0
 
 
 def test_it_is_one_of_the_errors_of_the_package() -> None:

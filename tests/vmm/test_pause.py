@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from library import Terminal, machine, run
 from pausing import run_in_pieces, run_until, tally
 
@@ -63,11 +63,11 @@ def test_a_pause_before_the_start_makes_the_run_return_at_once(place: str) -> No
     terminal = Terminal()
     with machine("hello", placement=place) as made:
         made.pause()
-        first = made.run(timeout_s=SPIN_WAIT_S, output=terminal)
+        first = made.run(timeout_s=AT_MOST_S, output=terminal)
         assert (first.outcome, first.exit_status, terminal.text) == (Outcome.PAUSED, 121, b"")
         assert first.registers is not None
         assert first.registers.general["rip"] == 0x7C00
-        assert made.run(timeout_s=SPIN_WAIT_S, output=terminal).exit_status == 0
+        assert made.run(timeout_s=AT_MOST_S, output=terminal).exit_status == 0
     assert terminal.text.startswith(b"Hello")
 
 
@@ -75,7 +75,7 @@ def test_a_machine_may_be_stopped_after_a_pause() -> None:
     with machine("echo") as made:
         assert run_until(made, Terminal(), 0.01).outcome is Outcome.PAUSED
         made.stop()
-        assert made.run(timeout_s=SPIN_WAIT_S).outcome is Outcome.STOPPED
+        assert made.run(timeout_s=AT_MOST_S).outcome is Outcome.STOPPED
 
 
 def test_a_paused_machine_can_be_left_for_good() -> None:

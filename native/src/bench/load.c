@@ -11,7 +11,7 @@
 #include "codec.h"
 #include "vm/control.h"
 
-enum { HEADER = 4, BUFFER = 64 * 1024, EVENTS = 64, SPIN_WAIT_MS = 10000 };
+enum { HEADER = 4, BUFFER = 64 * 1024, EVENTS = 64, AT_MOST_MS = 10000 };
 
 /* A client at work. */
 struct worker {
@@ -233,7 +233,7 @@ static int turn(struct load *load)
     struct epoll_event events[EVENTS];
     if (load->plan->spin)
         return look_at_all(load);
-    int count = epoll_wait(load->epoll_fd, events, EVENTS, SPIN_WAIT_MS);
+    int count = epoll_wait(load->epoll_fd, events, EVENTS, AT_MOST_MS);
     if (count == 0)
         errno = ETIMEDOUT;
     if (count <= 0)
@@ -278,7 +278,7 @@ static int finish(struct load *load)
         if (push(load, worker) < 0)
             return -1;
     }
-    int64_t until_ns = monotonic_ns() + SPIN_WAIT_MS * 1000000LL;
+    int64_t until_ns = monotonic_ns() + AT_MOST_MS * 1000000LL;
     while (!is_quiet(load)) {
         if (turn(load) < 0)
             return -1;

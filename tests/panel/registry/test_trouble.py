@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from commandline import SPIN_WAIT_S
+from commandline import AT_MOST_S
 from ownpostgres import PostgreSql
 from sqlalchemy import inspect, make_url, text
 
@@ -155,7 +155,7 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(own_postgresql: PostgreS
                 with pytest.raises(TimeoutError):
                     reading.result(0.3)
                 holder.rollback()
-                assert reading.result(SPIN_WAIT_S) == []
+                assert reading.result(AT_MOST_S) == []
         engine.dispose()
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from devserver.waiting import MODEL_TIMEOUT_S
+from kvmshim import termination
 from kvmshim.errors import ServerError
 
 #: A server whose model does not return does not see that its socket is closed.
@@ -49,6 +50,9 @@ class ServerProcess:
             ) from error
         finally:
             theirs.close()
+        # With a model that holds Python's lock, a server sees neither signals nor a closed socket.
+        self._ends_with_us = contextlib.ExitStack()
+        self._ends_with_us.enter_context(termination.at_last(self._process.kill))
 
     @property
     def pid(self) -> int:
@@ -59,10 +63,11 @@ class ServerProcess:
         """Waits for the server to end, which it does when its socket is closed."""
         with contextlib.suppress(OSError):
             self.sock.close()
-        for ask, wait_s in ((self._process.terminate, _SOON_S), (self._process.kill, _GRACE_S)):
-            try:
-                self._process.wait(wait_s)
-                return
-            except subprocess.TimeoutExpired:
-                ask()
-        self._process.wait()
+        with self._ends_with_us:
+            for ask, wait_s in ((self._process.terminate, _SOON_S), (self._process.kill, _GRACE_S)):
+                try:
+                    self._process.wait(wait_s)
+                    return
+                except subprocess.TimeoutExpired:
+                    ask()
+            self._process.wait()

@@ -39,6 +39,9 @@ class Hang(Device):
             pass
 '''
 
+#: Holds the interpreter's lock for longer than anybody waits.
+BACKTRACKS = 'while not __import__("re").match("(a+)+$", "a" * 60 + "b"):'
+
 
 @pytest.fixture
 def unread() -> Iterator[int]:
@@ -95,6 +98,20 @@ def test_the_timeout_comes_though_a_local_device_hangs(image: Path, tmp_path: Pa
         _, said = process.communicate(timeout=AT_MOST_S)
     assert process.returncode in (TIME_IS_OVER, 119)
     assert said.startswith(b"kvmshim: ")
+    assert left_running(env) == []
+
+
+def test_a_server_of_ones_own_ends_with_the_run_though_its_model_holds_the_interpreter(
+    image: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "hang.py"
+    model.write_text(NEVER_RETURNS.replace("while True:", BACKTRACKS))
+    image.write_bytes(tinyguest.read(tinyguest.OWN_PORT) + tinyguest.leave(0))
+    env = environment()
+    device = f"hang,port={tinyguest.OWN_PORT:#x}"
+    run = command("run", image, "--model", model, "--device", device, "--timeout", "1")
+    with start(run, stdin=subprocess.DEVNULL, env=env) as process:
+        assert process.wait(AT_MOST_S) == TIME_IS_OVER
     assert left_running(env) == []
 
 

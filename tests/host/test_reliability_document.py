@@ -40,7 +40,7 @@ def test_the_tests_that_it_names_are_there() -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    assert turns.TURN_NS == 50_000
+    assert turns.TURN_NS == 100_000
     assert bus.MAX_DEADLINES == 4096
     assert outbox.MAX_CALL_MESSAGES == 65_536
     assert outbox.MAX_CALL_BYTES == 4 << 20

@@ -81,7 +81,8 @@ class _Watch:
     def _listen(self) -> None:
         while True:
             for number in os.read(self._reader, 1):
-                if number in _WATCHED and self.came is None:
+                # Somebody may have put a handler of his own in the place of this one for a while.
+                if self.came is None and signal.getsignal(number) == self._handle:
                     self._end(signal.Signals(number))
 
     def _end(self, number: signal.Signals) -> None:

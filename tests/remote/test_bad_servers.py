@@ -163,7 +163,7 @@ def region(giving: Attach, **changed: object) -> Attached:
     ("giving", "why"),
     [
         (lambda a: Attached(vm_id=3), "0 devices that are not the 12 of this machine"),
-        (partial(device, name="com2"), "7 devices that are not the 7 of this machine"),
+        (partial(device, name="com2"), "12 devices that are not the 12 of this machine"),
         (partial(device, device_id=1), "two devices with one number"),
         (partial(device, feeds=["x"] * 257), "device 'com1' with more than 256 channels"),
         (partial(region, base=0xFFFC), "device 'com1' with a region outside its address space"),

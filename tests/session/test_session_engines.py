@@ -46,10 +46,11 @@ AT_ONCE_NS = 10**12
 SOCKET_BYTES = 100_000
 
 
-def new_session() -> Session:
+def new_session(may_share: bool = False) -> Session:
     """One whose numbers and key are the same each time."""
     allot_id = itertools.count(1).__next__
-    return Session(IDENTITY, allot_id, "a client", VmTable(allot_id, make_key=lambda: "a key"))
+    vms = VmTable(allot_id, make_key=lambda: "a key")
+    return Session(IDENTITY, allot_id, "a client", vms, may_share=may_share)
 
 
 class Native:

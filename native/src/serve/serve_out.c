@@ -66,15 +66,17 @@ bool is_choked(const struct serve_stream *stream)
 }
 
 /*
- * Where bytes go through memory, a doorbell is rung when there is room: the socket is not asked. Nor
- * is that of a busy stream, which the queue asks by itself: each look at the others would find it.
+ * The socket of a busy stream is not asked, as the queue asks it: each look at the others would find
+ * it. Where bytes go through memory, the socket carries doorbells, also for room, and is always asked.
  */
 void out_set_interest(struct serve_loop *loop, struct serve_stream *stream)
 {
     bool choked = is_choked(stream), asked = !choked && !stream->busy;
     bool tells = choked || (has_backlog(stream) && !stream->busy);
     uint32_t interest = (asked ? EPOLLIN : 0u) | (tells ? EPOLLOUT : 0u);
-    if (interest == stream->interest || stream->shm.page)
+    if (stream->shm.page)
+        interest = EPOLLIN;
+    if (interest == stream->interest)
         return;
     struct epoll_event event = { .events = interest, .data.ptr = stream };
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, stream->fd, &event);
@@ -217,6 +219,7 @@ int serve_share(struct serve_loop *loop, struct serve_stream *stream)
         return -1;
     }
     stream->shm = shm;
+    out_set_interest(loop, stream); /* a busy stream shares its memory too */
     return 0;
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 from devserver.commandline.errors import CommandError
 from devserver.commandline.progress import Progress
 from devserver.commandline.streams import OutputGone
+from devserver.protocol.names import BadName
 from devserver.rpc import CALL_S, Peer, RpcError, connect_panel
 from devserver.wording import in_one_line
 
@@ -72,7 +73,7 @@ async def _work(server: str, options: argparse.Namespace) -> int:
     serving = asyncio.get_running_loop().create_task(peer.serve())
     try:
         return await _while_there(peer, server, options.work(peer, options))
-    except OutputGone:
+    except (OutputGone, BadName):
         raise
     except OSError as error:
         why = error.strerror or error

@@ -13,6 +13,7 @@ from devserver.commandline.server import SERVER_VARIABLE, server_of
 from devserver.commands import looking
 from devserver.commands.images import brought
 from devserver.panel.default_registry import REGISTRY_VARIABLE
+from devserver.protocol.names import check_name
 
 if TYPE_CHECKING:
     from devserver.rpc import Peer
@@ -135,7 +136,7 @@ async def _move_device(peer: Peer, options: argparse.Namespace) -> int:
 
 
 async def _register_client(peer: Peer, options: argparse.Namespace) -> int:
-    number = await peer.call("register_client", name=options.client)
+    number = await peer.call("register_client", name=check_name("a client", options.client))
     print(f"client {number} '{options.client}' is registered")
     return 0
 

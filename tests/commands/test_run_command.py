@@ -359,4 +359,5 @@ def test_every_poll_crosses_a_socket_unless_the_register_is_leased_or_local(
 def test_a_poll_of_a_server_on_this_machine_needs_no_socket(tmp_path: Path) -> None:
     run = command("run", "polled", "--wait", "block", "--policy", "strict")
     polls = len(find_guest("polled").manifest["expect"])
-    assert traced_calls(run, tmp_path / "log") < 2 * polls
+    without = traced_calls([*run, "--no-shared-memory"], tmp_path / "without")
+    assert traced_calls(run, tmp_path / "with") + 2 * polls < without

@@ -65,8 +65,8 @@ def test_every_command_refuses_such_a_name(tmp_path: Path, name: str) -> None:
         ):
             process = start(command(*arguments, program="devserver"), env=environment())
             said = process.communicate()[1].decode()
-            assert (process.returncode, said.count("\n")) == (1, 1)
             assert "can't be named" in said
+            assert (arguments, process.returncode, said.count("\n")) == (arguments, 113, 1)
         refused = kvmshim("agent", *there, "--name", name)
         assert refused.returncode == 113
         assert "can't be named" in the_line(refused)

@@ -171,7 +171,7 @@ def test_a_launch_that_fails_says_why_and_leaves_it_on_record(
     ("arguments", "why"),
     [
         (("vm", "show", "nobody"), "there is no VM 'nobody'"),
-        (("vm", "launch", "/nowhere.bin"), "can't read /nowhere.bin"),
+        (("vm", "launch", "/nowhere.bin"), "can't read image /nowhere.bin"),
         (("vm", "launch", ECHO, "--client", "alhpa"), "did you mean 'alpha'"),
         (("vm", "resume", "nobody"), "there is no VM 'nobody'"),
     ],

@@ -43,6 +43,8 @@ class _Watch:
         self.came: signal.Signals | None = None
         self.asked: list[Work] = []
         self.last: list[Work] = []
+        #: What other signals ask for.
+        self.calls: dict[int, Work] = {}
         #: Somebody was asked, and what comes now must not cut the tidying short.
         self._tidying = False
         self._guard = threading.Lock()
@@ -50,14 +52,18 @@ class _Watch:
 
     def begin(self) -> None:
         """Watches from now on; to be called in the main thread, any number of times."""
+        self.listen()
+        for number in _WATCHED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    def listen(self) -> None:
+        """Has a thread hear of signals; to be called in the main thread, any number of times."""
         if self._reader < 0:
             self._reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             os.set_blocking(self._reader, True)
             signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
             threading.Thread(target=self._listen, name="signals", daemon=True).start()
-        for number in _WATCHED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._handle)
 
     def add(self, ask: Work) -> None:
         with self._guard:
@@ -81,6 +87,8 @@ class _Watch:
     def _listen(self) -> None:
         while True:
             for number in os.read(self._reader, 1):
+                if (call := self.calls.get(number)) is not None:
+                    call()
                 # Somebody may have put a handler of his own in the place of this one for a while.
                 if self.came is None and signal.getsignal(number) == self._handle:
                     self._end(signal.Signals(number))
@@ -123,6 +131,23 @@ def asking(ask: Work) -> Iterator[None]:
         yield
     finally:
         _watch.remove(ask)
+
+
+@contextlib.contextmanager
+def calling(number: signal.Signals, work: Work) -> Iterator[None]:
+    """While it lasts, a signal that is not about ending has ``work`` done, in another thread.
+
+    A handler of the interpreter's would have to wait for the main thread to come back from a system
+    call, which a signal that came just before that call does not cut short.
+    """
+    _watch.listen()
+    _watch.calls[number] = work
+    before = signal.signal(number, lambda *_: None)  # the number goes into the pipe
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        del _watch.calls[number]
 
 
 @contextlib.contextmanager

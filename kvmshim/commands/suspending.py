@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devserver.commandline.progress import Progress
+from kvmshim import termination
 from kvmshim.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,16 +44,15 @@ def pausing(machine: Machine, options: argparse.Namespace) -> Iterator[None]:
     if options.suspend_to is None:
         yield
         return
-    before = signal.signal(signal.SIGUSR1, lambda *_: machine.pause())
     timer = None
     if options.suspend_after is not None:
         timer = threading.Timer(options.suspend_after, machine.pause)
         timer.daemon = True
         timer.start()
     try:
-        yield
+        with termination.calling(signal.SIGUSR1, machine.pause):
+            yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
         if timer is not None:
             timer.cancel()
             timer.join()

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from types import FrameType
 from typing import IO
 
+from kvmshim import termination
 from kvmshim.errors import HostError, InputError
 from kvmshim.lab.network import Network, remove_leftovers
 from kvmshim.lab.quantities import format_duration, format_share
@@ -224,15 +224,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _interrupts_are_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """SIGINT is the command's affair: a terminal has sent it there already, others have not."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def pass_on() -> None:
         if not _in_foreground():
-            process.send_signal(number)
+            process.send_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, pass_on)
-    try:
+    with termination.calling(signal.SIGINT, pass_on):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _in_foreground() -> bool:

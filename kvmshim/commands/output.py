@@ -37,6 +37,8 @@ class Output:
         self._waiting = bytearray()
         self._written = 0
         self._closing = False
+        #: What was written when it was given up; whoever reads again is waited for again.
+        self._given_up_at: int | None = None
         self._error: Exception | None = None
         #: Bytes that were given up.
         self.lost = 0
@@ -75,11 +77,13 @@ class Output:
         """Waits for ``done``; False if there is nobody who would bring it about."""
         written, since_s = self._written, time.monotonic()
         while self._error is None and not done():
+            if self._written == self._given_up_at:
+                return False
             self._changed.wait(_LOOK_S)
             if self._written != written or not self._gives_up():
                 written, since_s = self._written, time.monotonic()
             elif time.monotonic() - since_s > _PATIENCE_S:
-                return False
+                self._given_up_at = written
         if self._error is not None:
             raise self._error
         return True

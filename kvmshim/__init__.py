@@ -1,8 +1,8 @@
-"""Runs small x86 guests on KVM whose devices live somewhere else.
+"""Runs x86 guests on KVM whose devices live somewhere else.
 
->>> from kvmshim import machine_for, machine_of                             # doctest: +SKIP
->>> with machine_for(machine_of("hello")) as machine:                       # doctest: +SKIP
-...     result = machine.run()
+>>> from kvmshim import Machine                                             # doctest: +SKIP
+>>> with Machine("hello") as machine:                                       # doctest: +SKIP
+...     machine.run(timeout_s=10).check()
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from devserver.version import __version__
 from kvmshim.errors import (
+    GuestError,
     HostError,
     InputError,
     KvmError,
@@ -20,32 +21,50 @@ from kvmshim.errors import (
 )
 
 if TYPE_CHECKING:
-    from kvmshim.vmm.assemble import machine_for, machine_of
-    from kvmshim.vmm.machine import Machine
+    from kvmshim.machine import Machine
+    from kvmshim.machinefile import DeviceSpec, ImageSpec, MachineSpec, load_machine
+    from kvmshim.remote.link import WaitPolicy
+    from kvmshim.serial import ExpectError, Serial
+    from kvmshim.vmm.assemble import machine_of, parse_device
     from kvmshim.vmm.outcome import Outcome, RunResult
 
+_LATE = {
+    "DeviceSpec": "kvmshim.machinefile",
+    "ExpectError": "kvmshim.serial",
+    "ImageSpec": "kvmshim.machinefile",
+    "Machine": "kvmshim.machine",
+    "MachineSpec": "kvmshim.machinefile",
+    "Outcome": "kvmshim.vmm.outcome",
+    "RunResult": "kvmshim.vmm.outcome",
+    "Serial": "kvmshim.serial",
+    "WaitPolicy": "kvmshim.remote.link",
+    "load_machine": "kvmshim.machinefile",
+    "machine_of": "kvmshim.vmm.assemble",
+    "parse_device": "kvmshim.vmm.assemble",
+}
+
 __all__ = [
+    "DeviceSpec",
+    "ExpectError",
+    "GuestError",
     "HostError",
+    "ImageSpec",
     "InputError",
     "KvmError",
     "KvmshimError",
     "Machine",
+    "MachineSpec",
     "MisuseError",
     "Outcome",
     "RunResult",
+    "Serial",
     "ServerError",
+    "WaitPolicy",
     "__version__",
-    "machine_for",
+    "load_machine",
     "machine_of",
+    "parse_device",
 ]
-
-_LATE = {
-    "machine_for": "kvmshim.vmm.assemble",
-    "machine_of": "kvmshim.vmm.assemble",
-    "Machine": "kvmshim.vmm.machine",
-    "Outcome": "kvmshim.vmm.outcome",
-    "RunResult": "kvmshim.vmm.outcome",
-}
 
 
 def __getattr__(name: str) -> Any:

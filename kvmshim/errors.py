@@ -28,6 +28,10 @@ class MisuseError(KvmshimError, RuntimeError):
     """A machine was asked for something at a time when it can't do it: run again after its end."""
 
 
+class GuestError(KvmshimError, AssertionError):
+    """A guest did not do what was wanted of it, by :meth:`kvmshim.RunResult.check`."""
+
+
 class ServerError(KvmshimError, ConnectionError):
     """A device-model server can't be reached, refuses, or speaks another version."""
 

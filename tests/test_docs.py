@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,19 @@ def test_the_examples_of_models_run_from_top_to_bottom() -> None:
 @pytest.mark.kvm
 def test_the_examples_of_running_run_from_top_to_bottom() -> None:
     run_python("".join(code_blocks(DOCS / "running.md", "python")))
+
+
+@pytest.mark.kvm
+def test_the_example_of_api_runs() -> None:
+    run_python("".join(code_blocks(DOCS / "api.md", "python")))
+
+
+@pytest.mark.parametrize("package", ["kvmshim", "devserver.models"])
+def test_api_lists_everything_that_is_public(package: str) -> None:
+    page = (DOCS / "api.md").read_text()
+    section = page.split(f"## `{package}`")[1].split("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)[`(]", section))
+    assert set(import_module(package).__all__) - listed == set()
 
 
 def test_the_readmes_dice_roll_from_one_to_six_and_can_be_seeded() -> None:

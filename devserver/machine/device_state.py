@@ -39,6 +39,12 @@ def save_device(bus: Bus, device_id: int) -> bytes:
     return data
 
 
+def state_of(data: bytes) -> dict[str, Any]:
+    """The fields of the model's own state in what :func:`save_device` gave."""
+    state: dict[str, Any] = msgpack.unpackb(data)["device"]["state"]
+    return state
+
+
 def load_device(bus: Bus, device_id: int, data: bytes, latest_ns: int = _LATEST_NS) -> None:
     """Puts a device of the bus into a saved state, and drives its lines as they were.
 

@@ -115,7 +115,7 @@ class _Running:
 
     def __init__(self, machines: Sequence[Machine]) -> None:
         self._machines = machines
-        owners = [machine.device(_DEVICE)[0] for machine in machines]
+        owners = [machine.view().find(_DEVICE)[0] for machine in machines]
         self._links = [owner for owner in owners if isinstance(owner, Link)]
         self._results: list[RunResult] = []
         self._gate = threading.Barrier(len(machines) + 1)

@@ -258,6 +258,14 @@ def _address(option: str, text: str | None) -> int | None:
 
 
 def _memory(text: str) -> int:
+    return check_memory(f"--memory {text}", _size("--memory", text))
+
+
+def check_memory(given: str, size: int) -> int:
+    """``size`` bytes, if a machine may have so much; ``given`` is what errors speak of.
+
+    Raises :class:`InputError`.
+    """
     from kvmshim.machinefile.spec import (
         MAX_MEMORY_BYTES,
         MEMORY_GRANULE_BYTES,
@@ -265,10 +273,9 @@ def _memory(text: str) -> int:
     )
     from kvmshim.units import format_size
 
-    size = _size("--memory", text)
     if not MIN_MEMORY_BYTES <= size <= MAX_MEMORY_BYTES or size % MEMORY_GRANULE_BYTES:
         raise InputError(
-            f"--memory {text}: give between {format_size(MIN_MEMORY_BYTES)} and "
+            f"{given}: give between {format_size(MIN_MEMORY_BYTES)} and "
             f"{format_size(MAX_MEMORY_BYTES)}, in multiples of {format_size(MEMORY_GRANULE_BYTES)}"
         )
     return size

@@ -16,7 +16,7 @@ from devserver.machine.device_state import load_device, save_device
 from devserver.machine.inventory import describe, describe_slot
 from devserver.machine.slot import NoModelError
 from devserver.models.context import Overdue
-from devserver.models.device import Signal, Space, StateError
+from devserver.models.device import Device, Signal, Space, StateError
 from devserver.protocol.messages import AttachedDevice, WantedDevice
 from devserver.waiting import MODEL_TIMEOUT_S
 from kvmshim.abi import ffi, lib
@@ -189,6 +189,10 @@ class LocalDevices:
         """Restores what :meth:`pending_inputs` gave, as far as it is for devices here."""
         with self._calls:
             self._feeders |= load_inputs(inputs, self.devices(), self._feed, time_ns)
+
+    def model(self, device_id: int) -> Device:
+        """A device's running model."""
+        return self._bus.slots[device_id].device
 
     def save(self) -> dict[str, bytes]:
         """Each device's state by its name; of a machine that is paused. Raises HostError."""

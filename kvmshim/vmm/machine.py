@@ -30,6 +30,7 @@ from kvmshim.vmm.outcome import Outcome, RunResult
 from kvmshim.vmm.run import OutputHandler, Parts, Progress, Run
 from kvmshim.vmm.screen import read_screen
 from kvmshim.vmm.stage import OPEN, Stage, expect
+from kvmshim.vmm.view import View
 from kvmshim.vmstate.describe import describe, plan_of, spec_of
 from kvmshim.vmstate.kinds import check_host
 from kvmshim.vmstate.memory import DirtyLog, PageRun, blocks
@@ -276,13 +277,6 @@ class Machine:
         owner, attached = placement.taker_of(device, self.devices())
         owner.feed(attached.device_id, 0, data, self.time_ns(), end=end)
 
-    def device(self, name: str) -> tuple[Link | LocalDevices, AttachedDevice]:
-        """Where a device is, and what it has; raises KeyError."""
-        for owner, attached in self.devices():
-            if attached.name == name:
-                return owner, attached
-        raise KeyError(f"the machine has no device '{name}'")
-
     def devices(self) -> list[tuple[Link | LocalDevices, AttachedDevice]]:
         """Every device of the machine with its owner."""
         return [] if self._devices is None else self._devices.owners()
@@ -372,6 +366,12 @@ class Machine:
         if runs is None:
             return capture.all_memory(self._memory)
         return blocks(self._memory, runs, zeros=True)
+
+    def view(self) -> View:
+        """For one who looks into it, from entering its block to leaving it."""
+        expect(self._stage, "is looked into", *OPEN)
+        assert self._memory is not None
+        return View(self._memory, self.devices())
 
     def dirty_log(self) -> DirtyLog:
         """A log of the pages that the guest writes to, for one who copies memory while it runs."""

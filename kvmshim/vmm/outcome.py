@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from kvmshim.errors import GuestError
 from kvmshim.vmm.unclaimed import Unclaimed
 
 if TYPE_CHECKING:
@@ -82,6 +83,17 @@ class RunResult:
         if self.guess is not None and self.outcome in _MISTAKEN:
             lines += self.guess.lines()
         return lines
+
+    def check(self, status: int = 0) -> Self:
+        """This result, if the guest ended by itself with ``status``.
+
+        Raises :class:`GuestError` if not; its text says how it ended, and why that may be.
+        """
+        if self.outcome is Outcome.EXITED and self.status == status:
+            return self
+        if self.outcome is Outcome.EXITED:
+            raise GuestError(f"the guest ended with status {self.status}, not {status}")
+        raise GuestError("\n".join([self.message, *self.details, *self.reasons()]))
 
     @property
     def exit_status(self) -> int:

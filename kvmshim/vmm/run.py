@@ -272,7 +272,10 @@ class Run:
 
     def _settle(self) -> None:
         """Brings what the guest did last to its devices, and reads its registers."""
-        if self._code in (lib.VCPU_EVENT, lib.VCPU_LINK_LOST, lib.VCPU_FAILED):
+        if self._code in (lib.VCPU_LINK_LOST, lib.VCPU_FAILED):
+            return
+        if self._code == lib.VCPU_EVENT:  # its devices have ended the run: nothing more is served
+            self._registers = self._parts.vcpu.registers()
             return
         if self._code != lib.VCPU_STOPPED:
             lib.vcpu_drain(self._vcpu)

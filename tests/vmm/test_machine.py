@@ -354,8 +354,8 @@ def test_a_machine_runs_inside_its_with_block_only() -> None:
 def test_the_machine_names_its_devices_and_who_has_them(tmp_path: Path) -> None:
     path = machine_file(tmp_path, '[[device]]\nname = "com1"\nplacement = "local"\n')
     with machine(path) as made:
-        assert isinstance(made.device("pit")[0], Link)
-        assert not isinstance(made.device("com1")[0], Link)
+        assert isinstance(made.view().find("pit")[0], Link)
+        assert not isinstance(made.view().find("com1")[0], Link)
         assert made.console() == "com1"
-        with pytest.raises(KeyError, match="no device 'com9'"):
-            made.device("com9")
+        with pytest.raises(InputError, match="no device 'com9'"):
+            made.view().find("com9")

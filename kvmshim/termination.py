@@ -49,6 +49,7 @@ class _Watch:
         self._tidying = False
         self._guard = threading.Lock()
         self._reader = -1
+        self._mask: set[int] = set()
 
     def begin(self) -> None:
         """Watches from now on; to be called in the main thread, any number of times."""
@@ -64,6 +65,25 @@ class _Watch:
             os.set_blocking(self._reader, True)
             signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
             threading.Thread(target=self._listen, name="signals", daemon=True).start()
+            os.register_at_fork(
+                before=self._hold, after_in_parent=self._release, after_in_child=self._forget
+            )
+
+    # A child that is forked (pyroute2 does that) has the pipe and the handlers too, and what is
+    # sent to it would be heard here. No signal may come to it before it has got rid of them.
+
+    def _hold(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _forget(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (*_WATCHED, *self.calls):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        self._release()
 
     def add(self, ask: Work) -> None:
         with self._guard:

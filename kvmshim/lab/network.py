@@ -152,17 +152,28 @@ def _remove(names: Sequence[str]) -> None:
 
 def _processes_in(names: Sequence[str]) -> Iterator[int]:
     """A descriptor for each process in the named namespaces; the caller closes it."""
-    wanted = {_identity(_RUN / name) for name in names} - {None}
-    for entry in Path("/proc").iterdir() if wanted else ():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):  # it has ended since
-            descriptor = os.pidfd_open(int(entry.name))
-            # Looked at only now that the number can't come to mean another process.
-            if _identity(entry / "ns/net") in wanted:
-                yield descriptor
-            else:
-                os.close(descriptor)
+    with contextlib.ExitStack() as held:
+        wanted = set()
+        for name in names:
+            with contextlib.suppress(OSError):  # another lab has removed it
+                # While it is open its number can't come to mean another namespace.
+                space = os.open(_RUN / name, os.O_RDONLY | os.O_CLOEXEC)
+                held.callback(os.close, space)
+                wanted.add(_numbers(os.fstat(space)))
+        for entry in Path("/proc").iterdir() if wanted else ():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):  # it has ended since
+                descriptor = os.pidfd_open(int(entry.name))
+                # Looked at only now that the number can't come to mean another process.
+                if _identity(entry / "ns/net") in wanted:
+                    yield descriptor
+                else:
+                    os.close(descriptor)
+
+
+def _numbers(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _identity(namespace: Path) -> tuple[int, int] | None:
@@ -170,7 +181,7 @@ def _identity(namespace: Path) -> tuple[int, int] | None:
         found = namespace.stat()
     except OSError:  # it has gone, or its process has ended
         return None
-    return found.st_dev, found.st_ino
+    return _numbers(found)
 
 
 def _reason(error: Exception) -> str:

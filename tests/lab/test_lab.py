@@ -41,10 +41,12 @@ kvm = pytest.mark.kvm
 
 def lab(*arguments: str | Path, given: bytes | None = None) -> Result:
     """Runs ``kvmshim lab``; no process may be left, and no namespace."""
-    result = kvmshim("lab", *arguments, given=given)
-    left = [name for name in namespaces() if not Path("/proc", name.split("-")[2]).exists()]
-    assert left == []
-    return result
+    env = environment()
+    with start([*command("lab"), *map(str, arguments)], env=env) as process:
+        output, errors = process.communicate(given, timeout=AT_MOST_S)
+    assert left_running(env) == []
+    assert namespaces_of(process.pid) == set()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def namespaces() -> set[str]:

@@ -166,6 +166,8 @@ class Run:
         finally:
             self._join(thread)
             clock.cancel()
+            if clock.ident is not None:
+                clock.join()
             self._ring.close()
             lib.control_clock_stop(parts.control)
         if self._code == lib.VCPU_PAUSED and self._error is None:

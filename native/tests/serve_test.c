@@ -61,7 +61,7 @@ static void add(struct bench *bench)
 
 static struct bench set_up(int mode)
 {
-    struct bench bench = { .loop = serve_new(mode, 100000, 50000) };
+    struct bench bench = { .loop = serve_new(mode, 100000, INT64_C(1000000000000)) };
     CHECK(bench.loop);
     bench.loop->exchange.due_ns = 1; /* long ago: a wait ends at once */
     add(&bench);

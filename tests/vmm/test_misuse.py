@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmshim import InputError, KvmshimError, Machine, MisuseError, machine_for, machine_of
+from kvmshim import InputError, KvmshimError, MisuseError
+from kvmshim.vmm.assemble import machine_for, machine_of
 from kvmshim.vmm.device_move import Destination
+from kvmshim.vmm.machine import Machine
 
 pytestmark = pytest.mark.kvm
 

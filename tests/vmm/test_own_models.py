@@ -16,8 +16,8 @@ from devserver.commands.images import brought
 from devserver.machine.callers import ModelOutput, hosting
 from devserver.models import catalog
 from devserver.rpc import Peer
-from kvmshim import machine_for, machine_of
 from kvmshim.errors import InputError
+from kvmshim.vmm.assemble import machine_for, machine_of
 
 pytestmark = pytest.mark.kvm
 

@@ -42,7 +42,7 @@ def test_a_guest_that_is_suspended_again_and_again_ends_with_the_same_sums(
     place: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "state"
-    to = ("--suspend-to", file, "--suspend-after", "0.15")
+    to = ("--suspend-to", file, "--suspend-after", "0.4")
     result = kvmshim("run", "tally", "--placement", place, "--irqchip", "remote", *to)
     text, times = result.stdout, 0
     while result.returncode == 121:
@@ -80,7 +80,7 @@ def test_they_move_from_server_to_server_while_the_guest_takes_interrupts(tmp_pa
             made.move_device("pic", places[moves % 3])
             moves += 1
 
-        result, _ = run_in_pieces(made, terminal, 7, move, longest_s=0.01)
+        result, _ = run_in_pieces(made, terminal, 7, move, longest_s=0.03)
     assert (result.exit_status, terminal.text) == (0, tally())
     assert moves > 5
 

@@ -17,7 +17,7 @@ def test_a_guest_that_is_suspended_again_and_again_ends_with_the_same_sums(
     place: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "state"
-    to = ("--suspend-to", file, "--suspend-after", "0.15")
+    to = ("--suspend-to", file, "--suspend-after", "0.4")
     result = kvmshim("run", "tally", "--placement", place, *to)
     text, times = result.stdout, 0
     while result.returncode == 121:

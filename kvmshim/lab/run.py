@@ -172,10 +172,16 @@ class Lab:
 
 def run_in_lab(lab: Lab, command: Sequence[str]) -> int:
     """Runs a command in a lab to its end; its exit status, as a shell has it."""
-    process = lab.start(command)
+    started: list[subprocess.Popen[bytes]] = []
+    with _interrupts_are_for(started):
+        process = lab.start(command)
+        started.append(process)
+        return _status_of(process)
+
+
+def _status_of(process: subprocess.Popen[bytes]) -> int:
     try:
-        with _interrupts_are_for(process):
-            status = process.wait()
+        status = process.wait()
     except BaseException:
         with _uninterrupted():
             _end(process)
@@ -221,12 +227,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_are_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGINT is the command's affair: a terminal has sent it there already, others have not."""
+def _interrupts_are_for(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """SIGINT is the command's affair: a terminal has sent it there already, others have not.
+
+    Also in the moment in which the command runs and ``started`` does not have it yet.
+    """
 
     def pass_on() -> None:
         if not _in_foreground():
-            process.send_signal(signal.SIGINT)
+            for process in started:
+                process.send_signal(signal.SIGINT)
 
     with termination.calling(signal.SIGINT, pass_on):
         yield
